@@ -1,0 +1,40 @@
+# A fresh machine needs python3 (3.11 or newer, with venv) and make. Everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+
+.PHONY: setup run test test-slow lint bench clean
+
+setup: .venv/.done
+
+.venv/.done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "onward needs Python 3.11 or newer, this is %d.%d; say make PYTHON=..." % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@touch $@
+
+# The main job: both experiments at their default size, in about three minutes.
+run: setup
+	$(BIN)/onward run trace-patterning --out runs/trace-patterning --replace
+	$(BIN)/onward run sequential-digits --out runs/sequential-digits --replace
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m 'slow or experiment'
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Speed of the inner loops, as ratios to a contestant timed in the same run.
+bench: setup
+	$(BIN)/python benchmarks/columns.py
+
+clean:
+	rm -rf .venv runs dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""The values that parts hand to one another."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float
+
+PyTree = Any
+
+
+class Carry(NamedTuple):
+    """State of a cell.
+
+    `hidden` is differentiated by credit rules and cleared when an episode starts; `stats` holds
+    running moments only, is never differentiated and survives a reset.
+    """
+
+    hidden: PyTree
+    stats: PyTree
+
+
+class Step(NamedTuple):
+    """One instant of a stream.
+
+    `weight` scales the loss at this instant (0: nothing to learn from it, and no update is made);
+    `reset` says that an episode starts here, before `x` is read; `truth` may be read by metrics only.
+    """
+
+    x: Float[Array, " inputs"]
+    y: Array
+    weight: Float[Array, ""]
+    reset: Bool[Array, ""]
+    truth: Array
+
+
+class Sequence(NamedTuple):
+    """A batch of trajectories, time first. `mask` (time, batch) weights the loss of each instant."""
+
+    xs: Float[Array, "time batch inputs"]
+    y: Array
+    mask: Float[Array, "time batch"]
+
+
+class Info(NamedTuple):
+    """What a learner reports of one example: its prediction before the update, and its loss."""
+
+    prediction: Array
+    loss: Float[Array, ""]

@@ -1,0 +1,37 @@
+"""What a head is: features to a distribution."""
+
+import abc
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._types import PyTree
+
+
+class AbstractHead(eqx.Module):
+    """Reads the features of a cell and answers with (the parameters of) a distribution of y."""
+
+    @abc.abstractmethod
+    def __call__(self, features: Float[Array, " features"]) -> Array:
+        """The prediction."""
+
+    @abc.abstractmethod
+    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
+        """Log probability (density) of y, in nats."""
+
+    @abc.abstractmethod
+    def mean(self, prediction: Array) -> Array:
+        """The expected y."""
+
+    @abc.abstractmethod
+    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
+        """One draw of y."""
+
+    @abc.abstractmethod
+    def grow(self, features: int) -> "AbstractHead":
+        """The same function of a longer feature vector: the new features weigh zero."""
+
+    def trainable(self) -> PyTree:
+        """A head-shaped tree of bools: every floating array learns."""
+        return jax.tree.map(eqx.is_inexact_array, self)

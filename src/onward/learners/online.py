@@ -1,0 +1,125 @@
+"""Learning at every step of a stream that never ends."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._tree import pointwise, select
+from onward._types import Carry, Info, PyTree, Step
+from onward.cells.cascade import Cascade
+from onward.credit.base import AbstractCredit
+from onward.learners.base import AbstractLearner
+from onward.model import Model
+from onward.objectives.base import AbstractObjective
+
+_add_scaled = pointwise(lambda weight, update, size: weight + size * update)
+
+
+class OnlineState(NamedTuple):
+    """All that the next step needs."""
+
+    model: Model
+    carry: Carry
+    credit: PyTree
+    objective: PyTree
+    optimiser: PyTree
+    key: PRNGKeyArray
+    count: Array
+
+
+class Online(AbstractLearner):
+    """Predict, then learn, at every step: any credit rule, objective and optax optimiser.
+
+    `step_size` multiplies the optimiser's update and is a traced value, so a sweep over it compiles
+    once; give it as an array to vary it over parallel runs. `streams` (None: one stream, no axis)
+    learns one model from many parallel streams: every array of an example then has a leading axis
+    of that size, and gradients are averaged.
+    """
+
+    credit: AbstractCredit
+    objective: AbstractObjective
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    step_size: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    streams: int | None = eqx.field(default=None, static=True)
+
+    def init(self, model: Model, example: Step, *, key: PRNGKeyArray) -> OnlineState:  # type: ignore[override]
+        """Start of the stream. `example` gives shapes only."""
+        credit_key, key = jax.random.split(key)
+        one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
+        if one.x.shape != (model.cell.inputs,):
+            raise ValueError(f"the cell reads {model.cell.inputs} inputs, the stream has {one.x.shape}")
+        stream = (model.init(), self.credit.init(model.cell, one.x, key=credit_key), self.objective.init(model))
+        if self.streams is not None:
+            stream = jax.tree.map(lambda a: jnp.stack([a] * self.streams), stream)
+        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
+        return OnlineState(model, *stream, optimiser, key, jnp.zeros((), jnp.int32))
+
+    def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
+        """One example (or one of each parallel stream)."""
+        stream = (state.carry, state.credit, state.objective)
+        key = jax.random.fold_in(state.key, state.count)
+        if self.streams is None:
+            stream, gradient, learn, info = self._assign(state.model, stream, example, key)
+        else:
+            keys = jax.random.split(key, self.streams)
+            assign = lambda s, e, k: self._assign(state.model, s, e, k)  # noqa: E731
+            stream, gradient, learn, info = jax.vmap(assign)(stream, example, keys)
+            gradient = jax.tree.map(lambda g: jnp.mean(g, 0), gradient)
+            learn = jnp.any(learn)
+        model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
+        return OnlineState(model, *stream, optimiser, state.key, state.count + 1), info
+
+    def _assign(self, model: Model, stream: Any, example: Step, key: PRNGKeyArray) -> Any:
+        """Forward, predict, assign credit: everything of one stream but the update."""
+        carry, credit, objective = stream
+        fresh = (model.init().hidden, self.credit.init(model.cell, example.x, key=key), self.objective.init(model))
+        hidden, credit, objective = select(example.reset, fresh, (carry.hidden, credit, objective))
+        carry, credit = self.credit.advance(model.cell, Carry(hidden, carry.stats), example.x, credit, key=key)
+        prediction, pullback = model.answer(carry, key=key)
+
+        def pull(cotangent: Array) -> PyTree:
+            head, hidden = pullback(cotangent)
+            gradient = eqx.filter(model, jax.tree.map(lambda _: False, model))
+            return eqx.tree_at(
+                lambda m: (m.cell, m.head), gradient, (self.credit.pull(model.cell, credit, hidden), head)
+            )
+
+        objective, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
+        return (carry, credit, objective), gradient, learn, info
+
+    def _update(self, model: Model, optimiser: PyTree, gradient: PyTree, learn: Array) -> tuple[Model, PyTree]:
+        parameters, rest = eqx.partition(model, model.trainable())
+
+        def update(operand: Any) -> Any:
+            parameters, optimiser = operand
+            updates, optimiser = self.optimiser.update(gradient, optimiser, parameters)
+            return jax.tree.map(lambda w, u: _add_scaled(w, u, self.step_size), parameters, updates), optimiser
+
+        parameters, optimiser = lax.cond(learn, update, lambda operand: operand, (parameters, optimiser))
+        return eqx.combine(parameters, rest), optimiser
+
+    def grow(self, state: OnlineState, example: Step) -> OnlineState:
+        """Freeze the live stage of a `Cascade` and add the next.
+
+        Traces and the optimiser's moments start anew; the eligibility of output weights, the state
+        of old stages and their running moments go on. Prediction is unchanged by growth itself.
+        """
+        if not isinstance(state.model.cell, Cascade):
+            raise TypeError(f"only a Cascade grows, got {type(state.model.cell).__name__}")
+        key, stage_key, credit_key = jax.random.split(state.key, 3)
+        cell, carry = state.model.cell.grow(state.carry, key=stage_key)
+        model = Model(cell, state.model.head.grow(cell.feature_count))
+        return OnlineState(
+            model,
+            carry,
+            self.credit.init(cell, example.x, key=credit_key),
+            self.objective.grow(state.objective, model),
+            self.optimiser.init(eqx.filter(model, model.trainable())),
+            key,
+            state.count,
+        )

@@ -1,0 +1,70 @@
+"""Temporal-difference learning of a discounted return."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from onward._tree import pointwise
+from onward._types import Info, PyTree, Step
+from onward.model import Model
+from onward.objectives.base import AbstractObjective
+
+
+class TDState(NamedTuple):
+    """The prediction of the last step, and the eligibility of each parameter."""
+
+    v_tm1: Float[Array, ""]
+    eligibility: PyTree
+
+
+class TDLambda(AbstractObjective):
+    """TD(lambda) with accumulating eligibility traces (Sutton, 1988).
+
+    v_t predicts y_{t+1} + discount y_{t+2} + ...; `y` of a step is the cumulant that arrives with it.
+
+        delta_t = y_t + discount v_t - v_{t-1}
+        descend -delta_t e_{t-1},  then  e_t = discount trace_decay e_{t-1} + grad v_t
+
+    v_{t-1} is the prediction made then, with the weights of then. `trace_decay` is lambda. The
+    prediction must be a scalar. Cost: one more number, and one multiply-add, per parameter.
+    """
+
+    discount: float = 0.9
+    trace_decay: float = 0.99
+
+    def __check_init__(self) -> None:
+        if not 0 <= self.discount < 1:
+            raise ValueError(f"TDLambda: discount must be in [0, 1), got {self.discount}")
+        if not 0 <= self.trace_decay <= 1:
+            raise ValueError(f"TDLambda: trace_decay must be in [0, 1], got {self.trace_decay}")
+
+    def init(self, model: Model) -> TDState:
+        """Nothing predicted, nothing eligible."""
+        parameters = eqx.filter(model, model.trainable())
+        return TDState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+
+    def step(
+        self, state: TDState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], Any]
+    ) -> tuple[TDState, PyTree, Bool[Array, ""], Info]:
+        """The TD update of the last prediction, and the new eligibility."""
+        if prediction.shape != ():
+            raise ValueError(f"TDLambda needs a scalar prediction, got shape {prediction.shape}; use Linear(features)")
+        decay = self.discount * self.trace_decay
+        error = example.y + self.discount * prediction - state.v_tm1
+        # An episode that starts here has no last prediction to correct.
+        error = jnp.where(example.reset, 0.0, error)
+        v_t, accumulate = pointwise(lambda e, d: -d * e), pointwise(lambda e, g: decay * e + g)
+        gradient = jax.tree.map(lambda e: v_t(e, error), state.eligibility)
+        eligibility = jax.tree.map(accumulate, state.eligibility, pull(jnp.ones_like(prediction)))
+        loss = 0.5 * jnp.square(error)
+        return TDState(prediction, eligibility), gradient, jnp.asarray(True), Info(prediction, loss)
+
+    def grow(self, state: TDState, model: Model) -> TDState:
+        """Old output weights stay eligible; the new stage starts with nothing."""
+        old, new = state.eligibility, self.init(model).eligibility
+        keep = lambda a, b: a if a.shape == b.shape else jnp.zeros_like(b).at[..., : a.shape[-1]].set(a)  # noqa: E731
+        return TDState(state.v_tm1, eqx.tree_at(lambda e: e.head, new, jax.tree.map(keep, old.head, new.head)))

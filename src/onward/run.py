@@ -1,0 +1,434 @@
+"""The one loop: compile a stretch of a stream, run it in chunks, keep what was learned."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, PRNGKeyArray
+
+from onward import checkpoint
+from onward._progress import Progress
+from onward._types import Info, PyTree, Step
+from onward.errors import NotFinite, OnwardError, Stopped
+from onward.learners.base import AbstractLearner
+from onward.model import Model
+from onward.tasks.base import AbstractTask
+
+TILE = 64
+CHUNK_SECONDS = 0.25
+CHECKPOINT_SECONDS = 20.0
+METRICS = "metrics.jsonl"
+
+# Wider vectors than XLA's default: 1.4-1.5x on CPUs with AVX-512, nothing on others (decisions.md).
+CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """When a `Cascade` adds its next stage, up to `stages` of them.
+
+    By schedule: every `every` steps. By plateau (`plateau` not None): as soon as the metric of the
+    last `window` steps is less than this fraction below that of the `window` steps before, but no
+    sooner than `least` and no later than `every` steps after the last growth. The metric is the mean over the runs
+    that share a tile, which therefore grow together.
+    """
+
+    stages: int = 1
+    every: int = 1
+    plateau: float | None = None
+    window: int = 50_000
+    least: int = 100_000
+
+    def due(self, step: int, grown_at: Sequence[int], history: Sequence["Point"]) -> bool:
+        """Whether to grow now."""
+        if len(grown_at) + 1 >= self.stages:
+            return False
+        age = step - (grown_at[-1] if grown_at else 0)
+        if age >= self.every:
+            return True
+        if self.plateau is None or age < max(self.least, 2 * self.window):
+            return False
+        late = _mean_over(history, step - self.window, step)
+        early = _mean_over(history, step - 2 * self.window, step - self.window)
+        return bool(late.mean() > (1 - self.plateau) * early.mean())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A learner on a task, and how to run it.
+
+    `model(key)` draws a network; `learner(model, step_size)` builds what trains it and is called again
+    after growth; `measure(example, info)` gives (metric, weight) of one step, to be averaged by
+    weight. `batch_axis` is where independent runs lie: -1 for columns, 0 for matrix products.
+    `evaluate(state)` is an optional measurement on held-out data, made at every point.
+    """
+
+    name: str
+    task: AbstractTask
+    model: Callable[[PRNGKeyArray], Model]
+    learner: Callable[[Model, Any], AbstractLearner]
+    steps: int
+    measure: Callable[[Any, Info], tuple[Array, Array]]
+    metric: str
+    growth: Growth = field(default_factory=Growth)
+    batch_axis: int = -1
+    point_every: int = 10_000
+    examples_per_step: float = 1.0
+    record_steps: int = 0
+    evaluate: Callable[[Any], dict[str, Array]] | None = None
+    inspect: Callable[[Any], dict[str, Array]] | None = None
+    published: float | None = None
+    note: str = ""
+
+
+class Point(NamedTuple):
+    """The metric of one stretch of steps, one number a run."""
+
+    step: int
+    count: int
+    values: np.ndarray
+
+
+def _mean_over(history: Sequence[Point], after: int, until: int) -> np.ndarray:
+    inside = [p for p in history if after < p.step <= until]
+    weights = sum(p.count for p in inside)
+    return np.sum([p.values * p.count for p in inside], 0) / weights
+
+
+def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float]) -> list[list[tuple[float, int]]]:
+    """(step size, seed) of every run, in tiles of at most `TILE`."""
+    runs = [(size, seed) for size in step_sizes for seed in seeds]
+    return [runs[i : i + TILE] for i in range(0, len(runs), TILE)]
+
+
+class _Loop:
+    """One method on one tile of runs: its state, and the compiled functions of its current stage."""
+
+    def __init__(self, method: Method, tile: Sequence[tuple[float, int]]):
+        self.method, self.tile = method, tile
+        self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
+        self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
+        self.state: Any = None
+        self.sums: Any = (jnp.zeros(len(tile)), jnp.zeros(len(tile)))
+        self.compile_seconds = 0.0
+        self._compiled: Any = None
+        self._recorder: Any = None
+        self._evaluator: Any = None
+        self._inspector: Any = None
+
+    def skeleton(self, stages: int) -> Any:
+        """Shapes of the state after `stages - 1` growths, computing nothing."""
+        grown = eqx.filter_eval_shape(self._start)
+        for _ in range(stages - 1):
+            grown = eqx.filter_eval_shape(self._grown, grown)
+        return grown
+
+    def start(self) -> None:
+        self.state = eqx.filter_jit(self._start)()
+
+    def grow(self) -> None:
+        self.state = eqx.filter_jit(self._grown)(self.state)
+        self._compiled = self._recorder = self._evaluator = None
+
+    def _start(self) -> Any:
+        def one(key: PRNGKeyArray, size: Array) -> Any:
+            model_key, task_key, learner_key = jax.random.split(key, 3)
+            task = self.method.task.init(task_key)
+            model = self.method.model(model_key)
+            _, example = self.method.task.emit(task)
+            return task, self.method.learner(model, size).init(model, example, key=learner_key)
+
+        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.method.batch_axis))(self.keys, self.sizes)
+
+    def _grown(self, state: Any) -> Any:
+        def one(state: Any) -> Any:
+            task, learned = state
+            _, example = self.method.task.emit(task)
+            learner: Any = self.method.learner(learned.model, 1.0)
+            return task, learner.grow(learned, example)
+
+        axis = eqx.if_array(self.method.batch_axis)
+        return eqx.filter_vmap(one, in_axes=axis, out_axes=axis)(state)
+
+    def _step(self, static: Any) -> Callable[..., Any]:
+        axis = self.method.batch_axis
+
+        def one(dynamic: Any, size: Array) -> Any:
+            task, learned = eqx.combine(dynamic, static)
+            task, example = self.method.task.emit(task)
+            learned, info = self.method.learner(learned.model, size).step(learned, example)
+            return eqx.filter((task, learned), eqx.is_array), (example, info)
+
+        return jax.vmap(one, in_axes=(axis, 0), out_axes=(axis, 0))
+
+    def advance(self, steps: int) -> None:
+        """Learn for `steps` steps, adding metric and weight of each to `sums`."""
+        dynamic, static = eqx.partition(self.state, eqx.is_array)
+        if self._compiled is None:
+            step, measure = self._step(static), self.method.measure
+
+            def chunk(dynamic: Any, sums: Any, sizes: Array, steps: Array) -> Any:
+                def body(_: Any, loop: Any) -> Any:
+                    dynamic, (total, weight) = loop
+                    dynamic, (example, info) = step(dynamic, sizes)
+                    value, share = jax.vmap(measure)(example, info)
+                    return dynamic, (total + value, weight + share)
+
+                return lax.fori_loop(0, steps, body, (dynamic, sums))
+
+            started = time.process_time()
+            self._compiled = _compile(
+                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.sizes, jnp.asarray(1)
+            )
+            self.compile_seconds += time.process_time() - started
+        dynamic, self.sums = self._compiled(dynamic, self.sums, self.sizes, jnp.asarray(steps))
+        jax.block_until_ready(self.sums)
+        self.state = eqx.combine(dynamic, static)
+
+    def take_mean(self) -> np.ndarray:
+        """The weighted mean of the metric since the last call, NaN where nothing weighed."""
+        total, weight = (np.asarray(s, np.float64) for s in self.sums)
+        self.sums = jax.tree.map(jnp.zeros_like, self.sums)
+        return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+    def record(self, steps: int) -> dict[str, np.ndarray]:
+        """The next `steps` steps of the first run, step by step, on a copy of the state."""
+        dynamic, static = eqx.partition(self.state, eqx.is_array)
+        if self._recorder is None:
+            step = self._step(static)
+
+            def roll(dynamic: Any, sizes: Array) -> Any:
+                def body(dynamic: Any, _: Any) -> Any:
+                    dynamic, seen = step(dynamic, sizes)
+                    return dynamic, jax.tree.map(lambda a: a[0], seen)
+
+                return lax.scan(body, dynamic, length=steps)[1]
+
+            self._recorder = jax.jit(roll)
+        example, info = self._recorder(dynamic, self.sizes)
+        return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
+
+    def evaluate(self, which: str) -> dict[str, np.ndarray]:
+        """What the method measures on held-out data, one array a run."""
+        function = getattr(self.method, which)
+        if function is None:
+            return {}
+        dynamic, static = eqx.partition(self.state, eqx.is_array)
+        name = {"evaluate": "_evaluator", "inspect": "_inspector"}[which]
+        if getattr(self, name) is None:
+            one = lambda dynamic: function(eqx.combine(dynamic, static)[1])  # noqa: E731
+            setattr(self, name, jax.jit(jax.vmap(one, in_axes=self.method.batch_axis)))
+        return {k: np.asarray(v) for k, v in getattr(self, name)(dynamic).items()}
+
+    def not_finite(self) -> str | None:
+        """The first array of the network, or else of the learner's state, that is not finite."""
+        flat, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(self.state[1], eqx.is_inexact_array))
+        for path, leaf in flat:
+            if not np.isfinite(np.asarray(leaf)).all():
+                return jax.tree_util.keystr(path, simple=True, separator=".")
+        return None
+
+
+def _compile(function: Any, *arguments: Any) -> Any:
+    lowered = function.lower(*arguments)
+    if jax.default_backend() == "cpu":
+        try:
+            return lowered.compile(compiler_options=dict(CPU_OPTIONS))
+        except jax.errors.JaxRuntimeError as error:  # an XLA that no longer knows the option
+            if "option" not in str(error):
+                raise
+    return lowered.compile()
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C and SIGTERM ask for a stop at the next chunk; a second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: somebody else handles signals
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def job_names(method: Method, tiles: int) -> list[str]:
+    """One job a tile of a method."""
+    return [method.name] if tiles == 1 else [f"{method.name}.{i}" for i in range(tiles)]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Every line of a run's metrics; a last line that was cut off is left out."""
+    lines = []
+    path = folder / METRICS
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def train(
+    method: Method,
+    tile: Sequence[tuple[float, int]],
+    *,
+    job: str,
+    folder: Path,
+    digest: str,
+    progress: Progress,
+    stop: Callable[[], bool],
+    start_offset: int,
+) -> dict[str, Any]:
+    """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta."""
+    loop = _Loop(method, tile)
+    checkpoints = folder / "checkpoints"
+    meta = _restore(loop, checkpoints, job, digest, progress) or {
+        "step": 0,
+        "grown_at": [],
+        "cpu_seconds": 0.0,
+        "compile_seconds": 0.0,
+        "metrics_bytes": start_offset,
+    }
+    if meta["step"] >= method.steps:
+        return meta
+    _truncate(folder / METRICS, meta["metrics_bytes"])
+    if loop.state is None:
+        loop.start()
+        _record(loop, folder, job, "start")
+    history = [
+        Point(line["step"], line["count"], np.asarray(line["values"]))
+        for line in read_metrics(folder)
+        if line["job"] == job
+    ]
+    step, grown_at, cpu = meta["step"], list(meta["grown_at"]), meta["cpu_seconds"]
+    compile_before = meta["compile_seconds"]
+    saved, chunk, rate = time.monotonic(), 256, 0.0
+    value: float | None = None
+
+    def keep() -> dict[str, Any]:
+        made = {
+            "digest": digest,
+            "job": job,
+            "step": step,
+            "grown_at": grown_at,
+            "cpu_seconds": cpu,
+            "compile_seconds": compile_before + loop.compile_seconds,
+            "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
+        }
+        checkpoint.save(checkpoint.path_of(checkpoints, job, step), (loop.state, loop.sums), made)
+        checkpoint.prune(checkpoints, job)
+        return made
+
+    point_start = history[-1].step if history else 0
+    while step < method.steps:
+        point_end = min(step - step % method.point_every + method.point_every, method.steps)
+        count = min(chunk, point_end - step)
+        clock, work, compiled = time.monotonic(), time.process_time(), loop.compile_seconds
+        loop.advance(count)
+        compiling = loop.compile_seconds - compiled
+        cpu += time.process_time() - work - compiling
+        step += count
+        if not np.isfinite(np.asarray(loop.sums[0])).all():
+            _fail(loop, job, step, count, np.asarray(loop.sums[0]), checkpoints)
+        if not compiling:
+            rate = count / (time.monotonic() - clock)
+            chunk = max(1, math.ceil(rate * CHUNK_SECONDS))
+        if step == point_end:
+            values = loop.take_mean()
+            value = float(np.nanmean(values)) if np.isfinite(values).any() else None
+            if loop.not_finite() is not None:
+                _fail(loop, job, step, count, np.zeros(0), checkpoints)
+            history.append(Point(step, step - point_start, values))
+            extra = {k: v.tolist() for k, v in loop.evaluate("evaluate").items()}
+            line = {"job": job, "step": step, "count": step - point_start, "values": values.tolist(), **extra}
+            _append(folder / METRICS, line)
+            point_start = step
+            if step < method.steps and method.growth.due(step, grown_at, history):
+                loop.grow()
+                grown_at.append(step)
+        if step == method.steps or stop() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            meta, saved = keep(), time.monotonic()
+        stages = f"  stage {len(grown_at) + 1}/{method.growth.stages}" if method.growth.stages > 1 else ""
+        note = f"{stages}  x {len(tile)} runs"
+        progress.show(job, step, method.steps, rate=rate, metric=method.metric, value=value, note=note)
+        if stop() and step < method.steps:
+            raise Stopped(f"stopped at step {step:,} of {job}; go on with: onward run --resume {folder}")
+    _record(loop, folder, job, "end")
+    return meta
+
+
+def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Progress) -> dict[str, Any] | None:
+    for path in checkpoint.newest_first(checkpoints, job):
+        try:
+            meta = checkpoint.read_meta(path)
+            if meta["digest"] != digest:
+                raise OnwardError(f"{path} was written by a run of another configuration; it cannot be resumed here")
+            skeleton = (loop.skeleton(len(meta["grown_at"]) + 1), loop.sums)
+            (loop.state, loop.sums), meta = checkpoint.load(path, skeleton)
+            progress.say(f"{job}: resuming at step {meta['step']:,}")
+            return meta
+        except checkpoint.Unreadable as error:
+            progress.say(f"{error}; trying the one before")
+    return None
+
+
+def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
+    if not (loop.method.record_steps or loop.method.inspect):
+        return
+    found = loop.record(loop.method.record_steps) if loop.method.record_steps else {}
+    found |= loop.evaluate("inspect")
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
+    checkpoint.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
+
+
+def _fail(loop: _Loop, job: str, step: int, count: int, values: np.ndarray, checkpoints: Path) -> None:
+    bad = [loop.tile[i] for i in np.flatnonzero(~np.isfinite(values))]
+    who = f" (seed {bad[0][1]}, step size {bad[0][0]:g})" if bad else ""
+    good = checkpoint.newest_first(checkpoints, job)
+    last = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
+    raise NotFinite(
+        f"{job}{who}: {loop.not_finite() or 'the metric'} became NaN or infinite between steps {step - count:,} and "
+        f"{step:,}; {last}. Try a smaller step size"
+    )
+
+
+def _truncate(path: Path, size: int) -> None:
+    if path.exists() and path.stat().st_size > size:
+        with open(path, "r+b") as file:
+            file.truncate(size)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise OnwardError(
+            f"cannot write {path}: {error.strerror or error}; what was saved before is intact. "
+            "Make room or mend the folder, then resume"
+        ) from error

@@ -1,0 +1,311 @@
+"""The animal-learning testbed: a stimulus, a gap, and something worth predicting (Rafiee et al., 2022).
+
+One trial: a conditional stimulus (CS) of `cs_length` steps; the unconditional stimulus (US) of
+`us_length` steps, if the trial is an activating one, exactly ISI steps after CS onset; then ITI
+steps of nothing. The prediction target is the discounted sum of the US to come in this trial.
+
+All three tasks come in two parametrisations: the one of Javed et al. (stimuli of one step, the
+default) and Rafiee's originals (`.rafiee(...)`: CS of 4 steps, US of 2, discount 1 - 1/ISI).
+"""
+
+import abc
+import itertools
+from typing import Any, NamedTuple, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+
+from onward._random import integer, seed_of, uniform
+from onward._types import Step
+from onward.tasks.base import AbstractTask
+
+PATTERNS = tuple(sum(1 << i for i in bits) for bits in itertools.combinations(range(6), 3))
+ACTIVATING = 10
+
+# Lanes of the counter-based random numbers; distractors take the lanes from DISTRACTOR on.
+ISI, ITI, PATTERN, FLIP, DISTRACTOR = range(5)
+
+
+class TrialState(NamedTuple):
+    """Where a stream is in its trial. Times are steps from the instant that was emitted last."""
+
+    seed: UInt32[Array, "2"]
+    count: Int[Array, ""]
+    valid: UInt32[Array, ""]
+    remaining: Int[Array, ""]
+    since: Int[Array, ""]
+    isi: Int[Array, ""]
+    pattern: UInt32[Array, ""]
+    active: Bool[Array, ""]
+    burst: Int[Array, " distractors"]
+
+
+class AbstractConditioning(AbstractTask):
+    """What the three tasks share: the clock of a trial, the target, and its exact reference levels."""
+
+    isi: eqx.AbstractVar[tuple[int, int]]
+    iti: eqx.AbstractVar[tuple[int, int]]
+    cs_length: eqx.AbstractVar[int]
+    us_length: eqx.AbstractVar[int]
+    discount: eqx.AbstractVar[float]
+    distractor_rates: eqx.AbstractVar[tuple[float, ...]]
+    distractor_length: eqx.AbstractVar[int]
+    distractors_with_cs: eqx.AbstractVar[bool]
+
+    @property
+    @abc.abstractmethod
+    def cs_inputs(self) -> int:
+        """How many inputs carry the CS."""
+
+    @abc.abstractmethod
+    def stimulus(self, state: TrialState) -> tuple[UInt32[Array, ""], Bool[Array, ""]]:
+        """A new trial's CS as a bit mask, and whether the US will follow."""
+
+    @abc.abstractmethod
+    def classes(self) -> list[tuple[float, float]]:
+        """For each kind of CS that can be told apart: its probability, and the probability of a US after it."""
+
+    @property
+    def inputs(self) -> int:
+        """CS, US, distractors."""
+        return self.cs_inputs + 1 + len(self.distractor_rates)
+
+    def _check(self) -> None:
+        name = type(self).__name__
+        for field in ("isi", "iti"):
+            low, high = getattr(self, field)
+            if low > high or low < (1 if field == "isi" else 0):
+                least = 1 if field == "isi" else 0
+                raise ValueError(f"{name}: {field} must be (least, most) with {least} <= least <= most, got {low}, {high}")
+        if min(self.cs_length, self.us_length, self.distractor_length) < 1:
+            raise ValueError(f"{name}: cs_length, us_length and distractor_length must be at least 1")
+        if self.cs_length > self.isi[0] + self.us_length + self.iti[0]:
+            raise ValueError(f"{name}: a CS of {self.cs_length} steps does not fit the shortest trial")
+        if not 0 <= self.discount < 1:
+            raise ValueError(f"{name}: discount must be in [0, 1), got {self.discount}")
+        if any(not 0 <= r <= 1 for r in self.distractor_rates):
+            raise ValueError(f"{name}: distractor_rates must be in [0, 1], got {self.distractor_rates}")
+
+    def init(self, key: PRNGKeyArray) -> TrialState:
+        """The next instant is a CS. Ten of the twenty patterns, drawn from `key`, are activating."""
+        seed_key, valid_key = jax.random.split(key)
+        chosen = jax.random.permutation(valid_key, len(PATTERNS))[:ACTIVATING]
+        valid = jnp.sum(jnp.uint32(1) << chosen.astype(jnp.uint32), dtype=jnp.uint32)
+        zero = jnp.zeros((), jnp.int32)
+        burst = jnp.zeros(len(self.distractor_rates), jnp.int32)
+        return TrialState(
+            seed_of(seed_key), zero, valid, zero, zero, zero, jnp.uint32(0) + valid * 0, zero.astype(bool), burst
+        )
+
+    def emit(self, state: TrialState) -> tuple[TrialState, Step]:
+        """One instant: x = [CS bits, US, distractors], y = US (the cumulant), truth = the return."""
+        count, seed = state.count + 1, state.seed
+        starts = state.remaining == 0
+        state = state._replace(count=count)
+        isi = integer(seed, count, ISI, *self.isi)
+        iti = integer(seed, count, ITI, *self.iti)
+        pattern, active = self.stimulus(state)
+        choose = lambda new, old: jnp.where(starts, new, old)  # noqa: E731
+        isi, pattern, active = choose(isi, state.isi), choose(pattern, state.pattern), choose(active, state.active)
+        remaining = choose(isi + self.us_length + iti, state.remaining) - 1
+        since = choose(0, state.since + 1)
+
+        noise, burst = self._distractors(seed, count, since, state.burst)
+        cs_on = since < self.cs_length
+        us_age = since - isi
+        us = (active & (us_age >= 0) & (us_age < self.us_length)).astype(jnp.float32)
+        bits = (pattern >> jnp.arange(self.cs_inputs, dtype=jnp.uint32)) & 1
+        cs = jnp.where(cs_on, bits, 0).astype(jnp.float32)
+        # Of the US steps, `left` are still to come, the first of them in `wait` steps.
+        left = jnp.clip(self.us_length - 1 - us_age, 0, self.us_length)
+        wait = jnp.maximum(-us_age - 1, 0)
+        power = lambda n: jnp.power(jnp.float32(self.discount), n.astype(jnp.float32))  # noqa: E731
+        total = (1 - power(left)) / (1 - self.discount) if self.us_length > 1 else (left > 0).astype(jnp.float32)
+        truth = jnp.where(active, power(wait) * total, 0.0)
+        x = jnp.concatenate([cs, us[None], noise])
+        state = TrialState(seed, count, state.valid, remaining, since, isi, pattern, active, burst)
+        return state, Step(x, us, jnp.ones(()), jnp.asarray(False), truth)
+
+    def _distractors(self, seed: Array, count: Array, since: Array, burst: Array) -> tuple[Array, Array]:
+        """Which distractors are on, and for how many steps each stays on."""
+        drawn = uniform(seed, count, jnp.arange(DISTRACTOR, DISTRACTOR + len(self.distractor_rates), dtype=jnp.uint32))
+        fires = drawn < jnp.asarray(self.distractor_rates, jnp.float32)
+        if self.distractors_with_cs:
+            burst = jnp.where(since == 0, jnp.where(fires, self.cs_length, 0), jnp.maximum(burst - 1, 0))
+        elif self.distractor_length > 1:
+            burst = jnp.where(fires, self.distractor_length, jnp.maximum(burst - 1, 0))
+        else:
+            return fires.astype(jnp.float32), burst
+        return (burst > 0).astype(jnp.float32), burst
+
+    def references(self) -> dict[str, float]:
+        """Exact mean squared return errors, by enumerating every trial.
+
+        `predict-zero`: the second moment of the return. `pattern-blind`: the best prediction from
+        the time since the CS and the US seen so far. `bayes`: the same knowing which CS it was.
+        No predictor that reads only this stream can beat `bayes`.
+        """
+        blind = [(1.0, sum(p * q for p, q in self.classes()))]
+        return {
+            "predict-zero": self._level(blind, informed=False),
+            "pattern-blind": self._level(blind, informed=True),
+            "bayes": self._level(self.classes(), informed=True),
+        }
+
+    def _level(self, classes: list[tuple[float, float]], *, informed: bool) -> float:
+        isis, itis = (np.arange(low, high + 1) for low, high in (self.isi, self.iti))
+        isi, iti = (a.ravel() for a in np.meshgrid(isis, itis, indexing="ij"))
+        length = isi + self.us_length + iti
+        time = np.arange(length.max())
+        running = (time < length[:, None]).astype(float) / len(isi)
+        us_times = isi[:, None] + np.arange(self.us_length)
+        ahead = us_times[:, None, :] - time[None, :, None] - 1
+        target = np.where(ahead >= 0, self.discount ** np.maximum(ahead, 0), 0.0).sum(-1)
+        if not informed:
+            return sum(p * q for p, q in classes) * float((running * target**2).sum()) / length.mean()
+        unseen = time < isi[:, None]  # once a US is seen the return is known
+        error = 0.0
+        for probability, follows in classes:
+            certain, maybe = running * unseen * follows, running * (1 - follows) + running * unseen * follows
+            mass = maybe.sum(0)
+            mean = np.divide((certain * target).sum(0), mass, out=np.zeros_like(mass), where=mass > 0)
+            second = (certain * target**2).sum(0)
+            error += probability * float((second - mass * mean**2).sum())
+        return error / float(length.mean())
+
+
+def _interval(mean: int) -> tuple[int, int]:
+    return mean - mean // 3, mean + mean // 3
+
+
+def _originals(interval: int) -> dict[str, Any]:
+    return {
+        "isi": _interval(interval),
+        "iti": (80, 120),
+        "cs_length": 4,
+        "us_length": 2,
+        "discount": 1 - 1 / interval,
+        "distractor_length": 4,
+    }
+
+
+class TracePatterning(AbstractConditioning):
+    """Which of 20 patterns of 3 CS bits in 6 was seen, and how long ago: ten patterns announce the US.
+
+    >>> {k: round(v, 5) for k, v in TracePatterning().references().items()}
+    {'predict-zero': 0.02004, 'pattern-blind': 0.01264, 'bayes': 0.00168}
+    """
+
+    isi: tuple[int, int] = (24, 36)
+    iti: tuple[int, int] = (80, 120)
+    cs_length: int = 1
+    us_length: int = 1
+    discount: float = 0.9
+    distractor_rates: tuple[float, ...] = tuple(1 / (10 * k) for k in range(1, 6))
+    distractor_length: int = 1
+    distractors_with_cs: bool = False
+
+    def __check_init__(self) -> None:
+        self._check()
+
+    @classmethod
+    def rafiee(cls, interval: int = 10) -> Self:
+        """The original: distractors come with the CS, each with probability 1/2."""
+        return cls(**_originals(interval), distractor_rates=(0.5,) * 5, distractors_with_cs=True)
+
+    @property
+    def cs_inputs(self) -> int:
+        """Six bits."""
+        return 6
+
+    def stimulus(self, state: TrialState) -> tuple[Array, Array]:
+        """One of the twenty patterns, uniformly."""
+        return _pattern(state)
+
+    def classes(self) -> list[tuple[float, float]]:
+        """Half of the patterns always activate, the others never."""
+        return [(0.5, 1.0), (0.5, 0.0)]
+
+
+class NoisyPatterning(AbstractConditioning):
+    """Patterning without a gap but with a wrong label in a fraction `noise` of the trials.
+
+    The US follows as soon as the CS ends: there is nothing to remember, but much noise to average.
+    """
+
+    isi: tuple[int, int] = (1, 1)
+    iti: tuple[int, int] = (80, 120)
+    cs_length: int = 1
+    us_length: int = 1
+    discount: float = 0.9
+    noise: float = 0.1
+    distractor_rates: tuple[float, ...] = tuple(1 / (10 * k) for k in range(1, 6))
+    distractor_length: int = 1
+    distractors_with_cs: bool = False
+
+    def __check_init__(self) -> None:
+        self._check()
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"NoisyPatterning: noise must be in [0, 1], got {self.noise}")
+
+    @classmethod
+    def rafiee(cls, noise: float = 0.1) -> Self:
+        """The original: a CS of 4 steps, the US right after it, distractors with the CS."""
+        fields = _originals(4) | {"isi": (4, 4)}
+        return cls(**fields, noise=noise, distractor_rates=(0.5,) * 5, distractors_with_cs=True)
+
+    @property
+    def cs_inputs(self) -> int:
+        """Six bits."""
+        return 6
+
+    def stimulus(self, state: TrialState) -> tuple[Array, Array]:
+        """One of the twenty patterns; its label is flipped with probability `noise`."""
+        pattern, active = _pattern(state)
+        return pattern, active ^ (uniform(state.seed, state.count, FLIP) < self.noise)
+
+    def classes(self) -> list[tuple[float, float]]:
+        """The label is right with probability 1 - noise."""
+        return [(0.5, 1 - self.noise), (0.5, self.noise)]
+
+
+class TraceConditioning(AbstractConditioning):
+    """One CS, always followed by the US: only the time in between must be remembered."""
+
+    isi: tuple[int, int] = (24, 36)
+    iti: tuple[int, int] = (80, 120)
+    cs_length: int = 1
+    us_length: int = 1
+    discount: float = 0.9
+    distractor_rates: tuple[float, ...] = ()
+    distractor_length: int = 1
+    distractors_with_cs: bool = False
+
+    def __check_init__(self) -> None:
+        self._check()
+
+    @classmethod
+    def rafiee(cls, interval: int = 10) -> Self:
+        """The original: ten distractors of 4 steps, with rates 1/10 ... 1/100."""
+        return cls(**_originals(interval), distractor_rates=tuple(1 / (10 * k) for k in range(1, 11)))
+
+    @property
+    def cs_inputs(self) -> int:
+        """One."""
+        return 1
+
+    def stimulus(self, state: TrialState) -> tuple[Array, Array]:
+        """The CS, and a US to follow."""
+        return jnp.uint32(1), jnp.asarray(True)
+
+    def classes(self) -> list[tuple[float, float]]:
+        """Every CS is followed."""
+        return [(1.0, 1.0)]
+
+
+def _pattern(state: TrialState) -> tuple[Array, Array]:
+    index = integer(state.seed, state.count, PATTERN, 0, len(PATTERNS) - 1).astype(jnp.uint32)
+    return jnp.asarray(PATTERNS, jnp.uint32)[index], ((state.valid >> index) & 1).astype(bool)

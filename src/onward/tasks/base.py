@@ -1,0 +1,22 @@
+"""Where examples come from."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray
+
+from onward._types import PyTree, Sequence, Step
+
+
+class AbstractTask(eqx.Module):
+    """A stream of examples, generated inside the compiled loop: `emit` is pure."""
+
+    inputs: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def init(self, key: PRNGKeyArray) -> PyTree:
+        """The state of the stream before its first example."""
+
+    @abc.abstractmethod
+    def emit(self, state: PyTree) -> tuple[PyTree, Step | Sequence]:
+        """The next example."""
