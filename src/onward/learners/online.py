@@ -31,6 +31,11 @@ class OnlineState(NamedTuple):
     key: PRNGKeyArray
     count: Array
 
+    @property
+    def stats(self) -> PyTree:
+        """The running moments of the cell."""
+        return self.carry.stats
+
 
 class Online(AbstractLearner):
     """Predict, then learn, at every step: any credit rule, objective and optax optimiser.
@@ -112,14 +117,20 @@ class Online(AbstractLearner):
         if not isinstance(state.model.cell, Cascade):
             raise TypeError(f"only a Cascade grows, got {type(state.model.cell).__name__}")
         key, stage_key, credit_key = jax.random.split(state.key, 3)
-        cell, carry = state.model.cell.grow(state.carry, key=stage_key)
+        carry = state.carry
+        if self.streams is None:
+            cell, carry = state.model.cell.grow(carry, key=stage_key)
+        else:  # one network for all streams: fold the mean of their moments into its weights
+            stats = jax.tree.map(lambda a: jnp.broadcast_to(jnp.mean(a, 0), a.shape), carry.stats)
+            grow = lambda c: state.model.cell.grow(c, key=stage_key)  # noqa: E731
+            cells, carry = eqx.filter_vmap(grow)(Carry(carry.hidden, stats))
+            cell = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, cells)
         model = Model(cell, state.model.head.grow(cell.feature_count))
-        return OnlineState(
-            model,
-            carry,
-            self.credit.init(cell, example.x, key=credit_key),
-            self.objective.grow(state.objective, model),
-            self.optimiser.init(eqx.filter(model, model.trainable())),
-            key,
-            state.count,
-        )
+        one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
+        credit = self.credit.init(cell, one.x, key=credit_key)
+        objective = lambda o: self.objective.grow(o, model)  # noqa: E731
+        if self.streams is not None:
+            credit = jax.tree.map(lambda a: jnp.stack([a] * (self.streams or 1)), credit)
+            objective = jax.vmap(objective)
+        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
+        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.count)

@@ -1,0 +1,278 @@
+"""The command line: onward list | run | report | verify."""
+
+import difflib
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onward.experiments.base import Experiment
+
+# name: (module, class, one line). Here, and not in the classes, so that `onward list` need not import JAX.
+EXPERIMENTS = {
+    "trace-patterning": (
+        "onward.experiments.trace_patterning",
+        "TracePatterningExperiment",
+        "Javed et al.: predict a delayed stimulus online; CCN, columnar and constructive networks",
+    ),
+    "sequential-digits": (
+        "onward.experiments.sequential_digits",
+        "SequentialDigitsExperiment",
+        "real 8x8 digits read row by row: columns learning online beside a dense LSTM with BPTT",
+    ),
+}
+
+USAGE = """onward: recurrent networks that learn as the data arrive
+
+  onward list                            the experiments
+  onward run EXPERIMENT [--field value]  run one; its fields: onward run EXPERIMENT --help
+             [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
+  onward run --resume DIR                go on with a run that was stopped
+  onward report DIR                      draw the figures and report.html of a run again
+  onward verify [--json]                 compare every rule with BPTT and finite differences
+"""
+
+# Undocumented XLA options, measured in docs/performance.md: kernels with several outputs (1.2x and more), and,
+# for a single stream, one kernel for the whole loop (3x). Nothing depends on them.
+XLA_OPTIONS = "xla_cpu_use_multi_output_fusion=true"
+XLA_OPTIONS_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    from onward.errors import OnwardError, Stopped
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(arguments)
+    except Stopped as stopped:
+        print(f"onward: {stopped}", file=sys.stderr)
+        return 130
+    except OnwardError as error:
+        print(f"onward: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("onward: stopped at once; what was checkpointed is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"onward {version('onward')}")
+        return 0
+    commands = {"list": _list, "run": _run, "report": _report, "verify": _verify}
+    name, rest = arguments[0], arguments[1:]
+    if name not in commands:
+        raise _unknown("command", name, commands)
+    return commands[name](rest)
+
+
+def _unknown(what: str, name: str, known: Any) -> Exception:
+    from onward.errors import OnwardError
+
+    near = difflib.get_close_matches(name, list(known), 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return OnwardError(f"unknown {what} {name!r}; {hint}")
+
+
+def _list(arguments: list[str]) -> int:
+    _no_more(arguments, "list")
+    for name, (_, _, line) in EXPERIMENTS.items():
+        print(f"{name:20} {line}")
+    return 0
+
+
+def _no_more(arguments: list[str], command: str) -> None:
+    from onward.errors import OnwardError
+
+    if arguments:
+        raise OnwardError(f"onward {command} takes no {arguments[0]!r}; see onward --help")
+
+
+def _kind(name: str) -> type["Experiment"]:
+    if name not in EXPERIMENTS:
+        raise _unknown("experiment", name, EXPERIMENTS)
+    module, kind, _ = EXPERIMENTS[name]
+    found: type[Experiment] = getattr(import_module(module), kind)
+    return found
+
+
+def _set_up_jax(*, single: bool) -> None:
+    """Options that must be set before JAX is imported, and the cache of compiled programs."""
+    options = XLA_OPTIONS + (f",{XLA_OPTIONS_SINGLE}" if single else "")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={options}".strip()
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _take(arguments: list[str], option: str) -> tuple[list[str], str | None]:
+    """The arguments without `--option VALUE` (or `--option=VALUE`), and the value."""
+    from onward.errors import OnwardError
+
+    for i, argument in enumerate(arguments):
+        if argument == option:
+            if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
+                raise OnwardError(f"{option} needs a folder")
+            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
+        if argument.startswith(option + "="):
+            return arguments[:i] + arguments[i + 1 :], argument.partition("=")[2]
+    return arguments, None
+
+
+def _run(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    arguments, resume = _take(arguments, "--resume")
+    arguments, out = _take(arguments, "--out")
+    replace = "--replace" in arguments
+    arguments = [a for a in arguments if a != "--replace"]
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    fields = arguments[1:] if name else arguments
+    if resume:
+        return _resume(Path(resume), name, fields, out)
+    if name is None:
+        raise OnwardError(f"run what? The experiments are: {', '.join(EXPERIMENTS)}")
+    single = _says_single(fields)
+    if name in EXPERIMENTS and "--help" not in fields and "-h" not in fields:
+        _set_up_jax(single=single)
+    experiment = _parse(_kind(name), fields)
+    return _execute(experiment, Path(out or f"runs/{name}"), replace=replace)
+
+
+def _says_single(fields: list[str]) -> bool:
+    """Whether one run is asked for, known before anything heavy is imported."""
+    joined = " ".join(fields).replace("=", " ").split()
+    return any(a == "--seeds" and b == "1" for a, b in zip(joined, joined[1:], strict=False))
+
+
+def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) -> int:
+    from onward.errors import OnwardError
+
+    if out and Path(out) != folder:
+        raise OnwardError("--resume goes on in its own folder: leave out --out")
+    _set_up_jax(single=False)
+    from onward.experiments.base import config_of, from_config, load_config
+
+    config = load_config(folder)
+    if name not in (None, config["experiment"]):
+        raise OnwardError(f"{folder} is a run of {config['experiment']}, not of {name}")
+    kind = _kind(config["experiment"])
+    experiment = from_config(kind, config["fields"], folder / "config.json")
+    if fields:
+        asked, default = config_of(_parse(kind, fields)), config_of(kind())
+        for field, value in asked.items():
+            if value != default[field] and value != config["fields"][field]:
+                raise OnwardError(
+                    f"{folder} was run with {field}={config['fields'][field]}, not {value}: leave the option out, or start a new run"
+                )
+    return _execute(experiment, folder, resume=True)
+
+
+def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False) -> int:
+    from onward.experiments.base import execute, load_summary
+
+    report = execute(experiment, folder, resume=resume, replace=replace)
+    summary = load_summary(folder)
+    for method in summary["methods"]:
+        print(
+            f"{method['name']:14} {method['metric']} {method['mean']:.5f} (sd {method['std']:.5f}, "
+            f"{len(method['values'])} seeds, {method['steps']:,} steps)"
+        )
+    print("   ".join(f"{k} {v:.5f}" for k, v in summary["references"].items()))
+    print(f"report: {report}")
+    return 0
+
+
+def _parse(kind: type["Experiment"], fields: list[str]) -> "Experiment":
+    """Fields to an experiment. Unknown fields get the nearest name; tyro does the rest."""
+    import contextlib
+    import dataclasses
+    import io
+    import re
+
+    import tyro
+
+    from onward.errors import OnwardError
+
+    known = [f.name for f in dataclasses.fields(kind)]
+    for argument in fields:
+        if argument.startswith("--") and argument != "--help":
+            given = argument[2:].partition("=")[0]
+            if given.replace("-", "_") not in known:
+                near = difflib.get_close_matches(given.replace("-", "_"), known, 1, 0.4)
+                hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
+                raise OnwardError(f"{kind.name} has no field --{given}; {hint}")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            experiment: Experiment = tyro.cli(kind, args=fields, prog=f"onward run {kind.name}", config=(tyro.conf.FlagConversionOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘]+", " ", said.getvalue())
+        first = re.split(r"For full helptext", " ".join(words.split()))[0]
+        raise OnwardError(first.strip() or "the fields do not fit; see --help") from None
+    experiment.check()
+    return experiment
+
+
+def _report(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    if len(arguments) != 1:
+        raise OnwardError("onward report takes one run folder")
+    folder = Path(arguments[0])
+    from onward.experiments.base import from_config, load_config
+
+    config = load_config(folder)
+    experiment = from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
+    print(f"report: {experiment.write_report(folder)}")
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    as_json = arguments == ["--json"]
+    if arguments in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return 0
+    if not as_json:
+        _no_more(arguments, "verify")
+    _set_up_jax(single=False)
+    from onward.verify import matrix
+
+    rows = matrix()
+    ok = all(row.ok for row in rows)
+    if as_json:
+        import json
+
+        print(json.dumps({"ok": ok, "rows": [row.as_dict() for row in rows]}, indent=1))
+        return 0 if ok else 1
+    print(f"{'rule':11} {'cell':13} depth steps resets streams  kind   relative error  cosine      ratios            finite diff.")
+    for r in rows:
+        print(
+            f"{r.rule:11} {r.cell:13} {r.depth:5} {r.steps:5} {'yes' if r.resets else 'no':6} {r.streams:7}  {r.kind:6} "
+            f"{r.relative_error:14.1e}  {r.cosine:.8f}  {r.ratio_min:.6f}-{r.ratio_max:.6f} {r.finite_difference:12.1e}"
+            f"  {'ok' if r.ok else 'FAILED'}"
+        )
+    print(f"{sum(r.ok for r in rows)} of {len(rows)} comparisons ok (float64; exact means below 1e-9 in every parameter array)")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

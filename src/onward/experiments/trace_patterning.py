@@ -1,0 +1,352 @@
+"""Trace patterning (Javed et al.): columnar, constructive and columnar-constructive networks, online."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from onward import metrics
+from onward.cells.base import AbstractGates
+from onward.cells.cascade import Cascade
+from onward.cells.columns import Columns
+from onward.cells.gru import GRUGates
+from onward.cells.lstm import LSTMGates
+from onward.cells.moments import Moments
+from onward.credit.columnwise import Columnwise
+from onward.errors import OnwardError
+from onward.experiments.base import (
+    Experiment,
+    curves_of,
+    load_environment,
+    load_records,
+    load_summary,
+    plan_of,
+    require_interval,
+    require_positive,
+    require_share,
+)
+from onward.heads.linear import Linear
+from onward.learners.online import Online
+from onward.learners.optimisers import rms, scale_head
+from onward.model import Model
+from onward.objectives.td import TDLambda
+from onward.run import Growth, Method, job_names, read_metrics
+from onward.tasks.animal import TracePatterning
+
+RECORDED = 600
+FINAL_WINDOW = 200_000
+
+
+@dataclass(frozen=True)
+class TracePatterningExperiment(Experiment):
+    """Learn which of 20 patterns announces a stimulus some 30 steps later, from one endless stream.
+
+    A prediction of the discounted return is made at every step, scored, and learned from with
+    TD(lambda) and exact column traces. The error is the mean squared difference from the true return.
+    """
+
+    name: ClassVar[str] = "trace-patterning"
+    title: ClassVar[str] = "Trace patterning, learned online with exact gradients"
+
+    methods: tuple[str, ...] = ("ccn", "columnar", "constructive")
+    seeds: int = 16
+    first_seed: int = 0
+    step_sizes: tuple[float, ...] = ()
+    steps: int = 1_000_000
+    """Steps of each run."""
+    gates: Literal["gru", "lstm"] = "gru"
+    """Kind of column. The paper's are LSTM columns; GRU columns learn faster."""
+    ccn_columns: int = 20
+    """Columns of the columnar-constructive network when fully grown."""
+    ccn_width: int = 4
+    """Columns in each of its stages."""
+    columnar_columns: int = 7
+    """Columns of the columnar network."""
+    constructive_columns: int = 10
+    """Columns of the constructive network, grown one by one."""
+    growth: Literal["schedule", "plateau"] = "schedule"
+    """Add stages after equal shares of the steps, or as soon as the error stops falling."""
+    stage_steps: int = 0
+    """Steps of a stage (plateau: at most). 0: the steps divided by the stages."""
+    plateau_window: int = 50_000
+    """Plateau: compare the error of this many steps with that of as many before."""
+    plateau_gain: float = 0.02
+    """Plateau: grow when the error fell by less than this fraction."""
+    isi: tuple[int, int] = (24, 36)
+    """Least and most steps from pattern to stimulus."""
+    iti: tuple[int, int] = (80, 120)
+    """Least and most steps from stimulus to the next pattern."""
+    discount: float = 0.9
+    """Discount of the return."""
+    trace_decay: float = 0.99
+    """Lambda of TD(lambda)."""
+    spread: float = 0.01
+    """Column weights start uniform in -spread .. spread."""
+    memory_bias: float = 0.0
+    """Added to the first bias of the LSTM's forget gate or the GRU's update gate."""
+    moment_rate: float = 0.99999
+    """Rate of the running moments that normalise inputs and features."""
+    moment_prior: float = 0.0
+    """Steps that the first guess of the moments counts for; 0: a constant rate, as published."""
+    second_moment_decay: float = 0.9999
+    """Decay of RMSProp's second moment."""
+    second_moment_start: float = 0.0
+    """Its first value without bias correction (published: 1); 0: bias-corrected."""
+
+    @classmethod
+    def all_methods(cls) -> tuple[str, ...]:
+        """The paper's three structures."""
+        return ("ccn", "columnar", "constructive")
+
+    def check(self) -> None:
+        """Refuse what cannot be run, naming the option."""
+        super().check()
+        require_positive(
+            steps=self.steps,
+            ccn_columns=self.ccn_columns,
+            ccn_width=self.ccn_width,
+            columnar_columns=self.columnar_columns,
+            constructive_columns=self.constructive_columns,
+            plateau_window=self.plateau_window,
+            spread=self.spread,
+        )
+        require_interval(1, isi=self.isi)
+        require_interval(0, iti=self.iti)
+        require_share(
+            discount=self.discount,
+            plateau_gain=self.plateau_gain,
+            moment_rate=self.moment_rate,
+            second_moment_decay=self.second_moment_decay,
+        )
+        if not 0 <= self.trace_decay <= 1:
+            raise OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
+        if self.ccn_columns % self.ccn_width:
+            raise OnwardError(
+                f"--ccn-width must divide --ccn-columns: {self.ccn_columns} columns do not fall into stages of {self.ccn_width}"
+            )
+        if self.stage_steps < 0:
+            raise OnwardError(f"--stage-steps must not be negative, got {self.stage_steps}")
+        if self.moment_prior != 0 and not self.moment_prior >= 1:
+            raise OnwardError(f"--moment-prior must be 0 or at least 1, got {self.moment_prior}")
+        if self.second_moment_start < 0:
+            raise OnwardError(f"--second-moment-start must not be negative, got {self.second_moment_start}")
+
+    @property
+    def task(self) -> TracePatterning:
+        """The stream."""
+        return TracePatterning(isi=self.isi, iti=self.iti, discount=self.discount)
+
+    def default_step_size(self, name: str) -> float:
+        """From the sweep in docs/experiments/trace-patterning.md."""
+        return STEP_SIZES[self.gates][name]
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Width of a stage and number of stages."""
+        return {
+            "ccn": (self.ccn_width, self.ccn_columns // self.ccn_width),
+            "columnar": (self.columnar_columns, 1),
+            "constructive": (1, self.constructive_columns),
+        }[name]
+
+    def build(self, name: str) -> Method:
+        """A cascade with column traces under TD(lambda) and RMSProp."""
+        task = self.task
+        width, stages = self.shape(name)
+        gates: AbstractGates = GRUGates(self.memory_bias) if self.gates == "gru" else LSTMGates(self.memory_bias)
+        moments = Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
+
+        def model(key: PRNGKeyArray) -> Model:
+            columns = Columns(
+                gates,
+                task.inputs,
+                width,
+                key=key,
+                spread=self.spread,
+                normalise_inputs=moments,
+                normalise_features=moments,
+            )
+            return Model(Cascade(columns), Linear(width))
+
+        def learner(model: Model, step_size: Any) -> Online:
+            optimiser = optax.chain(
+                rms(self.second_moment_decay, initial=self.second_moment_start or None),
+                scale_head(1 / model.cell.feature_count),
+            )
+            return Online(Columnwise(), TDLambda(self.discount, self.trace_decay), optimiser, step_size)
+
+        return Method(
+            name=name,
+            task=task,
+            model=model,
+            learner=learner,
+            steps=self.steps,
+            measure=metrics.return_error,
+            metric="error",
+            growth=Growth(
+                stages=stages,
+                every=self.stage_steps or max(1, self.steps // stages),
+                plateau=self.plateau_gain if self.growth == "plateau" else None,
+                window=self.plateau_window,
+                least=2 * self.plateau_window,
+            ),
+            point_every=max(1, self.final_window // 10),
+            record_steps=RECORDED,
+            note=f"{stages} stage{'s' if stages > 1 else ''} of {width} {self.gates.upper()} column{'s' if width > 1 else ''}",
+        )
+
+    @property
+    def final_window(self) -> int:
+        """The last steps, over which the reported error is averaged."""
+        return min(FINAL_WINDOW, max(1, self.steps // 5))
+
+    @property
+    def final_metric(self) -> str:
+        """Mean squared return error at the end."""
+        return "return_error"
+
+    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
+        """Mean over the final window."""
+        late = [m for m in lines if m["step"] > self.steps - self.final_window]
+        weights = np.asarray([m["count"] for m in late], float)
+        return np.asarray([m["values"] for m in late]).T @ weights / weights.sum()
+
+    def references(self) -> dict[str, float]:
+        """Computed by enumerating every trial."""
+        return self.task.references()
+
+    def write_report(self, folder: Path) -> Path:
+        """Learning curves, windows of the stream, finals of every seed, and a table."""
+        from onward import report
+
+        with report.style():
+            return _report(self, folder)
+
+
+STEP_SIZES = {
+    "gru": {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4},
+    "lstm": {"ccn": 1e-4, "columnar": 3e-4, "constructive": 3e-4},
+}
+
+
+def _report(experiment: TracePatterningExperiment, folder: Path) -> Path:
+    from onward import report
+
+    summary = load_summary(folder)
+    references = summary["references"]
+    rows = summary["methods"]
+    best = min(rows, key=lambda m: m["mean"])
+    share = (references["predict-zero"] - best["mean"]) / (references["predict-zero"] - references["bayes"])
+    lead = (
+        f"{best['name']} came {share:.0%} of the way from knowing nothing (error {references['predict-zero']:.4f}) to the best that any predictor can "
+        f"do (Bayes, {references['bayes']:.5f}): its mean squared error is {best['mean']:.5f} over {len(best['values'])} "
+        f"seed{'s' if len(best['values']) > 1 else ''}, after {best['steps']:,} steps of one pass over an endless stream."
+    )
+    header = ["method", "mean", "median", "sd", "best", "worst", "step size", "CPU µs a step", "published"]
+    table = report.Table(
+        header,
+        [
+            [
+                f"{m['name']} ({m['note']})",
+                *(f"{v:.5f}" for v in (m["mean"], m["median"], m["std"], min(m["values"]), max(m["values"]))),
+                f"{m['step_size']:g}",
+                f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.2f}",
+                report.number(m["published"]),
+            ]
+            for m in rows
+        ]
+        + [[f"exact level: {k}", f"{v:.5f}", *[""] * 7] for k, v in references.items()],
+        f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds. The exact levels are "
+        "computed by enumerating every trial. The paper published curves over 50 M steps and no numbers.",
+    )
+    parts = [_curves(experiment, folder, rows, references), table]
+    parts += [_window(experiment, folder, best["name"].split("@")[0])]
+    parts += [_finals(rows, references)]
+    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
+    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    lines = read_metrics(folder)
+    for colour, row in zip(report.COLOURS * len(rows), rows, strict=False):
+        steps, values = curves_of(experiment, lines, row["name"].split("@")[0], row["step_size"])
+        report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour)
+        for grown in row["grown_at"]:
+            axes.plot([grown / 1e6] * 2, [0, 0.018], color=colour, lw=1, transform=axes.get_xaxis_transform())
+    for name, value in references.items():
+        report.level(axes, value, {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}[name])
+    axes.set(xlabel="steps (millions)", ylabel="mean squared return error", ylim=(0, None), xlim=(0, experiment.steps / 1e6))
+    axes.set_title("Error of the prediction made before each update")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+    seeds = experiment.seeds
+    return report.Picture(
+        "learning-curves",
+        figure,
+        f"Lines: mean over {seeds} seed{'s' if seeds > 1 else ''}; bands: best to worst seed; ticks at the bottom: a stage was added. "
+        "Dashed: exact levels. No predictor of this stream can do better than Bayes.",
+    )
+
+
+def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 2, 1, 2))
+    for when, title, (inputs, answers) in (
+        ("start", "The first 600 steps", axes[:2]),
+        ("end", f"After {experiment.steps:,} steps", axes[2:]),
+    ):
+        seen = load_records(folder, job, when)
+        x, time = seen["x"], np.arange(len(seen["x"]))
+        groups = (("pattern", range(6), report.COLOURS[0]), ("US", (6,), report.COLOURS[1]), ("distractors", range(7, x.shape[1]), "#c4c4c4"))
+        for label, columns, colour in groups:
+            for column in columns:
+                on = np.flatnonzero(x[:, column])
+                inputs.scatter(on, np.full(len(on), -column), s=7, marker="s", color=colour, label=label if column == columns[0] else None)
+        inputs.set(yticks=[], title=title, ylim=(-x.shape[1], 1))
+        inputs.spines["left"].set_visible(False)
+        answers.fill_between(time, seen["truth"], color="#d9d9d9", lw=0, label="true return")
+        answers.plot(time, seen["prediction"], color=report.COLOURS[1], lw=1.4, label="prediction")
+        answers.set(ylim=(-0.15, 1.1), ylabel="return", xlim=(0, len(time)))
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1.2), fontsize=8, handletextpad=0.2)
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    axes[3].set(xlabel="step within the window")
+    return report.Picture(
+        "windows",
+        figure,
+        f"What {name} (seed {experiment.first_seed}) sees, and what it predicts. Half of the patterns announce the US: a grey "
+        "ramp; a good prediction follows the grey ramps and stays flat after the other patterns. When exactly the US comes is random, so even "
+        "the best prediction is not sharp.",
+    )
+
+
+def _finals(rows: Any, references: dict[str, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    figure = Figure(figsize=(8.2, 1.2 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for i, (colour, row) in enumerate(zip(report.COLOURS * len(rows), rows, strict=False)):
+        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
+        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
+    for name, value in references.items():
+        axes.axvline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+        axes.annotate(name, (value, 1), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points", color=report.GREY, fontsize=8, va="bottom")
+    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=[r["name"] for r in rows], xlabel="mean squared return error at the end")
+    axes.set(xlim=(0, None), ylim=(-len(rows) + 0.5, 0.5))
+    return report.Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar).")
