@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array
 
@@ -14,6 +15,8 @@ PyTree = Any
 
 # From this batch size on a batch is an axis of its own; below, it is folded into the axis before it.
 WIDE_BATCH = 32
+# From this many lanes on a batch stays the leading axis.
+WIDE_LANES = 32
 
 
 def trainable(part: PyTree) -> PyTree:
@@ -32,9 +35,10 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
 
     `function` takes trees of arrays whose last axis counts independent lanes (columns, say), or has
     size 1 where all lanes share a value, and returns trees of arrays with the lanes last; it must be
-    elementwise along that axis. Alone it is called as it is. Under `vmap` a batch of at least
-    `WIDE_BATCH` becomes one more, last axis, and a smaller one is folded into the lanes: XLA loops
-    over narrow last axes 5-10x slower (decisions.md). Differentiable in both modes.
+    elementwise along that axis. Alone it is called as it is, and under `vmap` too where the lanes
+    are many. Else a batch of at least `WIDE_BATCH` becomes one more, last axis, and a smaller one is
+    folded into the lanes: XLA loops over narrow last axes 5-10x slower (decisions.md). Kernels like
+    the runs of few lanes to be batched along their last axis. Differentiable in both modes.
     """
 
     @custom_vmap
@@ -44,6 +48,10 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     @kernel.def_vmap
     def batch(size: int, batched: Any, *arguments: PyTree) -> Any:
         count = max(leaf.shape[-1] for leaf in jax.tree.leaves(arguments))
+        if count >= WIDE_LANES:
+            axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
+            out = jax.vmap(function, in_axes=axes)(*arguments)
+            return out, jax.tree.map(lambda _: True, out)
         if size >= WIDE_BATCH:
             widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]  # noqa: E731
             out = function(*jax.tree.map(widen, arguments, tuple(batched)))
@@ -95,6 +103,26 @@ def depends(function: Callable[..., Any], *arguments: PyTree) -> PyTree:
         if needed.intersection(equation.outvars):
             needed.update(v for v in equation.invars if isinstance(v, jax.extend.core.Var))
     return jax.tree.unflatten(jax.tree.structure(arguments), [v in needed for v in program.invars])
+
+
+def when(condition: Array, function: Callable[[PyTree], PyTree], operand: PyTree) -> PyTree:
+    """`function(operand)` where the condition holds, else `operand`; under `vmap` nothing is done if nobody asks."""
+
+    @custom_vmap
+    def conditional(condition: Array, operand: PyTree) -> PyTree:
+        return lax.cond(condition, function, lambda same: same, operand)
+
+    @conditional.def_vmap
+    def batch(size: int, batched: Any, condition: Array, operand: PyTree) -> Any:
+        asked, _ = batched
+        spread = lambda a, b: a if b else jnp.broadcast_to(a, (size, *a.shape))  # noqa: E731
+        operand = jax.tree.map(spread, operand, batched[1])
+        one = lambda c, o: select(c, function(o), o)  # noqa: E731
+        every = jax.vmap(one) if asked else jax.vmap(one, in_axes=(None, 0))
+        out = lax.cond(jnp.any(condition), lambda o: every(condition, o), lambda o: o, operand)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return conditional(condition, operand)
 
 
 _select = pointwise(lambda choose, a, b: jnp.where(choose, a, b))

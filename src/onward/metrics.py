@@ -32,7 +32,7 @@ def read_sequences(
     start = Carry(model.init().hidden, stats)
 
     def one(sequence: Array) -> Array:
-        return lax.scan(model, start, sequence)[1]
+        return lax.scan(lambda carry, x: model(carry, x), start, sequence)[1]
 
     return jnp.swapaxes(jax.vmap(one)(sequences), 0, 1)
 

@@ -122,10 +122,7 @@ class _Loop:
         self.state: Any = None
         self.sums: Any = (jnp.zeros(len(tile)), jnp.zeros(len(tile)))
         self.compile_seconds = 0.0
-        self._compiled: Any = None
-        self._recorder: Any = None
-        self._evaluator: Any = None
-        self._inspector: Any = None
+        self._programs: dict[str, Any] = {}
 
     def skeleton(self, stages: int) -> Any:
         """Shapes of the state after `stages - 1` growths, computing nothing."""
@@ -139,7 +136,7 @@ class _Loop:
 
     def grow(self) -> None:
         self.state = eqx.filter_jit(self._grown)(self.state)
-        self._compiled = self._recorder = self._evaluator = None
+        self._programs.clear()
 
     def _start(self) -> Any:
         def one(key: PRNGKeyArray, size: Array) -> Any:
@@ -175,7 +172,7 @@ class _Loop:
     def advance(self, steps: int) -> None:
         """Learn for `steps` steps, adding metric and weight of each to `sums`."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
-        if self._compiled is None:
+        if "advance" not in self._programs:
             step, measure = self._step(static), self.method.measure
 
             def chunk(dynamic: Any, sums: Any, sizes: Array, steps: Array) -> Any:
@@ -188,11 +185,11 @@ class _Loop:
                 return lax.fori_loop(0, steps, body, (dynamic, sums))
 
             started = time.process_time()
-            self._compiled = _compile(
+            self._programs["advance"] = _compile(
                 jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.sizes, jnp.asarray(1)
             )
             self.compile_seconds += time.process_time() - started
-        dynamic, self.sums = self._compiled(dynamic, self.sums, self.sizes, jnp.asarray(steps))
+        dynamic, self.sums = self._programs["advance"](dynamic, self.sums, self.sizes, jnp.asarray(steps))
         jax.block_until_ready(self.sums)
         self.state = eqx.combine(dynamic, static)
 
@@ -205,7 +202,7 @@ class _Loop:
     def record(self, steps: int) -> dict[str, np.ndarray]:
         """The next `steps` steps of the first run, step by step, on a copy of the state."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
-        if self._recorder is None:
+        if "record" not in self._programs:
             step = self._step(static)
 
             def roll(dynamic: Any, sizes: Array) -> Any:
@@ -215,8 +212,8 @@ class _Loop:
 
                 return lax.scan(body, dynamic, length=steps)[1]
 
-            self._recorder = jax.jit(roll)
-        example, info = self._recorder(dynamic, self.sizes)
+            self._programs["record"] = jax.jit(roll)
+        example, info = self._programs["record"](dynamic, self.sizes)
         return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
     def evaluate(self, which: str) -> dict[str, np.ndarray]:
@@ -225,11 +222,10 @@ class _Loop:
         if function is None:
             return {}
         dynamic, static = eqx.partition(self.state, eqx.is_array)
-        name = {"evaluate": "_evaluator", "inspect": "_inspector"}[which]
-        if getattr(self, name) is None:
+        if which not in self._programs:
             one = lambda dynamic: function(eqx.combine(dynamic, static)[1])  # noqa: E731
-            setattr(self, name, jax.jit(jax.vmap(one, in_axes=self.method.batch_axis)))
-        return {k: np.asarray(v) for k, v in getattr(self, name)(dynamic).items()}
+            self._programs[which] = jax.jit(jax.vmap(one, in_axes=self.method.batch_axis))
+        return {k: np.asarray(v) for k, v in self._programs[which](dynamic).items()}
 
     def not_finite(self) -> str | None:
         """The first array of the network, or else of the learner's state, that is not finite."""
@@ -352,8 +348,9 @@ def train(
         step += count
         if not np.isfinite(np.asarray(loop.sums[0])).all():
             _fail(loop, job, step, count, np.asarray(loop.sums[0]), checkpoints)
-        if not compiling:
-            rate = count / (time.monotonic() - clock)
+        seconds = time.monotonic() - clock
+        if not compiling and (count == chunk or seconds > CHUNK_SECONDS / 4):  # a short rest says little about speed
+            rate = count / seconds
             chunk = max(1, math.ceil(rate * CHUNK_SECONDS))
         if step == point_end:
             values = loop.take_mean()

@@ -33,13 +33,13 @@ class Parameters(NamedTuple):
     bias: Float[Array, "gates columns"]
 
 
-def preactivation(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1"]) -> States:
+def preactivation(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]) -> States:
     """W z + u h + b for each column: one (columns,) array per slot of the gates."""
     blocks = [
         _tree_sum([parameters.weight[i] * z[i] for i in range(start, min(start + ROWS_PER_SUM, len(z)))])
         for start in range(0, len(z), ROWS_PER_SUM)
     ]
-    return gates.gather(_tree_sum([parameters.bias, *blocks]), parameters.recurrent * states[-1])
+    return gates.gather(_tree_sum([parameters.bias, *blocks]), parameters.recurrent * states[-1][None])
 
 
 def _tree_sum(terms: list[Array]) -> Array:
@@ -115,7 +115,7 @@ class Columns(AbstractColumnar):
         """Read one observation; about gates x (inputs + 2) multiply-adds a column."""
         z, moments = self.read(carry, x)
         step = lanes(lambda p, h, z: self.gates(preactivation(self.gates, p, h, z), h))
-        return self.settle(step(self.parameters, carry.hidden, z[:, None]), moments, carry)
+        return self.settle(step(self.parameters, carry.hidden, z[:, None, None]), moments, carry)
 
     @property
     def parameters(self) -> Parameters:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jaxtyping import Array, PRNGKeyArray
@@ -23,7 +24,7 @@ class GRUGates(AbstractGates):
     slots: ClassVar[int] = 4
     input_slots: ClassVar[tuple[int, ...]] = (0, 1, 2)
     recurrent_slots: ClassVar[tuple[int, ...]] = (0, 1, 3)
-    update_bias: float = 0.0
+    update_bias: float = eqx.field(default=0.0, static=True)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
         """h'."""

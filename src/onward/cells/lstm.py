@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jaxtyping import Array, PRNGKeyArray
@@ -26,7 +27,7 @@ class LSTMGates(AbstractGates):
     slots: ClassVar[int] = 4
     input_slots: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
     recurrent_slots: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
-    forget_bias: float = 0.0
+    forget_bias: float = eqx.field(default=0.0, static=True)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
         """c' from the old states, then h' from c'."""

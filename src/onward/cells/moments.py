@@ -31,9 +31,9 @@ class Moments(eqx.Module):
     gradient flows through the moments.
     """
 
-    rate: float = 0.99999
-    floor: float = 0.01
-    prior: float = float("inf")
+    rate: float = eqx.field(default=0.99999, static=True)
+    floor: float = eqx.field(default=0.01, static=True)
+    prior: float = eqx.field(default=math.inf, static=True)
 
     def __check_init__(self) -> None:
         if not 0 <= self.rate < 1:

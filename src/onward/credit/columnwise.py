@@ -52,7 +52,7 @@ class Columnwise(AbstractCredit):
         read, live, rest = cell.feed(carry, x)
         z, moments = columns.read(live, read)
         step = lanes(lambda *arguments: _advance(columns.gates, *arguments))
-        states, traces = step(columns.parameters, live.hidden, state.of_state, z[:, None])
+        states, traces = step(columns.parameters, live.hidden, state.of_state, z[:, None, None])
         return cell.join(columns.settle(states, moments, live), rest), ColumnTraces(traces)
 
     def pull(self, cell: AbstractCell, state: ColumnTraces, cotangent: PyTree) -> PyTree:
@@ -76,7 +76,7 @@ def _columns_of(cell: AbstractCell) -> Columns:
 
 
 def _pull(traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
-    terms = [jax.tree.map(lambda t, c=c: t * c, trace) for trace, c in zip(traces, cotangent, strict=True)]
+    terms = [jax.tree.map(lambda t, c=c: t * _under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
     return jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
 
 
@@ -85,7 +85,7 @@ def _advance(
     parameters: Parameters,
     states: States,
     traces: tuple[Parameters, ...],
-    z: Float[Array, "inputs 1"],
+    z: Float[Array, "inputs 1 1"],
 ) -> tuple[States, tuple[Parameters, ...]]:
     """States and traces of every column, one step on; elementwise over columns."""
     new, derivatives = gates.jacobian(preactivation(gates, parameters, states, z), states)
@@ -97,12 +97,17 @@ def _advance(
             by_read = _add(by_read, _times(by_slot[slot], parameters.recurrent[row]))
         drive = jnp.stack([zero if by_slot[slot] is None else by_slot[slot] for slot in gates.input_slots])
         loop = jnp.stack([zero if by_slot[slot] is None else by_slot[slot] for slot in gates.recurrent_slots])
-        trace = Parameters(drive * z[:, None], loop * states[-1], drive)
+        trace = Parameters(drive[None] * z, loop * states[-1][None], drive)
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
-                trace = jax.tree.map(lambda t, b, f=factor: t + f * b, trace, before)
+                trace = jax.tree.map(lambda t, b, f=factor: t + _under(f, b) * b, trace, before)
         advanced.append(trace)
     return new, tuple(advanced)
+
+
+def _under(factor: Array, like: Array) -> Array:
+    """One number per column, with leading axes so that it multiplies every parameter of the column."""
+    return factor.reshape((1,) * (like.ndim - factor.ndim) + factor.shape)
 
 
 def _times(a: Array | None, b: Array) -> Array | None:

@@ -54,22 +54,24 @@ class SequentialDigitsExperiment(Experiment):
     seeds: int = 5
     first_seed: int = 0
     step_sizes: tuple[float, ...] = ()
-    passes: float = 40.0
+    passes: float = 50.0
     """Images seen, as a multiple of the 1,438 training images."""
     gates: Literal["lstm", "gru"] = "lstm"
     """Kind of column."""
     columns: int = 63
     """Columns of the columnar network."""
-    ccn_columns: int = 63
+    ccn_columns: int = 64
     """Columns of the columnar-constructive network when fully grown."""
-    ccn_width: int = 21
+    ccn_width: int = 32
     """Columns in each of its stages."""
     units: int = 24
     """Units of the dense LSTM."""
-    batch: int = 1
+    batch: int = 4
     """Images per update of BPTT; the online learners always take one."""
-    spread: float = 0.3
+    spread: float = 0.5
     """Column weights start uniform in -spread .. spread."""
+    memory_bias: float = 1.0
+    """Added to the first bias of the columns' forget gate (LSTM) or update gate (GRU)."""
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ class SequentialDigitsExperiment(Experiment):
         steps = seen * ROWS if online else max(1, seen // self.batch)
         width = self.ccn_width if name == "ccn" else self.columns
         stages = self.ccn_columns // self.ccn_width if name == "ccn" else 1
-        gates: AbstractGates = LSTMGates() if self.gates == "lstm" else GRUGates()
+        gates: AbstractGates = LSTMGates(self.memory_bias) if self.gates == "lstm" else GRUGates(self.memory_bias)
 
         def model(key: PRNGKeyArray) -> Model:
             cell: AbstractCell
@@ -135,7 +137,7 @@ class SequentialDigitsExperiment(Experiment):
             measure=metrics.accuracy,
             metric="training accuracy",
             growth=Growth(stages=stages, every=max(1, steps // stages)),
-            batch_axis=-1 if online else 0,
+            batch_axis=0,
             point_every=max(ROWS if online else 1, steps // POINTS),
             examples_per_step=1 / ROWS if online else self.batch,
             evaluate=metrics.test_accuracy(images, labels),

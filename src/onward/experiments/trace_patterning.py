@@ -288,7 +288,7 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
         report.level(axes, value, {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}[name])
     axes.set(xlabel="steps (millions)", ylabel="mean squared return error", ylim=(0, None), xlim=(0, experiment.steps / 1e6))
     axes.set_title("Error of the prediction made before each update")
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     seeds = experiment.seeds
     return report.Picture(
         "learning-curves",

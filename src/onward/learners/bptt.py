@@ -34,7 +34,7 @@ class BPTT(AbstractLearner):
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
-    step_size: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    step_size: float | Float[Array, ""] = 1.0
 
     def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""

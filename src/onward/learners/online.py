@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import pointwise, select
+from onward._tree import pointwise, select, when
 from onward._types import Carry, Info, PyTree, Step
 from onward.cells.cascade import Cascade
 from onward.credit.base import AbstractCredit
@@ -49,7 +48,7 @@ class Online(AbstractLearner):
     credit: AbstractCredit
     objective: AbstractObjective
     optimiser: optax.GradientTransformation = eqx.field(static=True)
-    step_size: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    step_size: float | Float[Array, ""] = 1.0
     streams: int | None = eqx.field(default=None, static=True)
 
     def init(self, model: Model, example: Step, *, key: PRNGKeyArray) -> OnlineState:  # type: ignore[override]
@@ -101,11 +100,13 @@ class Online(AbstractLearner):
         parameters, rest = eqx.partition(model, model.trainable())
 
         def update(operand: Any) -> Any:
-            parameters, optimiser = operand
+            parameters, optimiser, gradient, step_size = operand
             updates, optimiser = self.optimiser.update(gradient, optimiser, parameters)
-            return jax.tree.map(lambda w, u: _add_scaled(w, u, self.step_size), parameters, updates), optimiser
+            parameters = jax.tree.map(lambda w, u: _add_scaled(w, u, step_size), parameters, updates)
+            return parameters, optimiser, gradient, step_size
 
-        parameters, optimiser = lax.cond(learn, update, lambda operand: operand, (parameters, optimiser))
+        operand = (parameters, optimiser, gradient, jnp.asarray(self.step_size))
+        parameters, optimiser, _, _ = when(learn, update, operand)
         return eqx.combine(parameters, rest), optimiser
 
     def grow(self, state: OnlineState, example: Step) -> OnlineState:

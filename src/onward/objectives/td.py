@@ -33,8 +33,8 @@ class TDLambda(AbstractObjective):
     prediction must be a scalar. Cost: one more number, and one multiply-add, per parameter.
     """
 
-    discount: float = 0.9
-    trace_decay: float = 0.99
+    discount: float = eqx.field(default=0.9, static=True)
+    trace_decay: float = eqx.field(default=0.99, static=True)
 
     def __check_init__(self) -> None:
         if not 0 <= self.discount < 1:

@@ -165,7 +165,7 @@ class AbstractConditioning(AbstractTask):
         ahead = us_times[:, None, :] - time[None, :, None] - 1
         target = np.where(ahead >= 0, self.discount ** np.maximum(ahead, 0), 0.0).sum(-1)
         if not informed:
-            return sum(p * q for p, q in classes) * float((running * target**2).sum()) / length.mean()
+            return float(sum(p * q for p, q in classes) * (running * target**2).sum() / length.mean())
         unseen = time < isi[:, None]  # once a US is seen the return is known
         error = 0.0
         for probability, follows in classes:
@@ -199,14 +199,14 @@ class TracePatterning(AbstractConditioning):
     {'predict-zero': 0.02004, 'pattern-blind': 0.01264, 'bayes': 0.00168}
     """
 
-    isi: tuple[int, int] = (24, 36)
-    iti: tuple[int, int] = (80, 120)
-    cs_length: int = 1
-    us_length: int = 1
-    discount: float = 0.9
-    distractor_rates: tuple[float, ...] = tuple(1 / (10 * k) for k in range(1, 6))
-    distractor_length: int = 1
-    distractors_with_cs: bool = False
+    isi: tuple[int, int] = eqx.field(default=(24, 36), static=True)
+    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
+    cs_length: int = eqx.field(default=1, static=True)
+    us_length: int = eqx.field(default=1, static=True)
+    discount: float = eqx.field(default=0.9, static=True)
+    distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
+    distractor_length: int = eqx.field(default=1, static=True)
+    distractors_with_cs: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
         self._check()
@@ -236,15 +236,15 @@ class NoisyPatterning(AbstractConditioning):
     The US follows as soon as the CS ends: there is nothing to remember, but much noise to average.
     """
 
-    isi: tuple[int, int] = (1, 1)
-    iti: tuple[int, int] = (80, 120)
-    cs_length: int = 1
-    us_length: int = 1
-    discount: float = 0.9
-    noise: float = 0.1
-    distractor_rates: tuple[float, ...] = tuple(1 / (10 * k) for k in range(1, 6))
-    distractor_length: int = 1
-    distractors_with_cs: bool = False
+    isi: tuple[int, int] = eqx.field(default=(1, 1), static=True)
+    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
+    cs_length: int = eqx.field(default=1, static=True)
+    us_length: int = eqx.field(default=1, static=True)
+    discount: float = eqx.field(default=0.9, static=True)
+    noise: float = eqx.field(default=0.1, static=True)
+    distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
+    distractor_length: int = eqx.field(default=1, static=True)
+    distractors_with_cs: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
         self._check()
@@ -275,14 +275,14 @@ class NoisyPatterning(AbstractConditioning):
 class TraceConditioning(AbstractConditioning):
     """One CS, always followed by the US: only the time in between must be remembered."""
 
-    isi: tuple[int, int] = (24, 36)
-    iti: tuple[int, int] = (80, 120)
-    cs_length: int = 1
-    us_length: int = 1
-    discount: float = 0.9
-    distractor_rates: tuple[float, ...] = ()
-    distractor_length: int = 1
-    distractors_with_cs: bool = False
+    isi: tuple[int, int] = eqx.field(default=(24, 36), static=True)
+    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
+    cs_length: int = eqx.field(default=1, static=True)
+    us_length: int = eqx.field(default=1, static=True)
+    discount: float = eqx.field(default=0.9, static=True)
+    distractor_rates: tuple[float, ...] = eqx.field(default=(), static=True)
+    distractor_length: int = eqx.field(default=1, static=True)
+    distractors_with_cs: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
         self._check()

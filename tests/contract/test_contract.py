@@ -1,0 +1,169 @@
+"""What holds for every public part."""
+
+import inspect
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contract import zoo
+
+import onward as ow
+from onward._tree import parameter_count, trainable
+from onward.cells.base import AbstractColumnar
+
+ROWS = zoo.GATES | zoo.CELLS | zoo.HEADS | zoo.CREDIT | zoo.OBJECTIVES | zoo.TASKS | zoo.LEARNERS | zoo.OTHERS
+
+
+def public():
+    return {n: v for n, v in vars(ow).items() if not n.startswith("_") and not inspect.ismodule(v)}
+
+
+def test_every_public_name_has_a_row_and_a_docstring():
+    for name, value in public().items():
+        assert name in ROWS or name in zoo.PLAIN, f"{name} has no row in tests/contract/zoo.py"
+        assert inspect.getdoc(value), f"{name} has no docstring"
+
+
+def test_every_row_is_public():
+    assert {name.split("-")[0] for name in ROWS} <= set(public())
+
+
+def test_parts_are_final_or_abstract():
+    for name, value in public().items():
+        if inspect.isclass(value) and issubclass(value, eqx.Module):
+            bases = [b for b in value.__mro__[1:] if issubclass(b, eqx.Module) and b is not eqx.Module]
+            assert all(b.__name__.startswith("Abstract") for b in bases), f"{name} inherits from a final class"
+
+
+@pytest.mark.parametrize("name", zoo.CELLS)
+def test_cell(name, key):
+    cell = zoo.CELLS[name]()
+    carry = cell.init()
+    xs = jax.random.normal(key, (6, cell.inputs))
+    after, features = jax.jit(lambda c: jax.lax.scan(lambda c, x: ((d := cell(c, x)), cell.features(d)), c, xs))(carry)
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    assert features.shape == (6, cell.feature_count)
+    assert np.isfinite(features).all()
+    assert float(jnp.abs(features[-1]).max()) > 0
+    assert jax.tree.structure(trainable(cell)) == jax.tree.structure(cell)
+    assert parameter_count(cell) > 0
+
+
+@pytest.mark.parametrize("name", zoo.CELLS)
+def test_no_gradient_flows_through_statistics(name, key):
+    cell = zoo.CELLS[name]()
+    xs = jax.random.normal(key, (4, cell.inputs))
+    carry = cell.init()
+
+    def total(cell):
+        c = carry
+        for x in xs:
+            c = cell(c, x)
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(c.stats)) + 0.0
+
+    gradient = eqx.filter_grad(total)(cell)
+    assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", zoo.HEADS)
+def test_head(name, key):
+    head = zoo.HEADS[name](4)
+    features = jax.random.normal(key, (4,))
+    prediction = head(features)
+    y = head.sample(prediction, key=key)
+    assert head.log_prob(prediction, y).shape == ()
+    assert np.isfinite(head.log_prob(prediction, y))
+    assert np.isfinite(head.mean(prediction)).all()
+    grown = head.grow(6)
+    assert np.array_equal(grown(jnp.concatenate([features, jnp.ones(2)])), prediction)
+    with pytest.raises(ValueError, match="cannot grow"):
+        head.grow(3)
+
+
+@pytest.mark.parametrize("rule", zoo.CREDIT)
+@pytest.mark.parametrize("name", zoo.CELLS)
+def test_credit(name, rule, key):
+    cell, credit = zoo.CELLS[name](), zoo.CREDIT[rule]()
+    x = jax.random.normal(key, (cell.inputs,))
+    if rule == "Columnwise" and not isinstance(cell, AbstractColumnar):
+        with pytest.raises(TypeError, match="use RTRL"):
+            credit.init(cell, x)
+        return
+    state = credit.init(cell, x)
+    carry, after = jax.jit(credit.advance)(cell, cell.init(), x, state)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    plain = jax.jit(cell.__call__)(cell.init(), x)
+    for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    gradient = credit.pull(cell, after, jax.tree.map(jnp.ones_like, carry.hidden))
+    assert jax.tree.structure(gradient) == jax.tree.structure(eqx.filter(cell, cell.trainable()))
+    assert any(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradient))
+    assert credit.kind in ("exact", "unbiased", "biased")
+
+
+@pytest.mark.parametrize("objective", zoo.OBJECTIVES)
+@pytest.mark.parametrize("name", [n for n in zoo.CELLS if n.startswith(("Columns", "Cascade"))])
+def test_every_objective_learns_with_every_rule(name, objective, key):
+    import optax
+
+    cell = zoo.CELLS[name]()
+    for rule in zoo.CREDIT.values():
+        learner = ow.Online(rule(), zoo.OBJECTIVES[objective](), optax.sgd(0.1))
+        example = ow.Step(jnp.ones(cell.inputs), jnp.array(1.0), jnp.ones(()), jnp.asarray(False), jnp.array(1.0))
+        state = learner.init(ow.Model(cell, ow.Linear(cell.feature_count)), example, key=key)
+        step = jax.jit(learner.step)
+        before, info = step(state, example)
+        for _ in range(3):
+            state, info = step(before, example)
+            before = state
+        assert np.isfinite(info.loss)
+        assert float(jnp.abs(state.model.head.bias)) > 0
+
+
+@pytest.mark.parametrize("name", zoo.TASKS)
+def test_task(name, key):
+    task = zoo.TASKS[name]()
+    state = task.init(key)
+    after, example = jax.jit(task.emit)(state)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    again, same = jax.jit(task.emit)(state)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(example), jax.tree.leaves(same), strict=True))
+    xs = example.x if isinstance(example, ow.Step) else example.xs
+    assert xs.shape[-1] == task.inputs
+    other, _ = jax.jit(task.emit)(task.init(jax.random.key(99)))
+    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(other), strict=True))
+
+
+@pytest.mark.parametrize("name", zoo.GATES)
+def test_gates_derivatives_are_those_of_the_program(name, key):
+    gates = zoo.GATES[name]()
+    a = tuple(jax.random.normal(jax.random.fold_in(key, i), (5,)) for i in range(gates.slots))
+    s = tuple(jax.random.normal(jax.random.fold_in(key, 9 + i), (5,)) for i in range(gates.states))
+    new, derivatives = gates.jacobian(a, s)
+    for x, y in zip(new, gates(a, s), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+    assert len(derivatives) == gates.states
+    for i, (by_slot, by_state, by_new) in enumerate(derivatives):
+        for k, found in enumerate((*by_slot, *by_state, *by_new)):
+            dense = jax.jacrev(lambda *z, i=i: gates.next_state(i, z[: gates.slots], z[gates.slots : gates.slots + gates.states], z[gates.slots + gates.states :]), argnums=k)(*a, *s, *new[:i])
+            assert np.allclose(dense, np.diag(np.diag(dense))), "gates mix units"
+            assert np.allclose(np.diag(dense), 0 if found is None else found, atol=1e-6)
+
+
+def test_errors_of_construction(key):
+    with pytest.raises(ValueError, match="columns must be a whole number of at least 1"):
+        ow.Columns(ow.LSTMGates(), 3, 0, key=key)
+    with pytest.raises(ValueError, match="discount must be in"):
+        ow.TDLambda(discount=1.0)
+    with pytest.raises(ValueError, match="rate must be in"):
+        ow.Moments(rate=1.0)
+    with pytest.raises(ValueError, match="isi must be"):
+        ow.TracePatterning(isi=(5, 4))
+    with pytest.raises(ValueError, match="noise must be in"):
+        ow.NoisyPatterning(noise=2.0)
+    with pytest.raises(ValueError, match="decay must be in"):
+        ow.rms(decay=1.0)
+    assert math.isinf(ow.Moments().prior)
