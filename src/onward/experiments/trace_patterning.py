@@ -86,16 +86,16 @@ class TracePatterningExperiment(Experiment):
     """Discount of the return."""
     trace_decay: float = 0.99
     """Lambda of TD(lambda)."""
-    spread: float = 0.01
-    """Column weights start uniform in -spread .. spread."""
-    memory_bias: float = 0.0
-    """Added to the first bias of the LSTM's forget gate or the GRU's update gate."""
+    spread: float | None = None
+    """Column weights start uniform in -spread .. spread (published: 0.01). None: what suits the gates best."""
+    memory_bias: float | None = None
+    """Added to the first bias of the LSTM's forget gate or the GRU's update gate (published: 0). None: as above."""
     moment_rate: float = 0.99999
     """Rate of the running moments that normalise inputs and features."""
     moment_prior: float = 0.0
     """Steps that the first guess of the moments counts for; 0: a constant rate, as published."""
-    second_moment_decay: float = 0.9999
-    """Decay of RMSProp's second moment."""
+    second_moment_decay: float = 0.99999
+    """Decay of RMSProp's second moment (published: 0.9999)."""
     second_moment_start: float = 0.0
     """Its first value without bias correction (published: 1); 0: bias-corrected."""
 
@@ -114,7 +114,7 @@ class TracePatterningExperiment(Experiment):
             columnar_columns=self.columnar_columns,
             constructive_columns=self.constructive_columns,
             plateau_window=self.plateau_window,
-            spread=self.spread,
+            spread=1.0 if self.spread is None else self.spread,
         )
         require_interval(1, isi=self.isi)
         require_interval(0, iti=self.iti)
@@ -144,7 +144,7 @@ class TracePatterningExperiment(Experiment):
 
     def default_step_size(self, name: str) -> float:
         """From the sweep in docs/experiments/trace-patterning.md."""
-        return STEP_SIZES[self.gates][name]
+        return RECIPES[self.gates].step_sizes[name]
 
     def shape(self, name: str) -> tuple[int, int]:
         """Width of a stage and number of stages."""
@@ -158,7 +158,10 @@ class TracePatterningExperiment(Experiment):
         """A cascade with column traces under TD(lambda) and RMSProp."""
         task = self.task
         width, stages = self.shape(name)
-        gates: AbstractGates = GRUGates(self.memory_bias) if self.gates == "gru" else LSTMGates(self.memory_bias)
+        recipe = RECIPES[self.gates]
+        spread = recipe.spread if self.spread is None else self.spread
+        bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
+        gates: AbstractGates = GRUGates(bias) if self.gates == "gru" else LSTMGates(bias)
         moments = Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
 
         def model(key: PRNGKeyArray) -> Model:
@@ -167,7 +170,7 @@ class TracePatterningExperiment(Experiment):
                 task.inputs,
                 width,
                 key=key,
-                spread=self.spread,
+                spread=spread,
                 normalise_inputs=moments,
                 normalise_features=moments,
             )
@@ -228,9 +231,18 @@ class TracePatterningExperiment(Experiment):
             return _report(self, folder)
 
 
-STEP_SIZES = {
-    "gru": {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4},
-    "lstm": {"ccn": 1e-4, "columnar": 3e-4, "constructive": 3e-4},
+@dataclass(frozen=True)
+class Recipe:
+    """What suits a kind of column, found by the sweep in docs/experiments/trace-patterning.md."""
+
+    spread: float
+    memory_bias: float
+    step_sizes: dict[str, float]
+
+
+RECIPES = {
+    "gru": Recipe(0.3, 1.0, {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4}),
+    "lstm": Recipe(0.1, 2.0, {"ccn": 2e-4, "columnar": 2e-4, "constructive": 2e-4}),
 }
 
 

@@ -1,0 +1,172 @@
+"""The animal-learning streams against their definitions, and the exact levels against brute force."""
+
+import jax
+import numpy as np
+import pytest
+
+import onward as ow
+
+
+def roll(task, steps, seed=0):
+    def step(state, _):
+        state, example = task.emit(state)
+        return state, (example.x, example.y, example.truth)
+
+    start = task.init(jax.random.key(seed))
+    state, seen = jax.jit(lambda s: jax.lax.scan(step, s, None, length=steps))(start)
+    return start, *(np.asarray(a) for a in seen)
+
+
+STEPS = 400_000
+
+
+@pytest.fixture(scope="module")
+def patterning():
+    return roll(ow.TracePatterning(), STEPS)
+
+
+def onsets(x, cs=6):
+    on = x[:, :cs].any(1)
+    return np.flatnonzero(on & ~np.r_[False, on[:-1]])
+
+
+def test_trials_last_isi_plus_iti_plus_one(patterning):
+    _, x, _, _ = patterning
+    starts = onsets(x)
+    lengths = np.diff(starts)
+    assert starts[0] == 0
+    assert lengths.min() == 24 + 80 + 1
+    assert lengths.max() == 36 + 120 + 1
+    assert abs(lengths.mean() - 131) < 5 * lengths.std() / len(lengths) ** 0.5
+
+
+def test_a_pattern_is_three_of_six_bits_for_one_step(patterning):
+    _, x, _, _ = patterning
+    starts = onsets(x)
+    assert (x[starts, :6].sum(1) == 3).all()
+    assert x[:, :6].any(1).sum() == len(starts)
+    codes, counts = np.unique(x[starts, :6] @ 2 ** np.arange(6), return_counts=True)
+    assert len(codes) == 20
+    expected = len(starts) / 20
+    assert abs(counts - expected).max() < 5 * expected**0.5
+
+
+def test_ten_patterns_are_valid_and_always_followed_after_the_interval(patterning):
+    start, x, y, _ = patterning
+    starts = onsets(x)[:-1]
+    codes = x[starts, :6] @ 2 ** np.arange(6)
+    waits = np.asarray([np.flatnonzero(y[s : s + 60])[:1].sum() for s in starts])
+    followed = waits > 0
+    valid = set(codes[followed])
+    assert len(valid) == 10
+    assert not valid & set(codes[~followed])
+    assert set(waits[followed]) == set(range(24, 37))
+    counts = np.bincount(waits[followed])[24:]
+    assert abs(counts - counts.mean()).max() < 5 * counts.mean() ** 0.5
+    assert bin(int(start.valid)).count("1") == 10
+
+
+def test_valid_patterns_differ_between_seeds():
+    seeds = [int(ow.TracePatterning().init(jax.random.key(s)).valid) for s in range(8)]
+    assert len(set(seeds)) == 8
+
+
+def test_the_us_is_an_input_and_the_cumulant(patterning):
+    _, x, y, _ = patterning
+    assert np.array_equal(x[:, 6], y)
+
+
+def test_distractor_rates(patterning):
+    _, x, _, _ = patterning
+    for k in range(1, 6):
+        p = 1 / (10 * k)
+        assert abs(x[:, 6 + k].mean() - p) < 5 * (p * (1 - p) / STEPS) ** 0.5
+    assert abs(np.corrcoef(x[:, 7:].T) - np.eye(5)).max() < 5 / STEPS**0.5
+
+
+@pytest.mark.parametrize(
+    "task",
+    [ow.TracePatterning(), ow.TracePatterning.rafiee(10), ow.TraceConditioning.rafiee(20), ow.NoisyPatterning.rafiee(0.2)],
+    ids=["javed", "rafiee", "conditioning", "noisy"],
+)
+def test_the_target_is_the_discounted_sum_of_this_trials_us(task):
+    _, x, y, truth = roll(task, 20_000, seed=1)
+    starts = onsets(x, task.cs_inputs)
+    for a, b in zip(starts, starts[1:], strict=False):
+        rest = y[a:b]
+        expected, total = np.zeros(b - a), 0.0
+        for t in reversed(range(b - a)):
+            expected[t] = total
+            total = rest[t] + task.discount * total
+        np.testing.assert_allclose(truth[a:b], expected, atol=1e-5)
+    assert truth.max() > 0.5
+
+
+def brute_force(task, steps):
+    """Errors of predict-zero and of the best table by (what the observer can know), from the stream itself."""
+    _, x, y, truth = roll(task, steps, seed=2)
+    starts = onsets(x, task.cs_inputs)
+    trial = np.searchsorted(starts, np.arange(steps), "right") - 1
+    since = np.arange(steps) - starts[trial]
+    seen = np.zeros(steps, int)  # steps since the first US of this trial, or 0
+    first = {}
+    for t in range(steps):
+        if y[t] and trial[t] not in first:
+            first[trial[t]] = t
+        if trial[t] in first:
+            seen[t] = t - first[trial[t]] + 1
+    codes = (x[starts, : task.cs_inputs] @ 2 ** np.arange(task.cs_inputs)).astype(int)[trial]
+    errors = {"predict-zero": (truth**2).mean()}
+    for name, extra in (("pattern-blind", 0 * codes), ("bayes", codes)):
+        keys = np.where(seen > 0, -seen, since + 1000 * (extra + 1))
+        _, where = np.unique(keys, return_inverse=True)
+        count = np.bincount(where)
+        mean = np.bincount(where, truth) / count
+        # A table fitted to n numbers underestimates their variance by (n - 1)/n.
+        inflate = np.where(count > 1, count / np.maximum(count - 1, 1), 1)
+        errors[name] = (inflate[where] * (truth - mean[where]) ** 2).mean()
+    return errors
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ow.TracePatterning(),
+        ow.TracePatterning(isi=(3, 9), iti=(5, 12), discount=0.7),
+        ow.TracePatterning.rafiee(10),
+        ow.TraceConditioning(),
+        ow.NoisyPatterning(noise=0.2),
+        ow.NoisyPatterning.rafiee(0.1),
+    ],
+    ids=["javed", "short", "rafiee", "conditioning", "noisy", "noisy-rafiee"],
+)
+def test_exact_levels_agree_with_brute_force(task):
+    found = brute_force(task, STEPS)
+    for name, exact in task.references().items():
+        assert found[name] == pytest.approx(exact, rel=0.06), name
+
+
+def test_exact_levels_are_those_known():
+    found = ow.TracePatterning().references()
+    assert [round(v, 5) for v in found.values()] == [0.02004, 0.01264, 0.00168]
+    found = ow.TracePatterning(isi=(14, 26)).references()
+    assert [round(v, 5) for v in found.values()] == [0.02132, 0.01347, 0.00177]
+
+
+def test_levels_are_ordered_and_bayes_vanishes_without_surprise():
+    found = ow.TracePatterning(isi=(10, 10)).references()
+    assert found["predict-zero"] > found["pattern-blind"] > found["bayes"] == 0
+
+
+def test_originals():
+    task = ow.TracePatterning.rafiee(30)
+    assert (task.isi, task.iti, task.cs_length, task.us_length, task.discount) == ((20, 40), (80, 120), 4, 2, 1 - 1 / 30)
+    _, x, y, _ = roll(task, 50_000)
+    starts = onsets(x)
+    assert (x[starts[:-1] + 3, :6] == x[starts[:-1], :6]).all()
+    assert not x[starts[:-1] + 4, :6].any()
+    on = x[:, 7:].any(1)
+    assert not on[~x[:, :6].any(1)].any(), "distractors coincide with the CS only"
+    assert abs(x[starts, 7:].mean() - 0.5) < 0.05
+    runs = np.diff(np.flatnonzero(np.diff(np.r_[0, y, 0])))[::2]
+    assert set(runs) == {2}
