@@ -1,5 +1,7 @@
 """Exact means exact; and what is not exact is caught."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ def test_dense_cells(make, key):
 class Forgetful(AbstractCredit):
     """A planted fault: exact columns, but nothing is carried from step to step."""
 
-    kind: Kind = "exact"
+    kind: ClassVar[Kind] = "exact"
 
     def init(self, cell, x, *, key=None):
         return ow.Columnwise().init(cell, x)
@@ -115,7 +117,9 @@ def test_columns_do_not_read_one_another(key):
     """The independence that Columnwise rests on: the Jacobian of one column by another's weights is zero."""
     cell = _columns(key, ow.GRUGates())
     carry = cell(cell.init(), jnp.ones(3))
-    jacobian = jax.jacrev(lambda w: cell.features(eqx.tree_at(lambda c: c.weight, cell, w)(carry, jnp.ones(3))))(cell.weight)
+    jacobian = jax.jacrev(lambda w: cell.features(eqx.tree_at(lambda c: c.weight, cell, w)(carry, jnp.ones(3))))(
+        cell.weight
+    )
     off = jacobian * (1 - jnp.eye(4)[:, None, None, :])
     assert float(jnp.abs(off).max()) == 0
     assert float(jnp.abs(jacobian).max()) > 0

@@ -75,7 +75,15 @@ def test_online_td_with_columns_is_the_published_algorithm():
     """100 steps in float64 against the hand-written one: predictions and every parameter."""
     with jax.enable_x64(True):
         moments = ow.Moments(rate=0.99)
-        cell = ow.Columns(ow.LSTMGates(), 3, 2, key=jax.random.key(1), spread=0.5, normalise_inputs=moments, normalise_features=moments)
+        cell = ow.Columns(
+            ow.LSTMGates(),
+            3,
+            2,
+            key=jax.random.key(1),
+            spread=0.5,
+            normalise_inputs=moments,
+            normalise_features=moments,
+        )
         cell = jax.tree.map(lambda a: a.astype(jnp.float64) if eqx.is_array(a) else a, cell)
         learner = ow.Online(
             ow.Columnwise(), ow.TDLambda(0.9, 0.8), optax.chain(ow.rms(0.99, initial=1.0), ow.scale_head(1 / 2)), 0.05
@@ -83,7 +91,9 @@ def test_online_td_with_columns_is_the_published_algorithm():
         model = jax.tree.map(lambda a: a.astype(jnp.float64) if eqx.is_array(a) else a, ow.Model(cell, ow.Linear(2)))
         rng = np.random.default_rng(0)
         xs, ys = rng.normal(size=(100, 3)), rng.normal(size=100)
-        example = lambda t: ow.Step(jnp.asarray(xs[t]), jnp.asarray(ys[t]), jnp.ones(()), jnp.asarray(False), jnp.zeros(()))
+        example = lambda t: ow.Step(
+            jnp.asarray(xs[t]), jnp.asarray(ys[t]), jnp.ones(()), jnp.asarray(False), jnp.zeros(())
+        )
         state = learner.init(model, example(0), key=jax.random.key(2))
         hand = HandWritten(cell, 0.05, 0.9, 0.9 * 0.8, 0.99, 0.99)
         step = jax.jit(learner.step)
@@ -97,9 +107,14 @@ def test_online_td_with_columns_is_the_published_algorithm():
         assert abs(hand.w["out"]).max() > 1e-2, "nothing was learned: the comparison would say nothing"
 
 
-def _model(gates=None, key=jax.random.key(3)):
+def _model(gates=None):
+    key = jax.random.key(3)
     moments = ow.Moments(rate=0.99)
-    cell = ow.Cascade(ow.Columns(gates or ow.GRUGates(), 3, 4, key=key, spread=0.5, normalise_inputs=moments, normalise_features=moments))
+    cell = ow.Cascade(
+        ow.Columns(
+            gates or ow.GRUGates(), 3, 4, key=key, spread=0.5, normalise_inputs=moments, normalise_features=moments
+        )
+    )
     return ow.Model(cell, ow.Linear(4))
 
 
@@ -119,7 +134,10 @@ def _run(learner, model, stream, key, *, state=None):
 
 
 def test_rtrl_and_columnwise_learn_the_same(key):
-    runs = [_run(ow.Online(rule, ow.Supervised(), optax.sgd(0.05)), _model(), _stream(key), key) for rule in (ow.RTRL(), ow.Columnwise())]
+    runs = [
+        _run(ow.Online(rule, ow.Supervised(), optax.sgd(0.05)), _model(), _stream(key), key)
+        for rule in (ow.RTRL(), ow.Columnwise())
+    ]
     for a, b in zip(*(jax.tree.leaves(r[0].model) for r in runs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # float32, 40 updates
 
@@ -156,9 +174,18 @@ def test_reset_clears_the_hidden_state_but_not_the_moments(key):
     state, _ = _run(learner, _model(), stream, key)
     last = jax.tree.map(lambda a: a[-1:], stream)._replace(reset=jnp.ones(1, bool))
     after, _ = _run(learner, _model(), last, key, state=state)
-    fresh, _ = _run(learner, _model(), last, key, state=state._replace(carry=ow.Carry(state.model.init().hidden, state.carry.stats), credit=learner.credit.init(state.model.cell, last.x[0])))
+    fresh, _ = _run(
+        learner,
+        _model(),
+        last,
+        key,
+        state=state._replace(
+            carry=ow.Carry(state.model.init().hidden, state.carry.stats),
+            credit=learner.credit.init(state.model.cell, last.x[0]),
+        ),
+    )
     assert np.array_equal(after.carry.hidden[0][0], fresh.carry.hidden[0][0])
-    assert float(after.carry.stats[0].features.count) == 21
+    assert float(after.carry.stats[0].features.steps) == 21
 
 
 @pytest.mark.parametrize("gates", [ow.GRUGates(), ow.LSTMGates()])
@@ -213,7 +240,9 @@ def test_only_a_cascade_grows(key):
 def test_the_wrong_number_of_inputs_is_named(key):
     learner = ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1))
     with pytest.raises(ValueError, match="reads 3 inputs, the stream has"):
-        learner.init(_model(), ow.Step(jnp.ones(5), jnp.ones(()), jnp.ones(()), jnp.asarray(False), jnp.ones(())), key=key)
+        learner.init(
+            _model(), ow.Step(jnp.ones(5), jnp.ones(()), jnp.ones(()), jnp.asarray(False), jnp.ones(())), key=key
+        )
 
 
 def test_td_needs_a_scalar(key):
@@ -244,8 +273,9 @@ def test_online_supervised_with_one_update_equals_bptt(key):
 
 def test_rms_equals_optax(key):
     gradient = {"a": jax.random.normal(key, (3, 4)), "b": jnp.ones(())}
-    ours, theirs = ow.rms(0.9, eps=1e-4), optax.chain(
-        optax.scale_by_rms(0.9, eps=1e-8, bias_correction=True, eps_in_sqrt=True), optax.scale(-1.0)
+    ours, theirs = (
+        ow.rms(0.9, eps=1e-4),
+        optax.chain(optax.scale_by_rms(0.9, eps=1e-8, bias_correction=True, eps_in_sqrt=True), optax.scale(-1.0)),
     )
     s, t = ours.init(gradient), theirs.init(gradient)
     for i in range(5):

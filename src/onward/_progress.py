@@ -26,7 +26,9 @@ class Progress:
     """A bar with ETA, speed and the running metric on a terminal; a plain line now and then elsewhere."""
 
     def __init__(self, *, quiet: bool = False):
-        self._quiet, self._bar, self._tasks = quiet, None, {}  # type: ignore[var-annotated]
+        self._quiet = quiet
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
         self._said = 0.0
 
     def __enter__(self) -> Self:
@@ -35,12 +37,19 @@ class Progress:
             from rich.progress import BarColumn, TaskProgressColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description:14}"), BarColumn(24), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
-            self._bar: Any = Bar(*columns, console=Console(stderr=True))
+            columns = (
+                TextColumn("{task.description:14}"),
+                BarColumn(24),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True))
             self._bar.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.__exit__(kind, value, trace)
 
@@ -53,7 +62,9 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def show(self, job: str, step: int, steps: int, *, rate: float, metric: str, value: float | None, note: str) -> None:
+    def show(
+        self, job: str, step: int, steps: int, *, rate: float, metric: str, value: float | None, note: str
+    ) -> None:
         """Where `job` is; `rate` counts run-steps a second, `step` the steps of each run."""
         if self._quiet:
             return

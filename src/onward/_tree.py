@@ -53,7 +53,7 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
             out = jax.vmap(function, in_axes=axes)(*arguments)
             return out, jax.tree.map(lambda _: True, out)
         if size >= WIDE_BATCH:
-            widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]  # noqa: E731
+            widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]
             out = function(*jax.tree.map(widen, arguments, tuple(batched)))
             return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out), jax.tree.map(lambda _: True, out)
 
@@ -89,7 +89,7 @@ def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         arrays = [jnp.asarray(a) for a in arguments]
         shape = max((a.shape for a in arrays), key=lambda s: (len(s), s))
-        lift = lambda a: a.reshape(shape or (1,)) if a.shape == shape else a.reshape((1,) * max(len(shape), 1))  # noqa: E731
+        lift = lambda a: a.reshape(shape or (1,)) if a.shape == shape else a.reshape((1,) * max(len(shape), 1))
         return jax.tree.map(lambda a: a.reshape(shape), kernel(*map(lift, arrays)))
 
     return call
@@ -115,9 +115,9 @@ def when(condition: Array, function: Callable[[PyTree], PyTree], operand: PyTree
     @conditional.def_vmap
     def batch(size: int, batched: Any, condition: Array, operand: PyTree) -> Any:
         asked, _ = batched
-        spread = lambda a, b: a if b else jnp.broadcast_to(a, (size, *a.shape))  # noqa: E731
+        spread = lambda a, b: a if b else jnp.broadcast_to(a, (size, *a.shape))
         operand = jax.tree.map(spread, operand, batched[1])
-        one = lambda c, o: select(c, function(o), o)  # noqa: E731
+        one = lambda c, o: select(c, function(o), o)
         every = jax.vmap(one) if asked else jax.vmap(one, in_axes=(None, 0))
         out = lax.cond(jnp.any(condition), lambda o: every(condition, o), lambda o: o, operand)
         return out, jax.tree.map(lambda _: True, out)

@@ -1,6 +1,7 @@
 """Checkpoints: data, never code. One npz file a checkpoint, written aside and renamed into place."""
 
 import contextlib
+import io
 import json
 import os
 import zipfile
@@ -59,11 +60,11 @@ def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 def save(path: Path, state: PyTree, meta: dict[str, Any]) -> None:
     """Every array of `state` under its path, and `meta` as JSON."""
-    import io
-
     buffer = io.BytesIO()
     header = np.frombuffer(json.dumps({"format": FORMAT, **meta}).encode(), np.uint8)
-    np.savez(buffer, **{_META: header}, **{f"state.{name}": _plain(leaf) for name, leaf in _leaves(state)})
+    arrays: dict[str, Any] = {f"state.{name}": _plain(leaf) for name, leaf in _leaves(state)}
+    arrays[_META] = header
+    np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
@@ -74,7 +75,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(_META).tobytes())
         found = meta["format"]

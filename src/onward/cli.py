@@ -1,6 +1,7 @@
 """The command line: onward list | run | report | verify."""
 
 import difflib
+import itertools
 import os
 import sys
 from importlib import import_module
@@ -99,12 +100,11 @@ def _no_more(arguments: list[str], command: str) -> None:
         raise OnwardError(f"onward {command} takes no {arguments[0]!r}; see onward --help")
 
 
-def _kind(name: str) -> type["Experiment"]:
+def _kind(name: str) -> Any:
     if name not in EXPERIMENTS:
         raise _unknown("experiment", name, EXPERIMENTS)
     module, kind, _ = EXPERIMENTS[name]
-    found: type[Experiment] = getattr(import_module(module), kind)
-    return found
+    return getattr(import_module(module), kind)
 
 
 def _set_up_jax(*, single: bool) -> None:
@@ -115,7 +115,7 @@ def _set_up_jax(*, single: bool) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={options}".strip()
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -158,7 +158,7 @@ def _run(arguments: list[str]) -> int:
 def _says_single(fields: list[str]) -> bool:
     """Whether one run is asked for, known before anything heavy is imported."""
     joined = " ".join(fields).replace("=", " ").split()
-    return any(a == "--seeds" and b == "1" for a, b in zip(joined, joined[1:], strict=False))
+    return any(pair == ("--seeds", "1") for pair in itertools.pairwise(joined))
 
 
 def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) -> int:
@@ -179,7 +179,8 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) 
         for field, value in asked.items():
             if value != default[field] and value != config["fields"][field]:
                 raise OnwardError(
-                    f"{folder} was run with {field}={config['fields'][field]}, not {value}: leave the option out, or start a new run"
+                    f"{folder} was run with {field}={config['fields'][field]}, not {value}: "
+                    "leave the option out, or start a new run"
                 )
     return _execute(experiment, folder, resume=True)
 
@@ -199,7 +200,7 @@ def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, re
     return 0
 
 
-def _parse(kind: type["Experiment"], fields: list[str]) -> "Experiment":
+def _parse(kind: Any, fields: list[str]) -> "Experiment":
     """Fields to an experiment. Unknown fields get the nearest name; tyro does the rest."""
     import contextlib
     import dataclasses
@@ -221,7 +222,7 @@ def _parse(kind: type["Experiment"], fields: list[str]) -> "Experiment":
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            experiment: Experiment = tyro.cli(kind, args=fields, prog=f"onward run {kind.name}", config=(tyro.conf.FlagConversionOff,))
+            experiment: Experiment = tyro.cli(kind, args=fields, prog=f"onward run {kind.name}")
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -254,7 +255,7 @@ def _verify(arguments: list[str]) -> int:
     if not as_json:
         _no_more(arguments, "verify")
     _set_up_jax(single=False)
-    from onward.verify import matrix
+    from onward.verify import as_table, matrix
 
     rows = matrix()
     ok = all(row.ok for row in rows)
@@ -263,14 +264,8 @@ def _verify(arguments: list[str]) -> int:
 
         print(json.dumps({"ok": ok, "rows": [row.as_dict() for row in rows]}, indent=1))
         return 0 if ok else 1
-    print(f"{'rule':11} {'cell':13} depth steps resets streams  kind   relative error  cosine      ratios            finite diff.")
-    for r in rows:
-        print(
-            f"{r.rule:11} {r.cell:13} {r.depth:5} {r.steps:5} {'yes' if r.resets else 'no':6} {r.streams:7}  {r.kind:6} "
-            f"{r.relative_error:14.1e}  {r.cosine:.8f}  {r.ratio_min:.6f}-{r.ratio_max:.6f} {r.finite_difference:12.1e}"
-            f"  {'ok' if r.ok else 'FAILED'}"
-        )
-    print(f"{sum(r.ok for r in rows)} of {len(rows)} comparisons ok (float64; exact means below 1e-9 in every parameter array)")
+    for line in as_table(rows):
+        print(line)
     return 0 if ok else 1
 
 

@@ -19,7 +19,7 @@ from onward import checkpoint
 # Okabe and Ito's colours, told apart by colour-blind readers too; methods take them in this order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
-STYLE = {
+STYLE: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
     "font.size": 10,
@@ -82,7 +82,7 @@ def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table."""
-    return "–" if value is None else f"{value:.{digits}g}"
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def _save(folder: Path, picture: Picture) -> str:
@@ -120,7 +120,11 @@ details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;f
 def write_page(folder: Path, *, title: str, lead: str, parts: Sequence[Picture | Table | str], settings: str) -> Path:
     """Save every figure as PNG and SVG, and one HTML file that needs nothing else."""
     body = "".join(
-        _save(folder, p) if isinstance(p, Picture) else _table(p) if isinstance(p, Table) else f"<p>{html.escape(p)}</p>"
+        _save(folder, p)
+        if isinstance(p, Picture)
+        else _table(p)
+        if isinstance(p, Table)
+        else f"<p>{html.escape(p)}</p>"
         for p in parts
     )
     page = _PAGE.format(title=html.escape(title), lead=html.escape(lead), body=body, settings=html.escape(settings))

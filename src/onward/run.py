@@ -1,5 +1,6 @@
 """The one loop: compile a stretch of a stream, run it in chunks, keep what was learned."""
 
+import io
 import json
 import math
 import signal
@@ -19,7 +20,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from onward import checkpoint
 from onward._progress import Progress
-from onward._types import Info, PyTree, Step
+from onward._types import Info
 from onward.errors import NotFinite, OnwardError, Stopped
 from onward.learners.base import AbstractLearner
 from onward.model import Model
@@ -96,14 +97,14 @@ class Point(NamedTuple):
     """The metric of one stretch of steps, one number a run."""
 
     step: int
-    count: int
+    steps: int
     values: np.ndarray
 
 
 def _mean_over(history: Sequence[Point], after: int, until: int) -> np.ndarray:
     inside = [p for p in history if after < p.step <= until]
-    weights = sum(p.count for p in inside)
-    return np.sum([p.values * p.count for p in inside], 0) / weights
+    weights = sum(p.steps for p in inside)
+    return np.sum([p.values * p.steps for p in inside], 0) / weights
 
 
 def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float]) -> list[list[tuple[float, int]]]:
@@ -223,7 +224,7 @@ class _Loop:
             return {}
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if which not in self._programs:
-            one = lambda dynamic: function(eqx.combine(dynamic, static)[1])  # noqa: E731
+            one = lambda dynamic: function(eqx.combine(dynamic, static)[1])
             self._programs[which] = jax.jit(jax.vmap(one, in_axes=self.method.batch_axis))
         return {k: np.asarray(v) for k, v in self._programs[which](dynamic).items()}
 
@@ -396,15 +397,13 @@ def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
         return
     found = loop.record(loop.method.record_steps) if loop.method.record_steps else {}
     found |= loop.evaluate("inspect")
-    import io
-
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
     checkpoint.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
 
 
 def _fail(loop: _Loop, job: str, step: int, count: int, values: np.ndarray, checkpoints: Path) -> None:
-    bad = [loop.tile[i] for i in np.flatnonzero(~np.isfinite(values))]
+    bad = [loop.tile[int(i)] for i in np.flatnonzero(~np.isfinite(values))]
     who = f" (seed {bad[0][1]}, step size {bad[0][0]:g})" if bad else ""
     good = checkpoint.newest_first(checkpoints, job)
     last = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import zoo
 
 import onward as ow
+from contract import zoo
 from onward._tree import parameter_count, trainable
 from onward.cells.base import AbstractColumnar
 
@@ -18,7 +18,7 @@ ROWS = zoo.GATES | zoo.CELLS | zoo.HEADS | zoo.CREDIT | zoo.OBJECTIVES | zoo.TAS
 
 
 def public():
-    return {n: v for n, v in vars(ow).items() if not n.startswith("_") and not inspect.ismodule(v)}
+    return {n: getattr(ow, n) for n in ow.__all__}
 
 
 def test_every_public_name_has_a_row_and_a_docstring():
@@ -129,7 +129,7 @@ def test_task(name, key):
     state = task.init(key)
     after, example = jax.jit(task.emit)(state)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
-    again, same = jax.jit(task.emit)(state)
+    _, same = jax.jit(task.emit)(state)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(example), jax.tree.leaves(same), strict=True))
     xs = example.x if isinstance(example, ow.Step) else example.xs
     assert xs.shape[-1] == task.inputs
@@ -148,7 +148,12 @@ def test_gates_derivatives_are_those_of_the_program(name, key):
     assert len(derivatives) == gates.states
     for i, (by_slot, by_state, by_new) in enumerate(derivatives):
         for k, found in enumerate((*by_slot, *by_state, *by_new)):
-            dense = jax.jacrev(lambda *z, i=i: gates.next_state(i, z[: gates.slots], z[gates.slots : gates.slots + gates.states], z[gates.slots + gates.states :]), argnums=k)(*a, *s, *new[:i])
+            dense = jax.jacrev(
+                lambda *z, i=i: gates.next_state(
+                    i, z[: gates.slots], z[gates.slots : gates.slots + gates.states], z[gates.slots + gates.states :]
+                ),
+                argnums=k,
+            )(*a, *s, *new[:i])
             assert np.allclose(dense, np.diag(np.diag(dense))), "gates mix units"
             assert np.allclose(np.diag(dense), 0 if found is None else found, atol=1e-6)
 

@@ -51,4 +51,4 @@ LEARNERS = {
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "verify", "rms", "scale_head"}
+PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "scale_head"}

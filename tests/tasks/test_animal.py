@@ -1,5 +1,7 @@
 """The animal-learning streams against their definitions, and the exact levels against brute force."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ def roll(task, steps, seed=0):
         return state, (example.x, example.y, example.truth)
 
     start = task.init(jax.random.key(seed))
-    state, seen = jax.jit(lambda s: jax.lax.scan(step, s, None, length=steps))(start)
+    _, seen = jax.jit(lambda s: jax.lax.scan(step, s, None, length=steps))(start)
     return start, *(np.asarray(a) for a in seen)
 
 
@@ -86,13 +88,18 @@ def test_distractor_rates(patterning):
 
 @pytest.mark.parametrize(
     "task",
-    [ow.TracePatterning(), ow.TracePatterning.rafiee(10), ow.TraceConditioning.rafiee(20), ow.NoisyPatterning.rafiee(0.2)],
+    [
+        ow.TracePatterning(),
+        ow.TracePatterning.rafiee(10),
+        ow.TraceConditioning.rafiee(20),
+        ow.NoisyPatterning.rafiee(0.2),
+    ],
     ids=["javed", "rafiee", "conditioning", "noisy"],
 )
 def test_the_target_is_the_discounted_sum_of_this_trials_us(task):
     _, x, y, truth = roll(task, 20_000, seed=1)
     starts = onsets(x, task.cs_inputs)
-    for a, b in zip(starts, starts[1:], strict=False):
+    for a, b in itertools.pairwise(starts):
         rest = y[a:b]
         expected, total = np.zeros(b - a), 0.0
         for t in reversed(range(b - a)):
@@ -108,16 +115,17 @@ def brute_force(task, steps):
     starts = onsets(x, task.cs_inputs)
     trial = np.searchsorted(starts, np.arange(steps), "right") - 1
     since = np.arange(steps) - starts[trial]
-    seen = np.zeros(steps, int)  # steps since the first US of this trial, or 0
-    first = {}
-    for t in range(steps):
-        if y[t] and trial[t] not in first:
-            first[trial[t]] = t
-        if trial[t] in first:
-            seen[t] = t - first[trial[t]] + 1
+    us = np.flatnonzero(y)
+    hit, at = np.unique(trial[us], return_index=True)
+    first = np.full(len(starts), steps)
+    first[hit] = us[at]
+    seen = np.maximum(np.arange(steps) - first[trial] + 1, 0)  # steps since the first US of this trial, or 0
     codes = (x[starts, : task.cs_inputs] @ 2 ** np.arange(task.cs_inputs)).astype(int)[trial]
+    followed = first[trial] < steps
+    share = np.bincount(codes, followed) / np.maximum(np.bincount(codes), 1)
+    kind = (share[codes] > 0.5).astype(int)
     errors = {"predict-zero": (truth**2).mean()}
-    for name, extra in (("pattern-blind", 0 * codes), ("bayes", codes)):
+    for name, extra in (("pattern-blind", 0 * kind), ("bayes", kind)):
         keys = np.where(seen > 0, -seen, since + 1000 * (extra + 1))
         _, where = np.unique(keys, return_inverse=True)
         count = np.bincount(where)
@@ -141,9 +149,10 @@ def brute_force(task, steps):
     ids=["javed", "short", "rafiee", "conditioning", "noisy", "noisy-rafiee"],
 )
 def test_exact_levels_agree_with_brute_force(task):
-    found = brute_force(task, STEPS)
+    found = brute_force(task, 4 * STEPS)
     for name, exact in task.references().items():
-        assert found[name] == pytest.approx(exact, rel=0.06), name
+        # 12,000 trials of which half matter: a standard error of about 1.3 %.
+        assert found[name] == pytest.approx(exact, rel=0.05), name
 
 
 def test_exact_levels_are_those_known():
@@ -160,7 +169,13 @@ def test_levels_are_ordered_and_bayes_vanishes_without_surprise():
 
 def test_originals():
     task = ow.TracePatterning.rafiee(30)
-    assert (task.isi, task.iti, task.cs_length, task.us_length, task.discount) == ((20, 40), (80, 120), 4, 2, 1 - 1 / 30)
+    assert (task.isi, task.iti, task.cs_length, task.us_length, task.discount) == (
+        (20, 40),
+        (80, 120),
+        4,
+        2,
+        1 - 1 / 30,
+    )
     _, x, y, _ = roll(task, 50_000)
     starts = onsets(x)
     assert (x[starts[:-1] + 3, :6] == x[starts[:-1], :6]).all()

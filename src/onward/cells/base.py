@@ -82,8 +82,15 @@ class AbstractGates(eqx.Module):
 class AbstractCell(eqx.Module):
     """A recurrent network: its parameters, its state and one step of it."""
 
-    inputs: eqx.AbstractVar[int]
-    feature_count: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> int:
+        """Size of an observation."""
+
+    @property
+    @abc.abstractmethod
+    def feature_count(self) -> int:
+        """Size of the feature vector."""
 
     @abc.abstractmethod
     def init(self) -> Carry:

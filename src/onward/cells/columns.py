@@ -33,7 +33,9 @@ class Parameters(NamedTuple):
     bias: Float[Array, "gates columns"]
 
 
-def preactivation(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]) -> States:
+def preactivation(
+    gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]
+) -> States:
     """W z + u h + b for each column: one (columns,) array per slot of the gates."""
     blocks = [
         _tree_sum([parameters.weight[i] * z[i] for i in range(start, min(start + ROWS_PER_SUM, len(z)))])
@@ -71,8 +73,6 @@ class Columns(AbstractColumnar):
     bias: Float[Array, "gates columns"]
     normalise_inputs: Moments | None
     normalise_features: Moments | None
-    inputs: int = eqx.field(static=True)
-    columns: int = eqx.field(static=True)
     spread: float = eqx.field(static=True)
 
     def __init__(
@@ -88,14 +88,24 @@ class Columns(AbstractColumnar):
     ):
         require_size("Columns", inputs=inputs, columns=columns)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
-        draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-spread, maxval=spread)  # noqa: E731
+        draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-spread, maxval=spread)
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
         self.gates = gates
         self.weight = draw(weight_key, inputs, rows, columns)
         self.recurrent = draw(recurrent_key, loops, columns)
         self.bias = gates.initial_bias(draw(bias_key, rows, columns))
         self.normalise_inputs, self.normalise_features = normalise_inputs, normalise_features
-        self.inputs, self.columns, self.spread = inputs, columns, spread
+        self.spread = spread
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return self.weight.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.weight.shape[2]
 
     @property
     def feature_count(self) -> int:
@@ -105,7 +115,7 @@ class Columns(AbstractColumnar):
     def init(self) -> Carry:
         """All zero; moments at mean 0 and variance 1."""
         zero = jnp.zeros_like(self.bias[0])
-        start = lambda moments, like: None if moments is None else moments.init(like)  # noqa: E731
+        start = lambda moments, like: None if moments is None else moments.init(like)
         stats = ColumnStats(
             start(self.normalise_inputs, jnp.zeros(self.inputs, self.bias.dtype)), start(self.normalise_features, zero)
         )

@@ -1,6 +1,5 @@
 """A layer of gated units that all read one another."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -20,20 +19,27 @@ class Dense(AbstractCell):
     weight: Float[Array, "inputs gates units"]
     recurrent: Float[Array, "units gates units"]
     bias: Float[Array, "gates units"]
-    inputs: int = eqx.field(static=True)
-    units: int = eqx.field(static=True)
 
     def __init__(self, gates: AbstractGates, inputs: int, units: int, *, key: PRNGKeyArray):
         require_size("Dense", inputs=inputs, units=units)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         limit = units**-0.5
-        draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-limit, maxval=limit)  # noqa: E731
+        draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-limit, maxval=limit)
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
         self.gates = gates
         self.weight = draw(weight_key, inputs, rows, units)
         self.recurrent = draw(recurrent_key, units, loops, units)
         self.bias = gates.initial_bias(draw(bias_key, rows, units))
-        self.inputs, self.units = inputs, units
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return self.weight.shape[0]
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return self.weight.shape[2]
 
     @property
     def feature_count(self) -> int:

@@ -14,7 +14,7 @@ from onward._tree import pointwise
 class MomentState(NamedTuple):
     """`scale` is 1/sqrt(variance), floored; it is kept so that each reader multiplies only."""
 
-    count: Float[Array, ""]
+    steps: Float[Array, ""]
     mean: Float[Array, " size"]
     variance: Float[Array, " size"]
     scale: Float[Array, " size"]
@@ -25,7 +25,7 @@ class Moments(eqx.Module):
 
     mean <- mean + eta (x - mean);  variance <- variance + eta ((x - mean)^2 - variance)
 
-    with eta = max(1 - rate, 1 / (count + prior)): a plain average that starts from mean 0 and
+    with eta = max(1 - rate, 1 / (steps + prior)): a plain average that starts from mean 0 and
     variance 1 as if they had been seen `prior` times, then a slow exponential one. `prior=inf` is the constant
     rate of the published code, which needs 1 / (1 - rate) steps to forget where it started. No
     gradient flows through the moments.
@@ -50,11 +50,11 @@ class Moments(eqx.Module):
 
     def update(self, state: MomentState, x: Float[Array, " size"]) -> MomentState:
         """Take in one value."""
-        count = state.count + 1
+        steps = state.steps + 1
         slow = 1 - self.rate
-        eta = jnp.maximum(slow, 1 / (count + self.prior)) if math.isfinite(self.prior) else jnp.asarray(slow, x.dtype)
+        eta = jnp.maximum(slow, 1 / (steps + self.prior)) if math.isfinite(self.prior) else jnp.asarray(slow, x.dtype)
         moved = self._move(lax.stop_gradient(x), state.mean, state.variance, eta)
-        return MomentState(count, *moved)
+        return MomentState(steps, *moved)
 
     def _move(self, x: Array, mean: Array, variance: Array, eta: Array) -> tuple[Array, Array, Array]:
         def move(x: Array, mean: Array, variance: Array, eta: Array) -> tuple[Array, Array, Array]:

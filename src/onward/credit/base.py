@@ -4,7 +4,7 @@ A rule never sees a loss, and an objective never sees an influence matrix: `pull
 """
 
 import abc
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 from jaxtyping import Array, PRNGKeyArray
@@ -12,11 +12,13 @@ from jaxtyping import Array, PRNGKeyArray
 from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell
 
+Kind = Literal["exact", "unbiased", "biased"]
+
 
 class AbstractCredit(eqx.Module):
     """Carries what is needed to assign credit forward in time."""
 
-    kind: eqx.AbstractClassVar[Literal["exact", "unbiased", "biased"]]
+    kind: eqx.AbstractClassVar[Kind]
 
     @abc.abstractmethod
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
@@ -31,6 +33,3 @@ class AbstractCredit(eqx.Module):
     @abc.abstractmethod
     def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
         """The cell-shaped gradient (None where nothing learns) for a cotangent on `carry.hidden` now."""
-
-
-Kind = ClassVar[Literal["exact", "unbiased", "biased"]]

@@ -1,6 +1,6 @@
 """Real-time recurrent learning of independent columns."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -36,7 +36,7 @@ class Columnwise(AbstractCredit):
     Raises TypeError for a cell whose trainable units read one another: use `RTRL`.
     """
 
-    kind: Kind = "exact"
+    kind: ClassVar[Kind] = "exact"
 
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> ColumnTraces:
         """All traces zero."""
@@ -95,8 +95,8 @@ def _advance(
         by_read = by_state[-1]
         for row, slot in enumerate(gates.recurrent_slots):
             by_read = _add(by_read, _times(by_slot[slot], parameters.recurrent[row]))
-        drive = jnp.stack([zero if by_slot[slot] is None else by_slot[slot] for slot in gates.input_slots])
-        loop = jnp.stack([zero if by_slot[slot] is None else by_slot[slot] for slot in gates.recurrent_slots])
+        drive = jnp.stack([_or(by_slot[slot], zero) for slot in gates.input_slots])
+        loop = jnp.stack([_or(by_slot[slot], zero) for slot in gates.recurrent_slots])
         trace = Parameters(drive[None] * z, loop * states[-1][None], drive)
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
@@ -108,6 +108,10 @@ def _advance(
 def _under(factor: Array, like: Array) -> Array:
     """One number per column, with leading axes so that it multiplies every parameter of the column."""
     return factor.reshape((1,) * (like.ndim - factor.ndim) + factor.shape)
+
+
+def _or(derivative: Array | None, zero: Array) -> Array:
+    return zero if derivative is None else derivative
 
 
 def _times(a: Array | None, b: Array) -> Array | None:

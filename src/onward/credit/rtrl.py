@@ -1,6 +1,6 @@
 """Dense real-time recurrent learning, the reference."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ class RTRL(AbstractCredit):
     reference for small networks. Exact for a fixed network; online, up to the drift of the weights.
     """
 
-    kind: Kind = "exact"
+    kind: ClassVar[Kind] = "exact"
 
     def init(
         self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None

@@ -100,6 +100,14 @@ def require_share(**fields: float) -> None:
             raise OnwardError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
 
 
+def require_stages(columns: int, width: int) -> None:
+    """Refuse columns that do not fall into whole stages."""
+    if columns % width:
+        raise OnwardError(
+            f"--ccn-width must divide --ccn-columns: {columns} columns do not fall into stages of {width}"
+        )
+
+
 def require_interval(least: int, **fields: tuple[int, int]) -> None:
     """Refuse intervals that are empty or start too low."""
     for name, (low, high) in fields.items():
@@ -113,13 +121,14 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
     return fields
 
 
-def from_config(kind: type[Experiment], config: dict[str, Any], where: Path) -> Experiment:
+def from_config(kind: Any, config: dict[str, Any], where: Path) -> Experiment:
     """The experiment of a run folder."""
     names = {f.name for f in dataclasses.fields(kind)}
     if set(config) != names:
         odd = sorted(set(config) ^ names)
         raise OnwardError(f"{where}: field {odd[0]!r} does not fit this version of onward; run it anew")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+    experiment: Experiment = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+    return experiment
 
 
 def digest_of(experiment: Experiment) -> str:
@@ -135,7 +144,9 @@ def environment() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     versions = {name: metadata.version(name) for name in ("onward", "jax", "jaxlib", "equinox", "optax", "numpy")}
     return {
@@ -157,7 +168,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise OnwardError(f"{folder} is not a run folder: it has no config.json")
     try:
         config: dict[str, Any] = json.loads(path.read_text())
-        config["experiment"], config["fields"], config["format"]  # noqa: B018
+        config["experiment"], config["fields"], config["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise OnwardError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     if config["format"] != checkpoint.FORMAT:
@@ -185,7 +196,9 @@ def open_folder(experiment: Experiment, folder: Path, *, resume: bool, replace: 
     checkpoint.write_json(folder / "environment.json", environment())
 
 
-def execute(experiment: Experiment, folder: Path, *, resume: bool = False, replace: bool = False, quiet: bool = False) -> Path:
+def execute(
+    experiment: Experiment, folder: Path, *, resume: bool = False, replace: bool = False, quiet: bool = False
+) -> Path:
     """Run every method, then write summary and report; returns the path of the report."""
     experiment.check()
     plans = [(experiment.build(name), plan_of(experiment, name)) for name in experiment.methods]
@@ -264,7 +277,6 @@ def load_records(folder: Path, job: str, when: str) -> dict[str, np.ndarray]:
         return {}
     with np.load(path, allow_pickle=False) as file:
         return {k: file[k] for k in file.files}
-
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from onward.cells.columns import Columns
 from onward.cells.gru import GRUGates
 from onward.cells.lstm import LSTM, LSTMGates
 from onward.credit.columnwise import Columnwise
-from onward.errors import OnwardError
 from onward.experiments.base import (
     Experiment,
     curves_of,
@@ -26,6 +25,7 @@ from onward.experiments.base import (
     load_summary,
     plan_of,
     require_positive,
+    require_stages,
 )
 from onward.heads.categorical import Categorical
 from onward.learners.bptt import BPTT
@@ -90,10 +90,7 @@ class SequentialDigitsExperiment(Experiment):
             batch=self.batch,
             spread=self.spread,
         )
-        if self.ccn_columns % self.ccn_width:
-            raise OnwardError(
-                f"--ccn-width must divide --ccn-columns: {self.ccn_columns} columns do not fall into stages of {self.ccn_width}"
-            )
+        require_stages(self.ccn_columns, self.ccn_width)
 
     def default_step_size(self, name: str) -> float:
         """Of Adam."""
@@ -277,4 +274,6 @@ def _confusion(experiment: SequentialDigitsExperiment, folder: Path, name: str) 
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if i == j else "black")
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.spines[:].set_visible(False)
-    return report.Picture("confusion", figure, f"The 359 held-out digits as {name} (seed {experiment.first_seed}) reads them.")
+    return report.Picture(
+        "confusion", figure, f"The 359 held-out digits as {name} (seed {experiment.first_seed}) reads them."
+    )

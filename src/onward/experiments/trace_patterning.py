@@ -30,6 +30,7 @@ from onward.experiments.base import (
     require_interval,
     require_positive,
     require_share,
+    require_stages,
 )
 from onward.heads.linear import Linear
 from onward.learners.online import Online
@@ -126,10 +127,7 @@ class TracePatterningExperiment(Experiment):
         )
         if not 0 <= self.trace_decay <= 1:
             raise OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
-        if self.ccn_columns % self.ccn_width:
-            raise OnwardError(
-                f"--ccn-width must divide --ccn-columns: {self.ccn_columns} columns do not fall into stages of {self.ccn_width}"
-            )
+        require_stages(self.ccn_columns, self.ccn_width)
         if self.stage_steps < 0:
             raise OnwardError(f"--stage-steps must not be negative, got {self.stage_steps}")
         if self.moment_prior != 0 and not self.moment_prior >= 1:
@@ -297,8 +295,18 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
         for grown in row["grown_at"]:
             axes.plot([grown / 1e6] * 2, [0, 0.018], color=colour, lw=1, transform=axes.get_xaxis_transform())
     for name, value in references.items():
-        report.level(axes, value, {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}[name])
-    axes.set(xlabel="steps (millions)", ylabel="mean squared return error", ylim=(0, None), xlim=(0, experiment.steps / 1e6))
+        report.level(
+            axes,
+            value,
+            {
+                "predict-zero": "predict zero",
+                "pattern-blind": "pattern-blind timer",
+                "bayes": "Bayes: the best possible",
+            }[name],
+        )
+    axes.set(
+        xlabel="steps (millions)", ylabel="mean squared return error", ylim=(0, None), xlim=(0, experiment.steps / 1e6)
+    )
     axes.set_title("Error of the prediction made before each update")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     seeds = experiment.seeds
@@ -324,11 +332,22 @@ def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> A
     ):
         seen = load_records(folder, job, when)
         x, time = seen["x"], np.arange(len(seen["x"]))
-        groups = (("pattern", range(6), report.COLOURS[0]), ("US", (6,), report.COLOURS[1]), ("distractors", range(7, x.shape[1]), "#c4c4c4"))
+        groups = (
+            ("pattern", range(6), report.COLOURS[0]),
+            ("US", (6,), report.COLOURS[1]),
+            ("distractors", range(7, x.shape[1]), "#c4c4c4"),
+        )
         for label, columns, colour in groups:
             for column in columns:
                 on = np.flatnonzero(x[:, column])
-                inputs.scatter(on, np.full(len(on), -column), s=7, marker="s", color=colour, label=label if column == columns[0] else None)
+                inputs.scatter(
+                    on,
+                    np.full(len(on), -column),
+                    s=7,
+                    marker="s",
+                    color=colour,
+                    label=label if column == columns[0] else None,
+                )
         inputs.set(yticks=[], title=title, ylim=(-x.shape[1], 1))
         inputs.spines["left"].set_visible(False)
         answers.fill_between(time, seen["truth"], color="#d9d9d9", lw=0, label="true return")
@@ -358,7 +377,20 @@ def _finals(rows: Any, references: dict[str, float]) -> Any:
         axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
     for name, value in references.items():
         axes.axvline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-        axes.annotate(name, (value, 1), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points", color=report.GREY, fontsize=8, va="bottom")
-    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=[r["name"] for r in rows], xlabel="mean squared return error at the end")
+        axes.annotate(
+            name,
+            (value, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            color=report.GREY,
+            fontsize=8,
+            va="bottom",
+        )
+    axes.set(
+        yticks=[-i for i in range(len(rows))],
+        yticklabels=[r["name"] for r in rows],
+        xlabel="mean squared return error at the end",
+    )
     axes.set(xlim=(0, None), ylim=(-len(rows) + 0.5, 0.5))
     return report.Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar).")

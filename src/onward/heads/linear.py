@@ -34,7 +34,11 @@ class Linear(AbstractHead):
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, "*outputs"]:
         """The mean."""
-        return jnp.sum(self.weight * features, -1) + self.bias if self.outputs is None else self.weight @ features + self.bias
+        return (
+            jnp.sum(self.weight * features, -1) + self.bias
+            if self.outputs is None
+            else self.weight @ features + self.bias
+        )
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
         """-(y - mean)^2 / 2 - log(2 pi) / 2, summed over outputs."""

@@ -61,7 +61,7 @@ class BPTT(AbstractLearner):
 def sequence_loss(model: Model, stats: PyTree, example: Sequence) -> tuple[Array, tuple[Array, PyTree]]:
     """Mean negative log-likelihood of a batch, with its predictions (time, batch, ...) and the new moments."""
     batch = example.xs.shape[1]
-    spread = lambda tree: jax.tree.map(lambda a: jnp.stack([a] * batch), tree)  # noqa: E731
+    spread = lambda tree: jax.tree.map(lambda a: jnp.stack([a] * batch), tree)
     carry = Carry(spread(model.init().hidden), spread(stats))
 
     def step(carry: Carry, inputs: Any) -> Any:

@@ -28,7 +28,7 @@ class OnlineState(NamedTuple):
     objective: PyTree
     optimiser: PyTree
     key: PRNGKeyArray
-    count: Array
+    steps: Array
 
     @property
     def stats(self) -> PyTree:
@@ -59,24 +59,26 @@ class Online(AbstractLearner):
             raise ValueError(f"the cell reads {model.cell.inputs} inputs, the stream has {one.x.shape}")
         stream = (model.init(), self.credit.init(model.cell, one.x, key=credit_key), self.objective.init(model))
         if self.streams is not None:
-            stream = jax.tree.map(lambda a: jnp.stack([a] * self.streams), stream)
+            stream = _copies(stream, self.streams)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        return OnlineState(model, *stream, optimiser, key, jnp.zeros((), jnp.int32))
+        carry, credit, objective = stream
+        return OnlineState(model, carry, credit, objective, optimiser, key, jnp.zeros((), jnp.int32))
 
     def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
         """One example (or one of each parallel stream)."""
         stream = (state.carry, state.credit, state.objective)
-        key = jax.random.fold_in(state.key, state.count)
+        key = jax.random.fold_in(state.key, state.steps)
         if self.streams is None:
             stream, gradient, learn, info = self._assign(state.model, stream, example, key)
         else:
             keys = jax.random.split(key, self.streams)
-            assign = lambda s, e, k: self._assign(state.model, s, e, k)  # noqa: E731
+            assign = lambda s, e, k: self._assign(state.model, s, e, k)
             stream, gradient, learn, info = jax.vmap(assign)(stream, example, keys)
             gradient = jax.tree.map(lambda g: jnp.mean(g, 0), gradient)
             learn = jnp.any(learn)
         model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
-        return OnlineState(model, *stream, optimiser, state.key, state.count + 1), info
+        carry, credit, objective = stream
+        return OnlineState(model, carry, credit, objective, optimiser, state.key, state.steps + 1), info
 
     def _assign(self, model: Model, stream: Any, example: Step, key: PRNGKeyArray) -> Any:
         """Forward, predict, assign credit: everything of one stream but the update."""
@@ -123,15 +125,19 @@ class Online(AbstractLearner):
             cell, carry = state.model.cell.grow(carry, key=stage_key)
         else:  # one network for all streams: fold the mean of their moments into its weights
             stats = jax.tree.map(lambda a: jnp.broadcast_to(jnp.mean(a, 0), a.shape), carry.stats)
-            grow = lambda c: state.model.cell.grow(c, key=stage_key)  # noqa: E731
+            grow = lambda c: state.model.cell.grow(c, key=stage_key)
             cells, carry = eqx.filter_vmap(grow)(Carry(carry.hidden, stats))
             cell = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, cells)
         model = Model(cell, state.model.head.grow(cell.feature_count))
         one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
         credit = self.credit.init(cell, one.x, key=credit_key)
-        objective = lambda o: self.objective.grow(o, model)  # noqa: E731
+        objective = lambda o: self.objective.grow(o, model)
         if self.streams is not None:
-            credit = jax.tree.map(lambda a: jnp.stack([a] * (self.streams or 1)), credit)
+            credit = _copies(credit, self.streams)
             objective = jax.vmap(objective)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.count)
+        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps)
+
+
+def _copies(tree: PyTree, size: int) -> PyTree:
+    return jax.tree.map(lambda a: jnp.stack([a] * size), tree)

@@ -16,7 +16,7 @@ from onward._types import PyTree
 class RMSState(NamedTuple):
     """Steps taken, and the running mean of the squared gradient."""
 
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     second: PyTree
 
 
@@ -39,11 +39,11 @@ def rms(decay: float = 0.9999, eps: float = 1e-8, initial: float | None = None) 
         return RMSState(jnp.zeros((), jnp.int32), jax.tree.map(lambda p: jnp.full_like(p, start), parameters))
 
     def update(gradient: PyTree, state: RMSState, parameters: PyTree = None) -> tuple[PyTree, RMSState]:
-        count = state.count + 1
+        steps = state.steps + 1
         second = jax.tree.map(follow, state.second, gradient)
         one = jnp.ones((), jnp.result_type(float))
-        correction = one if initial is not None else 1 / (1 - decay ** count.astype(one.dtype))
-        return jax.tree.map(lambda q, g: direction(q, g, correction), second, gradient), RMSState(count, second)
+        correction = one if initial is not None else 1 / (1 - decay ** steps.astype(one.dtype))
+        return jax.tree.map(lambda q, g: direction(q, g, correction), second, gradient), RMSState(steps, second)
 
     return optax.GradientTransformation(init, update)
 

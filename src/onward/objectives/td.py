@@ -66,5 +66,5 @@ class TDLambda(AbstractObjective):
     def grow(self, state: TDState, model: Model) -> TDState:
         """Old output weights stay eligible; the new stage starts with nothing."""
         old, new = state.eligibility, self.init(model).eligibility
-        keep = lambda a, b: a if a.shape == b.shape else jnp.zeros_like(b).at[..., : a.shape[-1]].set(a)  # noqa: E731
+        keep = lambda a, b: a if a.shape == b.shape else jnp.zeros_like(b).at[..., : a.shape[-1]].set(a)
         return TDState(state.v_tm1, eqx.tree_at(lambda e: e.head, new, jax.tree.map(keep, old.head, new.head)))

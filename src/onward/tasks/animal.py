@@ -16,7 +16,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
 from onward._random import integer, seed_of, uniform
 from onward._types import Step
@@ -33,7 +33,7 @@ class TrialState(NamedTuple):
     """Where a stream is in its trial. Times are steps from the instant that was emitted last."""
 
     seed: UInt32[Array, "2"]
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     valid: UInt32[Array, ""]
     remaining: Int[Array, ""]
     since: Int[Array, ""]
@@ -79,7 +79,9 @@ class AbstractConditioning(AbstractTask):
             low, high = getattr(self, field)
             if low > high or low < (1 if field == "isi" else 0):
                 least = 1 if field == "isi" else 0
-                raise ValueError(f"{name}: {field} must be (least, most) with {least} <= least <= most, got {low}, {high}")
+                raise ValueError(
+                    f"{name}: {field} must be (least, most) with {least} <= least <= most, got {low}, {high}"
+                )
         if min(self.cs_length, self.us_length, self.distractor_length) < 1:
             raise ValueError(f"{name}: cs_length, us_length and distractor_length must be at least 1")
         if self.cs_length > self.isi[0] + self.us_length + self.iti[0]:
@@ -102,13 +104,13 @@ class AbstractConditioning(AbstractTask):
 
     def emit(self, state: TrialState) -> tuple[TrialState, Step]:
         """One instant: x = [CS bits, US, distractors], y = US (the cumulant), truth = the return."""
-        count, seed = state.count + 1, state.seed
+        count, seed = state.step + 1, state.seed
         starts = state.remaining == 0
-        state = state._replace(count=count)
+        state = state._replace(step=count)
         isi = integer(seed, count, ISI, *self.isi)
         iti = integer(seed, count, ITI, *self.iti)
         pattern, active = self.stimulus(state)
-        choose = lambda new, old: jnp.where(starts, new, old)  # noqa: E731
+        choose = lambda new, old: jnp.where(starts, new, old)
         isi, pattern, active = choose(isi, state.isi), choose(pattern, state.pattern), choose(active, state.active)
         remaining = choose(isi + self.us_length + iti, state.remaining) - 1
         since = choose(0, state.since + 1)
@@ -122,7 +124,7 @@ class AbstractConditioning(AbstractTask):
         # Of the US steps, `left` are still to come, the first of them in `wait` steps.
         left = jnp.clip(self.us_length - 1 - us_age, 0, self.us_length)
         wait = jnp.maximum(-us_age - 1, 0)
-        power = lambda n: jnp.power(jnp.float32(self.discount), n.astype(jnp.float32))  # noqa: E731
+        power = lambda n: jnp.power(jnp.float32(self.discount), n.astype(jnp.float32))
         total = (1 - power(left)) / (1 - self.discount) if self.us_length > 1 else (left > 0).astype(jnp.float32)
         truth = jnp.where(active, power(wait) * total, 0.0)
         x = jnp.concatenate([cs, us[None], noise])
@@ -265,7 +267,7 @@ class NoisyPatterning(AbstractConditioning):
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
         """One of the twenty patterns; its label is flipped with probability `noise`."""
         pattern, active = _pattern(state)
-        return pattern, active ^ (uniform(state.seed, state.count, FLIP) < self.noise)
+        return pattern, active ^ (uniform(state.seed, state.step, FLIP) < self.noise)
 
     def classes(self) -> list[tuple[float, float]]:
         """The label is right with probability 1 - noise."""
@@ -307,5 +309,5 @@ class TraceConditioning(AbstractConditioning):
 
 
 def _pattern(state: TrialState) -> tuple[Array, Array]:
-    index = integer(state.seed, state.count, PATTERN, 0, len(PATTERNS) - 1).astype(jnp.uint32)
+    index = integer(state.seed, state.step, PATTERN, 0, len(PATTERNS) - 1).astype(jnp.uint32)
     return jnp.asarray(PATTERNS, jnp.uint32)[index], ((state.valid >> index) & 1).astype(bool)

@@ -11,7 +11,10 @@ from onward._types import PyTree, Sequence, Step
 class AbstractTask(eqx.Module):
     """A stream of examples, generated inside the compiled loop: `emit` is pure."""
 
-    inputs: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> int:
+        """Size of an observation."""
 
     @abc.abstractmethod
     def init(self, key: PRNGKeyArray) -> PyTree:

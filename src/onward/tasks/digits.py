@@ -36,7 +36,7 @@ class DigitState(NamedTuple):
     """The counter of the random numbers and the place in the image being read."""
 
     seed: UInt32[Array, "2"]
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     row: Int[Array, ""]
     image: Int[Array, ""]
 
@@ -68,12 +68,12 @@ class SequentialDigits(AbstractTask):
         """The next row, or the next batch of images."""
         images, labels = (jnp.asarray(a) for a in load_digits()[:2])
         last = len(images) - 1
-        count = state.count + 1
+        count = state.step + 1
         if self.batch is not None:
             drawn = integer(state.seed, count, jnp.arange(self.batch, dtype=jnp.uint32), 0, last)
             mask = jnp.zeros((ROWS, self.batch)).at[-1].set(1)
             y = jnp.broadcast_to(labels[drawn], (ROWS, self.batch))
-            return state._replace(count=count), Sequence(jnp.swapaxes(images[drawn], 0, 1), y, mask)
+            return state._replace(step=count), Sequence(jnp.swapaxes(images[drawn], 0, 1), y, mask)
         starts = state.row == 0
         image = jnp.where(starts, integer(state.seed, count, 0, 0, last), state.image)
         y = labels[image]

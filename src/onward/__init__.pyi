@@ -1,0 +1,33 @@
+"""Onward: learning in recurrent networks as the data arrive.
+
+This is the only list of parts. A cell and a head make a `Model`; a credit rule, an objective and an
+optimiser make an `Online` learner; a task makes examples; `verify` checks a rule's gradient.
+"""
+
+from ._types import Carry as Carry
+from ._types import Info as Info
+from ._types import Sequence as Sequence
+from ._types import Step as Step
+from .cells.cascade import Cascade as Cascade
+from .cells.columns import Columns as Columns
+from .cells.dense import Dense as Dense
+from .cells.gru import GRU as GRU
+from .cells.gru import GRUGates as GRUGates
+from .cells.lstm import LSTM as LSTM
+from .cells.lstm import LSTMGates as LSTMGates
+from .cells.moments import Moments as Moments
+from .credit.columnwise import Columnwise as Columnwise
+from .credit.rtrl import RTRL as RTRL
+from .heads.categorical import Categorical as Categorical
+from .heads.linear import Linear as Linear
+from .learners.bptt import BPTT as BPTT
+from .learners.online import Online as Online
+from .learners.optimisers import rms as rms
+from .learners.optimisers import scale_head as scale_head
+from .model import Model as Model
+from .objectives.supervised import Supervised as Supervised
+from .objectives.td import TDLambda as TDLambda
+from .tasks.animal import NoisyPatterning as NoisyPatterning
+from .tasks.animal import TraceConditioning as TraceConditioning
+from .tasks.animal import TracePatterning as TracePatterning
+from .tasks.digits import SequentialDigits as SequentialDigits
