@@ -31,9 +31,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Speed of the inner loops, as ratios to a contestant timed in the same run.
+# Speed of the inner loops. With LANES=path of the C++ prototype: the ratio to it, timed in the same run.
 bench: setup
-	$(BIN)/python benchmarks/columns.py
+	$(BIN)/python benchmarks/columns.py $(if $(LANES),--lanes $(LANES))
 
 clean:
 	rm -rf .venv runs dist .mypy_cache .pytest_cache .ruff_cache

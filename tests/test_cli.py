@@ -101,6 +101,7 @@ def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):
 
 def test_report_without_a_finished_run(capsys, tmp_path):
     fails(["report"], capsys, "takes one run folder")
+    fails(["report", "--md"], capsys, "takes one run folder")
     fails(["list", "all"], capsys, "takes no 'all'")
 
 
@@ -125,3 +126,8 @@ def test_digits_end_to_end(tmp_path, capsys):
     assert all(0 <= v <= 1 for m in summary["methods"] for v in m["values"])
     assert {p.stem for p in (tmp_path / "d" / "figures").iterdir()} == {"accuracy", "reading", "confusion"}
     assert main(["report", str(tmp_path / "d")]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "d"), "--markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "| *majority-class* (exact) |" in said
+    assert "- bptt, seeds 0 to 1: " in said

@@ -32,6 +32,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
              [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
   onward run --resume DIR                go on with a run that was stopped
   onward report DIR                      draw the figures and report.html of a run again
+  onward report DIR --markdown           print its tables as Markdown, every seed included
   onward verify [--json]                 compare every rule with BPTT and finite differences
 """
 
@@ -236,14 +237,16 @@ def _parse(kind: Any, fields: list[str]) -> "Experiment":
 def _report(arguments: list[str]) -> int:
     from onward.errors import OnwardError
 
-    if len(arguments) != 1:
-        raise OnwardError("onward report takes one run folder")
+    markdown = "--markdown" in arguments
+    arguments = [a for a in arguments if a != "--markdown"]
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise OnwardError("onward report takes one run folder, and --markdown")
     folder = Path(arguments[0])
-    from onward.experiments.base import from_config, load_config
+    from onward.experiments.base import as_markdown, from_config, load_config
 
     config = load_config(folder)
     experiment = from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
-    print(f"report: {experiment.write_report(folder)}")
+    print(as_markdown(folder) if markdown else f"report: {experiment.write_report(folder)}")
     return 0
 
 

@@ -312,3 +312,25 @@ def curves_of(
         chosen = [i for i, (size, _) in enumerate(tile) if size == step_size]
         columns.append(np.asarray([m[key] for m in mine])[:, chosen])
     return steps, np.concatenate(columns, 1)
+
+
+def as_markdown(folder: Path) -> str:
+    """The summary of a finished run as Markdown tables, every seed included."""
+    summary = load_summary(folder)
+    digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
+    show = lambda v: f"{v:.{digits}f}"
+    lines = [
+        f"| {summary['methods'][0]['metric']} | mean | median | sd | least | most | step size | steps | CPU s a seed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for m in summary["methods"]:
+        numbers = (m["mean"], m["median"], m["std"], min(m["values"]), max(m["values"]))
+        cost = m["cpu_seconds"] / len(m["values"])
+        lines.append(
+            f"| {m['name']}: {m['note']} | {' | '.join(map(show, numbers))} | {m['step_size']:g} | {m['steps']:,} | {cost:.1f} |"
+        )
+    lines += [f"| *{name}* (exact) | {show(value)} | | | | | | | |" for name, value in summary["references"].items()]
+    lines += ["", "Every seed:", ""]
+    for m in summary["methods"]:
+        lines.append(f"- {m['name']}, seeds {m['seeds'][0]} to {m['seeds'][-1]}: {', '.join(map(show, m['values']))}")
+    return "\n".join(lines)

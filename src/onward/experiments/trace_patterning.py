@@ -12,6 +12,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from onward import metrics
+from onward._tree import WIDE_LANES
 from onward.cells.base import AbstractGates
 from onward.cells.cascade import Cascade
 from onward.cells.columns import Columns
@@ -198,6 +199,7 @@ class TracePatterningExperiment(Experiment):
             ),
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
+            batch_axis=0 if width >= WIDE_LANES else -1,
             note=f"{stages} stage{'s' if stages > 1 else ''} of {width} {self.gates.upper()} column{'s' if width > 1 else ''}",
         )
 
@@ -239,7 +241,7 @@ class Recipe:
 
 
 RECIPES = {
-    "gru": Recipe(0.3, 1.0, {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4}),
+    "gru": Recipe(0.3, 1.0, {"ccn": 5e-4, "columnar": 5e-4, "constructive": 5e-4}),
     "lstm": Recipe(0.1, 2.0, {"ccn": 2e-4, "columnar": 2e-4, "constructive": 2e-4}),
 }
 
@@ -289,11 +291,12 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     lines = read_metrics(folder)
-    for colour, row in zip(report.COLOURS * len(rows), rows, strict=False):
+    for i, (colour, row) in enumerate(zip(report.COLOURS * len(rows), rows, strict=False)):
         steps, values = curves_of(experiment, lines, row["name"].split("@")[0], row["step_size"])
         report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour)
         for grown in row["grown_at"]:
-            axes.plot([grown / 1e6] * 2, [0, 0.018], color=colour, lw=1, transform=axes.get_xaxis_transform())
+            span = (0.022 * i, 0.022 * i + 0.018)
+            axes.plot([grown / 1e6] * 2, span, color=colour, lw=1.2, transform=axes.get_xaxis_transform())
     for name, value in references.items():
         report.level(
             axes,
@@ -303,6 +306,7 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
                 "pattern-blind": "pattern-blind timer",
                 "bayes": "Bayes: the best possible",
             }[name],
+            above=name != "bayes",
         )
     axes.set(
         xlabel="steps (millions)", ylabel="mean squared return error", ylim=(0, None), xlim=(0, experiment.steps / 1e6)
