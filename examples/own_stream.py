@@ -7,6 +7,7 @@ beside that of repeating the last value. Without arguments it makes a noisy seas
 """
 
 import csv
+import itertools
 import math
 import random
 import sys
@@ -45,7 +46,7 @@ def main() -> None:
     state = learner.init(model, example(rows[0], rows[1][target]), key=jax.random.key(1))
     step = jax.jit(learner.step)
     ours = last = 0.0
-    for t, (now, after) in enumerate(zip(rows, rows[1:], strict=False), 1):
+    for t, (now, after) in enumerate(itertools.pairwise(rows), 1):
         state, info = step(state, example(now, after[target]))
         ours += abs(float(info.prediction) - after[target])
         last += abs(now[target] - after[target])

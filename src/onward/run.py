@@ -133,10 +133,10 @@ class _Loop:
         return grown
 
     def start(self) -> None:
-        self.state = eqx.filter_jit(self._start)()
+        self.state = eqx.filter_jit(self._start, **_once())()
 
     def grow(self) -> None:
-        self.state = eqx.filter_jit(self._grown)(self.state)
+        self.state = eqx.filter_jit(self._grown, **_once())(self.state)
         self._programs.clear()
 
     def _start(self) -> Any:
@@ -235,6 +235,11 @@ class _Loop:
             if not np.isfinite(np.asarray(leaf)).all():
                 return jax.tree_util.keystr(path, simple=True, separator=".")
         return None
+
+
+def _once() -> dict[str, Any]:
+    """For a program that runs once: compile it fast rather than well."""
+    return {"compiler_options": {"xla_backend_optimization_level": 0}} if jax.default_backend() == "cpu" else {}
 
 
 def _compile(function: Any, *arguments: Any) -> Any:
