@@ -241,7 +241,7 @@ class Recipe:
 
 
 RECIPES = {
-    "gru": Recipe(0.3, 1.0, {"ccn": 5e-4, "columnar": 5e-4, "constructive": 5e-4}),
+    "gru": Recipe(0.3, 1.0, {"ccn": 5e-4, "columnar": 3e-4, "constructive": 5e-4}),
     "lstm": Recipe(0.1, 2.0, {"ccn": 2e-4, "columnar": 2e-4, "constructive": 2e-4}),
 }
 
