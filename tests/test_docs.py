@@ -1,0 +1,41 @@
+"""What the documents show works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def test_the_readme_example_learns():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code.replace("10_000", "300"), names)
+    assert names["state"].steps == 300
+    assert float(abs(names["state"].model.head.weight).max()) > 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_example_beats_the_last_value():
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "own_stream.py"], capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1]
+    ours, theirs = map(float, re.findall(r"0\.\d+", last))
+    assert ours < 0.8 * theirs
+
+
+def test_the_example_reads_a_file(tmp_path):
+    path = tmp_path / "series.csv"
+    path.write_text("a,b\n" + "\n".join(f"{t % 7},{t % 3}" for t in range(1200)) + "\n")
+    command = [sys.executable, ROOT / "examples" / "own_stream.py", path, "b"]
+    assert "row   1000" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
