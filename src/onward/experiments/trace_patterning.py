@@ -60,7 +60,7 @@ class TracePatterningExperiment(Experiment):
     seeds: int = 16
     first_seed: int = 0
     step_sizes: tuple[float, ...] = ()
-    steps: int = 600_000
+    steps: int = 800_000
     """Steps of each run."""
     gates: Literal["gru", "lstm"] = "gru"
     """Kind of column. The paper's are LSTM columns; GRU columns learn faster."""
