@@ -147,6 +147,9 @@ def _run(arguments: list[str]) -> int:
     fields = arguments[1:] if name else arguments
     if resume:
         return _resume(Path(resume), name, fields, out)
+    if name is None and fields and fields[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
     if name is None:
         raise OnwardError(f"run what? The experiments are: {', '.join(EXPERIMENTS)}")
     single = _says_single(fields)

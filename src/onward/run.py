@@ -374,7 +374,7 @@ def train(
         if step == method.steps or stop() or time.monotonic() - saved > CHECKPOINT_SECONDS:
             meta, saved = keep(), time.monotonic()
         stages = f"  stage {len(grown_at) + 1}/{method.growth.stages}" if method.growth.stages > 1 else ""
-        note = f"{stages}  x {len(tile)} runs"
+        note = f"{stages}  {len(tile)} runs"
         progress.show(job, step, method.steps, rate=rate, metric=method.metric, value=value, note=note)
         if stop() and step < method.steps:
             raise Stopped(f"stopped at step {step:,} of {job}; go on with: onward run --resume {folder}")

@@ -309,7 +309,10 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
             above=name != "bayes",
         )
     axes.set(
-        xlabel="steps (millions)", ylabel="mean squared return error", ylim=(-0.0018, None), xlim=(0, experiment.steps / 1e6)
+        xlabel="steps (millions)",
+        ylabel="mean squared return error",
+        ylim=(-0.0018, None),
+        xlim=(0, experiment.steps / 1e6),
     )
     axes.set_title("Error of the prediction made before each update")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
