@@ -131,3 +131,11 @@ _select = pointwise(lambda choose, a, b: jnp.where(choose, a, b))
 def select(choose: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     """Leafwise `where` of one bool over two trees of equal structure."""
     return jax.tree.map(lambda a, b: _select(choose, a, b), on_true, on_false)
+
+
+_add_scaled = pointwise(lambda weight, update, size: weight + size * update)
+
+
+def apply_scaled(parameters: PyTree, updates: PyTree, size: float | Array) -> PyTree:
+    """Parameters + size * updates, leaf by leaf."""
+    return jax.tree.map(lambda w, u: _add_scaled(w, u, size), parameters, updates)

@@ -14,8 +14,6 @@ from onward.cells.moments import Moments, MomentState
 
 # Rows that one fused sum may add: above this XLA leaves the fast path (measured, see decisions.md).
 ROWS_PER_SUM = 15
-# Inputs up to which the sum is written out row by row; above, a matrix product.
-UNROLLED_INPUTS = 96
 
 
 class ColumnStats(eqx.Module):

@@ -9,12 +9,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import pointwise
+from onward._tree import apply_scaled
 from onward._types import Carry, Info, PyTree, Sequence
 from onward.learners.base import AbstractLearner
 from onward.model import Model
-
-_add_scaled = pointwise(lambda weight, update, size: weight + size * update)
 
 
 class BPTTState(NamedTuple):
@@ -54,7 +52,7 @@ class BPTT(AbstractLearner):
 
         (loss, (predictions, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
-        parameters = jax.tree.map(lambda w, u: _add_scaled(w, u, self.step_size), parameters, updates)
+        parameters = apply_scaled(parameters, updates, self.step_size)
         return BPTTState(eqx.combine(parameters, rest), stats, optimiser), Info(predictions, loss)
 
 

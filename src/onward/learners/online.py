@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import pointwise, select, when
+from onward._tree import apply_scaled, select, when
 from onward._types import Carry, Info, PyTree, Step
 from onward.cells.cascade import Cascade
 from onward.credit.base import AbstractCredit
 from onward.learners.base import AbstractLearner
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-
-_add_scaled = pointwise(lambda weight, update, size: weight + size * update)
 
 
 class OnlineState(NamedTuple):
@@ -104,7 +102,7 @@ class Online(AbstractLearner):
         def update(operand: Any) -> Any:
             parameters, optimiser, gradient, step_size = operand
             updates, optimiser = self.optimiser.update(gradient, optimiser, parameters)
-            parameters = jax.tree.map(lambda w, u: _add_scaled(w, u, step_size), parameters, updates)
+            parameters = apply_scaled(parameters, updates, step_size)
             return parameters, optimiser, gradient, step_size
 
         operand = (parameters, optimiser, gradient, jnp.asarray(self.step_size))
