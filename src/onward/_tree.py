@@ -1,6 +1,6 @@
 """Small helpers over pytrees and arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +17,8 @@ PyTree = Any
 WIDE_BATCH = 32
 # From this many lanes on a batch stays the leading axis.
 WIDE_LANES = 32
+# Terms that one fused sum may add: above this XLA leaves the fast path (measured, see decisions.md).
+TERMS_PER_SUM = 15
 
 
 def trainable(part: PyTree) -> PyTree:
@@ -52,10 +54,11 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
             axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
             out = jax.vmap(function, in_axes=axes)(*arguments)
             return out, jax.tree.map(lambda _: True, out)
-        if size >= WIDE_BATCH:
+        if size >= WIDE_BATCH and count > 1:
             widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]
             out = function(*jax.tree.map(widen, arguments, tuple(batched)))
-            return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out), jax.tree.map(lambda _: True, out)
+            narrow = lambda a: jnp.moveaxis(a, -1, 0) if a.shape[-1] == size else a[..., 0]
+            return jax.tree.map(narrow, out), jax.tree.map(lambda a: a.shape[-1] == size, out)
 
         def fold(a: Array, is_batched: bool) -> Array:
             if not is_batched:
@@ -69,7 +72,8 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
             return jnp.moveaxis(a.reshape(*a.shape[:-1], count, size), -1, 0)
 
         out = kernel(*jax.tree.map(fold, arguments, tuple(batched)))
-        return jax.tree.map(unfold, out), jax.tree.map(lambda _: True, out)
+        touched = jax.tree.map(lambda a: a.shape[-1] == count * size, out)  # else it depends on shared values only
+        return jax.tree.map(lambda a, t: unfold(a) if t else a, out, touched), touched
 
     @jax.custom_jvp
     def call(*arguments: PyTree) -> Any:
@@ -93,6 +97,54 @@ def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda a: a.reshape(shape), kernel(*map(lift, arrays)))
 
     return call
+
+
+def runs(function: Callable[..., Any], units: int) -> Callable[..., Any]:
+    """Keep a batch of small networks on the last axis of a kernel that mixes units.
+
+    `function` takes and returns trees of arrays with one more, last axis: 1, or the size of the batch
+    (of independent runs, or of parallel streams), along which it is elementwise. From `WIDE_LANES` units
+    on a batch stays the leading axis: matrix products are then large enough.
+    """
+    kernel = lanes(function) if units < WIDE_LANES else function
+
+    def call(*arguments: PyTree) -> Any:
+        return jax.tree.map(lambda a: a[..., 0], kernel(*jax.tree.map(lambda a: a[..., None], arguments)))
+
+    return call
+
+
+def under(factor: Array, like: Array) -> Array:
+    """`factor` with leading axes, so that it multiplies an array of more of them."""
+    return factor.reshape((1,) * (like.ndim - factor.ndim) + factor.shape)
+
+
+def tree_sum(terms: Sequence[Array]) -> Array:
+    """The sum, added in pairs."""
+    terms = list(terms)
+    while len(terms) > 1:
+        terms = [sum(terms[i + 1 : i + 2], start=terms[i]) for i in range(0, len(terms), 2)]
+    return terms[0]
+
+
+def sum_in_blocks(terms: Sequence[Array]) -> Array:
+    """The sum of many small arrays; blocks of at most 15 stay on XLA's fast path (decisions.md)."""
+    starts = range(0, len(terms), TERMS_PER_SUM)
+    return tree_sum([tree_sum(terms[i : i + TERMS_PER_SUM]) for i in starts])
+
+
+def sum_products(left: Array, right: Array) -> Array:
+    """Sum over the first axis of left * right, in a kernel of `runs`; all but that axis broadcast."""
+    if max(left.shape[-1], right.shape[-1]) > 1:
+        return sum_in_blocks([left[i] * right[i] for i in range(left.shape[0])])
+    return jnp.sum(left * right, 0)
+
+
+def total(array: Array) -> Array:
+    """The sum over every axis but the last, in a kernel of `runs`."""
+    while array.ndim > 1 and array.shape[-1] > 1:
+        array = sum_in_blocks(list(array))
+    return jnp.sum(array, tuple(range(array.ndim - 1)))
 
 
 def depends(function: Callable[..., Any], *arguments: PyTree) -> PyTree:

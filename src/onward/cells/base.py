@@ -8,15 +8,16 @@ credit rule differentiates them at their preactivations instead of at the parame
 
 import abc
 from functools import partial
-from typing import Self
+from typing import NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import depends
+from onward._tree import depends, tree_sum
 from onward._types import Carry, PyTree
+from onward.cells.moments import Moments, MomentState
 
 States = tuple[Float[Array, " units"], ...]
 Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Array | None, ...]]
@@ -79,6 +80,33 @@ class AbstractGates(eqx.Module):
         return new, derivatives
 
 
+def pull_back(derivatives: list[Derivatives], cotangents: States, slots: int) -> tuple[States, States]:
+    """Cotangents on the next states as cotangents on the slots and on the old states (zero if untouched)."""
+    on_new = list(cotangents)
+    by_slots: list[Array | None] = [None] * slots
+    by_states: list[Array | None] = [None] * len(on_new)
+    for i in reversed(range(len(on_new))):
+        by_slot, by_state, by_new = derivatives[i]
+        for factors, into in ((by_slot, by_slots), (by_state, by_states), (by_new, on_new)):
+            for j, factor in enumerate(factors):
+                if factor is not None:
+                    before, term = into[j], factor * on_new[i]
+                    into[j] = term if before is None else before + term
+    zero = jnp.zeros_like(cotangents[-1])
+    fill = lambda terms: tuple(zero if t is None else t for t in terms)
+    return fill(by_slots), fill(by_states)
+
+
+def push_forward(derivatives: list[Derivatives], slots: States, states: States) -> States:
+    """Tangents of the next states from tangents of the slots and of the old states."""
+    new: States = ()
+    for by_slot, by_state, by_new in derivatives:
+        pairs = zip((*by_slot, *by_state, *by_new), (*slots, *states, *new), strict=True)
+        terms = [factor * tangent for factor, tangent in pairs if factor is not None]
+        new = (*new, tree_sum(terms) if terms else jnp.zeros_like(states[-1]))
+    return new
+
+
 class AbstractCell(eqx.Module):
     """A recurrent network: its parameters, its state and one step of it."""
 
@@ -107,6 +135,80 @@ class AbstractCell(eqx.Module):
     def trainable(self) -> PyTree:
         """A cell-shaped tree of bools: which leaves learn. Default: every floating array."""
         return jax.tree.map(eqx.is_inexact_array, self)
+
+
+class Parameters(NamedTuple):
+    """The arrays of gated units; any further axis after `units` counts independent runs."""
+
+    weight: Float[Array, "inputs gates units"]
+    recurrent: Float[Array, "*fan_in gates units"]
+    bias: Float[Array, "gates units"]
+
+
+class Stats(eqx.Module):
+    """Running moments of what the units read and of what they say."""
+
+    inputs: MomentState | None
+    features: MomentState | None
+
+
+class AbstractGated(AbstractCell):
+    """A layer of gated units, with optional running normalisation of its inputs and of its features."""
+
+    gates: eqx.AbstractVar[AbstractGates]
+    weight: eqx.AbstractVar[Float[Array, "inputs gates units"]]
+    recurrent: eqx.AbstractVar[Array]
+    bias: eqx.AbstractVar[Float[Array, "gates units"]]
+    normalise_inputs: eqx.AbstractVar[Moments | None]
+    normalise_features: eqx.AbstractVar[Moments | None]
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return self.weight.shape[0]
+
+    @property
+    def feature_count(self) -> int:
+        """Units: a head reads every h."""
+        return self.bias.shape[-1]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The trainable arrays."""
+        return Parameters(self.weight, self.recurrent, self.bias)
+
+    def with_parameters(self, parameters: Parameters) -> Self:
+        """The gradient of this cell whose arrays are given: None in every other place."""
+        nothing = eqx.filter(self, self.trainable())
+        return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), nothing, tuple(parameters))
+
+    def init(self) -> Carry:
+        """All zero; moments at mean 0 and variance 1."""
+        zero = jnp.zeros_like(self.bias[0])
+        start = lambda moments, like: None if moments is None else moments.init(like)
+        stats = Stats(
+            start(self.normalise_inputs, jnp.zeros(self.inputs, self.bias.dtype)), start(self.normalise_features, zero)
+        )
+        return Carry((zero,) * self.gates.states, stats)
+
+    def read(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, MomentState | None]:
+        """The normalised input, and its updated moments."""
+        if self.normalise_inputs is None:
+            return x, None
+        moments = self.normalise_inputs.update(carry.stats.inputs, x)
+        return self.normalise_inputs(moments, x), moments
+
+    def settle(self, states: States, inputs: MomentState | None, before: Carry) -> Carry:
+        """The new carry, with the feature moments brought up to date."""
+        moments = None
+        if self.normalise_features is not None:
+            moments = self.normalise_features.update(before.stats.features, states[-1])
+        return Carry(states, Stats(inputs, moments))
+
+    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " units"]:
+        """The hidden values h, normalised by their running moments if asked."""
+        h = carry.hidden[-1]
+        return h if self.normalise_features is None else self.normalise_features(carry.stats.features, h)
 
 
 class AbstractColumnar(AbstractCell):

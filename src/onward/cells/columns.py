@@ -1,54 +1,27 @@
 """Columns: independent scalar recurrent units side by side."""
 
-from typing import NamedTuple, Self
+from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import lanes
+from onward._tree import lanes, sum_in_blocks
 from onward._types import Carry
-from onward.cells.base import AbstractColumnar, AbstractGates, States, require_size
-from onward.cells.moments import Moments, MomentState
-
-# Rows that one fused sum may add: above this XLA leaves the fast path (measured, see decisions.md).
-ROWS_PER_SUM = 15
-
-
-class ColumnStats(eqx.Module):
-    """Running moments of what the columns read and of what they say."""
-
-    inputs: MomentState | None
-    features: MomentState | None
-
-
-class Parameters(NamedTuple):
-    """The arrays of `Columns`; any further axis after `columns` counts independent runs."""
-
-    weight: Float[Array, "inputs gates columns"]
-    recurrent: Float[Array, "gates columns"]
-    bias: Float[Array, "gates columns"]
+from onward.cells.base import AbstractColumnar, AbstractGated, AbstractGates, Parameters, States, Stats, require_size
+from onward.cells.moments import Moments
 
 
 def preactivation(
     gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]
 ) -> States:
     """W z + u h + b for each column: one (columns,) array per slot of the gates."""
-    blocks = [
-        _tree_sum([parameters.weight[i] * z[i] for i in range(start, min(start + ROWS_PER_SUM, len(z)))])
-        for start in range(0, len(z), ROWS_PER_SUM)
-    ]
-    return gates.gather(_tree_sum([parameters.bias, *blocks]), parameters.recurrent * states[-1][None])
+    drive = sum_in_blocks([parameters.weight[i] * z[i] for i in range(len(z))])
+    return gates.gather(parameters.bias + drive, parameters.recurrent * states[-1][None])
 
 
-def _tree_sum(terms: list[Array]) -> Array:
-    while len(terms) > 1:
-        terms = [sum(terms[i + 1 : i + 2], start=terms[i]) for i in range(0, len(terms), 2)]
-    return terms[0]
-
-
-class Columns(AbstractColumnar):
+class Columns(AbstractGated, AbstractColumnar):
     """A stage of scalar recurrent columns of any kind of gates (Javed et al., eqs 1-6 for the LSTM).
 
     Column k reads all inputs and its own last h, and no other column:
@@ -105,51 +78,13 @@ class Columns(AbstractColumnar):
         """Number of columns."""
         return self.weight.shape[2]
 
-    @property
-    def feature_count(self) -> int:
-        """Columns: a head reads every h."""
-        return self.columns
-
-    def init(self) -> Carry:
-        """All zero; moments at mean 0 and variance 1."""
-        zero = jnp.zeros_like(self.bias[0])
-        start = lambda moments, like: None if moments is None else moments.init(like)
-        stats = ColumnStats(
-            start(self.normalise_inputs, jnp.zeros(self.inputs, self.bias.dtype)), start(self.normalise_features, zero)
-        )
-        return Carry((zero,) * self.gates.states, stats)
-
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation; about gates x (inputs + 2) multiply-adds a column."""
         z, moments = self.read(carry, x)
         step = lanes(lambda p, h, z: self.gates(preactivation(self.gates, p, h, z), h))
         return self.settle(step(self.parameters, carry.hidden, z[:, None, None]), moments, carry)
 
-    @property
-    def parameters(self) -> Parameters:
-        """The trainable arrays."""
-        return Parameters(self.weight, self.recurrent, self.bias)
-
-    def read(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, MomentState | None]:
-        """The normalised input, and its updated moments."""
-        if self.normalise_inputs is None:
-            return x, None
-        moments = self.normalise_inputs.update(carry.stats.inputs, x)
-        return self.normalise_inputs(moments, x), moments
-
-    def settle(self, states: States, inputs: MomentState | None, before: Carry) -> Carry:
-        """The new carry, with the feature moments brought up to date."""
-        moments = None
-        if self.normalise_features is not None:
-            moments = self.normalise_features.update(before.stats.features, states[-1])
-        return Carry(states, ColumnStats(inputs, moments))
-
-    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " columns"]:
-        """The hidden values h, normalised by their running moments if asked."""
-        h = carry.hidden[-1]
-        return h if self.normalise_features is None else self.normalise_features(carry.stats.features, h)
-
-    def fold(self, stats: ColumnStats) -> "Columns":
+    def fold(self, stats: Stats) -> "Columns":
         """The same function with the input normalisation, now constant, moved into the weights."""
         if self.normalise_inputs is None:
             return self

@@ -1,6 +1,6 @@
 """Gated recurrent units."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,11 +37,11 @@ class GRUGates(AbstractGates):
         return bias.at[0].add(self.update_bias)
 
 
-def GRU(inputs: int, units: int, *, key: PRNGKeyArray, update_bias: float = 0.0) -> Dense:  # noqa: N802
-    """A dense GRU layer: 3 units (inputs + units + 1) parameters.
+def GRU(inputs: int, units: int, *, key: PRNGKeyArray, update_bias: float = 0.0, **options: Any) -> Dense:  # noqa: N802
+    """A dense GRU layer: 3 units (inputs + units + 1) parameters. Options are those of `Dense`.
 
     >>> import jax
     >>> GRU(3, 5, key=jax.random.key(0)).init().hidden[0].shape
     (5,)
     """
-    return Dense(GRUGates(update_bias), inputs, units, key=key)
+    return Dense(GRUGates(update_bias), inputs, units, key=key, **options)

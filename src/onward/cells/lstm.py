@@ -1,6 +1,6 @@
 """Long short-term memory."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -41,11 +41,11 @@ class LSTMGates(AbstractGates):
         return bias.at[1].add(self.forget_bias)
 
 
-def LSTM(inputs: int, units: int, *, key: PRNGKeyArray, forget_bias: float = 1.0) -> Dense:  # noqa: N802
-    """A dense LSTM layer: 4 units (inputs + units + 1) parameters.
+def LSTM(inputs: int, units: int, *, key: PRNGKeyArray, forget_bias: float = 1.0, **options: Any) -> Dense:  # noqa: N802
+    """A dense LSTM layer: 4 units (inputs + units + 1) parameters. Options are those of `Dense`.
 
     >>> import jax
     >>> LSTM(3, 5, key=jax.random.key(0)).init().hidden[0].shape
     (5,)
     """
-    return Dense(LSTMGates(forget_bias), inputs, units, key=key)
+    return Dense(LSTMGates(forget_bias), inputs, units, key=key, **options)

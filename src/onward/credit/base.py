@@ -4,15 +4,20 @@ A rule never sees a loss, and an objective never sees an influence matrix: `pull
 """
 
 import abc
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell
 
 Kind = Literal["exact", "unbiased", "biased"]
+# Bytes that a rule's state may take unless its field `memory_limit` says otherwise.
+MEMORY_LIMIT = 8 * 2**30
 
 
 class AbstractCredit(eqx.Module):
@@ -33,3 +38,48 @@ class AbstractCredit(eqx.Module):
     @abc.abstractmethod
     def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
         """The cell-shaped gradient (None where nothing learns) for a cotangent on `carry.hidden` now."""
+
+
+def admit(rule: AbstractCredit, cell: AbstractCell, x: Any) -> None:
+    """Refuse a cell that cannot be differentiated as it says, and an observation of another width."""
+    name, kind = type(rule).__name__, type(cell).__name__
+    if x.shape != (cell.inputs,):
+        raise ValueError(f"{name}: the {kind} reads {cell.inputs} inputs, the observation has shape {x.shape}")
+    paths = jax.tree_util.tree_leaves_with_path
+    chosen = paths(eqx.filter(cell, cell.trainable()))
+    if not chosen:
+        raise TypeError(f"{name}: no array of this {kind} is trainable; freeze fewer of its leaves")
+    for what, leaves in (("parameter", chosen), ("hidden state", paths(cell.init().hidden))):
+        for path, leaf in leaves:
+            if not eqx.is_inexact_array(leaf):
+                where = jax.tree_util.keystr(path, simple=True, separator=".")
+                dtype = getattr(leaf, "dtype", type(leaf).__name__)
+                raise TypeError(
+                    f"{name}: the {what} {where!r} of {kind} is of type {dtype}, which has no gradient; make it "
+                    "floating, or leave it out of trainable() (a counter belongs in carry.stats)"
+                )
+
+
+def allocate(rule: AbstractCredit, shapes: PyTree, limit: float) -> PyTree:
+    """Zeros of these shapes, unless they would take more than `limit` bytes: then say how much."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    if needed > limit:
+        raise MemoryError(
+            f"{type(rule).__name__} would need {needed / 2**30:,.2f} GiB ({needed:,} bytes) for its state, its "
+            f"memory_limit is {limit / 2**30:,.2f} GiB; use fewer units, a cheaper rule (SnAp(1), UORO, TBPTT), "
+            "columns with Columnwise, or raise memory_limit"
+        )
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def transition(
+    cell: AbstractCell, stats: PyTree, x: Array, key: PRNGKeyArray | None
+) -> tuple[PyTree, Callable[[PyTree, PyTree], tuple[PyTree, Carry]]]:
+    """The trainable arrays of any cell, and its step as a function of them and of the hidden state: (hidden, carry)."""
+    parameters, rest = eqx.partition(cell, cell.trainable())
+
+    def step(parameters: PyTree, hidden: PyTree) -> tuple[PyTree, Carry]:
+        after = eqx.combine(parameters, rest)(Carry(hidden, stats), x, key=key)
+        return after.hidden, after
+
+    return parameters, step

@@ -2,16 +2,15 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import lanes
+from onward._tree import lanes, under
 from onward._types import Carry, PyTree
-from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, States
-from onward.cells.columns import Columns, Parameters, preactivation
-from onward.credit.base import AbstractCredit, Kind
+from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
+from onward.cells.columns import Columns, preactivation
+from onward.credit.base import AbstractCredit, Kind, admit
 
 
 class ColumnTraces(NamedTuple):
@@ -41,6 +40,7 @@ class Columnwise(AbstractCredit):
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> ColumnTraces:
         """All traces zero."""
         live = _columns_of(cell)
+        admit(self, cell, x)
         return ColumnTraces((jax.tree.map(jnp.zeros_like, live.parameters),) * live.gates.states)
 
     def advance(
@@ -59,9 +59,8 @@ class Columnwise(AbstractCredit):
         """Each trace times the cotangent of its column's state, summed over states."""
         assert isinstance(cell, AbstractColumnar)
         columns = _columns_of(cell)
-        gradient = eqx.filter(columns, columns.trainable())
-        values = lanes(_pull)(state.of_state, cell.live_cotangent(cotangent))
-        return cell.embed(eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), gradient, values))
+        gradient = lanes(_pull)(state.of_state, cell.live_cotangent(cotangent))
+        return cell.embed(columns.with_parameters(gradient))
 
 
 def _columns_of(cell: AbstractCell) -> Columns:
@@ -76,7 +75,7 @@ def _columns_of(cell: AbstractCell) -> Columns:
 
 
 def _pull(traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
-    terms = [jax.tree.map(lambda t, c=c: t * _under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
+    terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
     return jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
 
 
@@ -100,14 +99,9 @@ def _advance(
         trace = Parameters(drive[None] * z, loop * states[-1][None], drive)
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
-                trace = jax.tree.map(lambda t, b, f=factor: t + _under(f, b) * b, trace, before)
+                trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
         advanced.append(trace)
     return new, tuple(advanced)
-
-
-def _under(factor: Array, like: Array) -> Array:
-    """One number per column, with leading axes so that it multiplies every parameter of the column."""
-    return factor.reshape((1,) * (like.ndim - factor.ndim) + factor.shape)
 
 
 def _or(derivative: Array | None, zero: Array) -> Array:

@@ -16,10 +16,16 @@ from onward._tree import WIDE_LANES
 from onward.cells.base import AbstractGates
 from onward.cells.cascade import Cascade
 from onward.cells.columns import Columns
+from onward.cells.dense import Dense
 from onward.cells.gru import GRUGates
 from onward.cells.lstm import LSTMGates
 from onward.cells.moments import Moments
+from onward.credit.base import AbstractCredit
 from onward.credit.columnwise import Columnwise
+from onward.credit.rtrl import RTRL
+from onward.credit.snap import SnAp
+from onward.credit.tbptt import TBPTT
+from onward.credit.uoro import UORO
 from onward.errors import OnwardError
 from onward.experiments.base import (
     Experiment,
@@ -39,10 +45,30 @@ from onward.learners.optimisers import rms, scale_head
 from onward.model import Model
 from onward.objectives.td import TDLambda
 from onward.run import Growth, Method, job_names, read_metrics
-from onward.tasks.animal import TracePatterning
+from onward.tasks.animal import AbstractConditioning, NoisyPatterning, TraceConditioning, TracePatterning
 
 RECORDED = 600
 FINAL_WINDOW = 200_000
+STRUCTURES = ("ccn", "columnar", "constructive")
+# Steps back and units of the truncated networks: the paper's grid, each at about 4,000 multiply-adds a step.
+TBPTT_GRID = ((2, 13), (3, 10), (5, 8), (8, 5), (10, 5), (15, 4), (20, 3), (30, 2))
+DENSE_STEP_SIZE = 3e-4
+
+
+def trace_factor(gates: AbstractGates) -> int:
+    """Multiply-adds a parameter of forward traces: 5 for the two states of an LSTM, 2 for one state."""
+    return gates.states**2 + gates.states - (gates.states > 1)
+
+
+def dense_cost(rule: AbstractCredit, gates: AbstractGates, inputs: int, units: int) -> int:
+    """Multiply-adds a step of forward pass and gradient on a dense layer (docs/exactness.md)."""
+    rows = len(gates.input_slots) * units
+    parameters = rows * (units + inputs + 1)
+    if isinstance(rule, TBPTT):
+        return parameters + rule.window * (parameters + rows * units)
+    if isinstance(rule, RTRL):
+        return parameters + gates.states * units**2 * parameters
+    return parameters + (3 if isinstance(rule, UORO) else trace_factor(gates)) * parameters
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,8 @@ class TracePatterningExperiment(Experiment):
     step_sizes: tuple[float, ...] = ()
     steps: int = 800_000
     """Steps of each run."""
+    stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
+    """Trace patterning; trace conditioning (one stimulus, always followed); or patterning without a gap but with 10 % of the labels wrong."""
     gates: Literal["gru", "lstm"] = "gru"
     """Kind of column. The paper's are LSTM columns; GRU columns learn faster."""
     ccn_columns: int = 20
@@ -72,6 +100,10 @@ class TracePatterningExperiment(Experiment):
     """Columns of the columnar network."""
     constructive_columns: int = 10
     """Columns of the constructive network, grown one by one."""
+    budget: int = 5600
+    """Multiply-adds a step that snap-1, uoro and rtrl may take: it decides their units."""
+    watch: tuple[str, ...] = ()
+    """Rules that ride along with the dense methods' own and are compared with the exact gradient: snap-1, uoro, tbptt-5 ..."""
     growth: Literal["schedule", "plateau"] = "schedule"
     """Add stages after equal shares of the steps, or as soon as the error stops falling."""
     stage_steps: int = 0
@@ -103,8 +135,8 @@ class TracePatterningExperiment(Experiment):
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
-        """The paper's three structures."""
-        return ("ccn", "columnar", "constructive")
+        """The paper's three structures, and dense layers with the rules it compares them with."""
+        return (*STRUCTURES, *(f"tbptt-{k}-{d}" for k, d in TBPTT_GRID), "snap-1", "uoro", "rtrl")
 
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
@@ -114,6 +146,7 @@ class TracePatterningExperiment(Experiment):
             ccn_columns=self.ccn_columns,
             ccn_width=self.ccn_width,
             columnar_columns=self.columnar_columns,
+            budget=self.budget,
             constructive_columns=self.constructive_columns,
             plateau_window=self.plateau_window,
             spread=1.0 if self.spread is None else self.spread,
@@ -137,13 +170,46 @@ class TracePatterningExperiment(Experiment):
             raise OnwardError(f"--second-moment-start must not be negative, got {self.second_moment_start}")
 
     @property
-    def task(self) -> TracePatterning:
+    def task(self) -> AbstractConditioning:
         """The stream."""
-        return TracePatterning(isi=self.isi, iti=self.iti, discount=self.discount)
+        if self.stream == "noisy":
+            return NoisyPatterning(iti=self.iti, discount=self.discount)
+        kind = TracePatterning if self.stream == "patterning" else TraceConditioning
+        return kind(isi=self.isi, iti=self.iti, discount=self.discount)
 
     def default_step_size(self, name: str) -> float:
-        """From the sweep in docs/experiments/trace-patterning.md."""
-        return RECIPES[self.gates].step_sizes[name]
+        """From the sweeps in docs/experiments."""
+        return RECIPES[self.gates].step_sizes.get(name, DENSE_STEP_SIZE)
+
+    def dense(self, name: str) -> tuple[AbstractCredit, int]:
+        """The rule of a dense method and its units: k and d of tbptt-k-d, else the largest within the budget."""
+        kind = name.split("-")[0]
+        if kind == "tbptt":
+            window, units = map(int, name.split("-")[1:])
+            return TBPTT(window), units
+        rule: AbstractCredit = {"snap": SnAp(1), "uoro": UORO(), "rtrl": RTRL()}[kind]
+        units = 1
+        while dense_cost(rule, self.column_gates, self.task.inputs, units + 1) <= self.budget:
+            units += 1
+        return rule, units
+
+    def cost(self, name: str) -> int:
+        """Multiply-adds a step of forward pass and gradient, of a network grown to its last stage."""
+        inputs, gates = self.task.inputs, self.column_gates
+        if name in STRUCTURES:
+            width, stages = self.shape(name)
+            rows = [inputs + 2 + width * stage for stage in range(stages)]
+            per_stage = [len(gates.input_slots) * width * r for r in rows]
+            return sum(per_stage) + trace_factor(gates) * per_stage[-1]
+        rule, units = self.dense(name)
+        return dense_cost(rule, gates, inputs, units)
+
+    @property
+    def column_gates(self) -> AbstractGates:
+        """The kind of unit, with its bias."""
+        recipe = RECIPES[self.gates]
+        bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
+        return GRUGates(bias) if self.gates == "gru" else LSTMGates(bias)
 
     def shape(self, name: str) -> tuple[int, int]:
         """Width of a stage and number of stages."""
@@ -154,33 +220,34 @@ class TracePatterningExperiment(Experiment):
         }[name]
 
     def build(self, name: str) -> Method:
-        """A cascade with column traces under TD(lambda) and RMSProp."""
-        task = self.task
-        width, stages = self.shape(name)
-        recipe = RECIPES[self.gates]
-        spread = recipe.spread if self.spread is None else self.spread
-        bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
-        gates: AbstractGates = GRUGates(bias) if self.gates == "gru" else LSTMGates(bias)
+        """A cascade with column traces, or a dense layer with another rule; all else is the same for both."""
+        task, gates = self.task, self.column_gates
         moments = Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
+        options: Any = {"normalise_inputs": moments, "normalise_features": moments}
+        kind = self.gates.upper()
+        rule: AbstractCredit
+        if name in STRUCTURES:
+            rule = Columnwise()
+            width, stages = self.shape(name)
+            spread = RECIPES[self.gates].spread if self.spread is None else self.spread
+            cell: Any = lambda key: Cascade(Columns(gates, task.inputs, width, key=key, spread=spread, **options))
+            note = f"{stages} stage{'s' if stages > 1 else ''} of {width} {kind} column{'s' if width > 1 else ''}"
+        else:
+            rule, width = self.dense(name)
+            stages = 1
+            cell = lambda key: Dense(gates, task.inputs, width, key=key, spread=self.spread, **options)
+            back = f", {rule.window} steps back at every step" if isinstance(rule, TBPTT) else ""
+            note = f"dense layer of {width} {kind} unit{'s' if width > 1 else ''}{back}"
 
         def model(key: PRNGKeyArray) -> Model:
-            columns = Columns(
-                gates,
-                task.inputs,
-                width,
-                key=key,
-                spread=spread,
-                normalise_inputs=moments,
-                normalise_features=moments,
-            )
-            return Model(Cascade(columns), Linear(width))
+            return Model(cell(key), Linear(width))
 
         def learner(model: Model, step_size: Any) -> Online:
             optimiser = optax.chain(
                 rms(self.second_moment_decay, initial=self.second_moment_start or None),
                 scale_head(1 / model.cell.feature_count),
             )
-            return Online(Columnwise(), TDLambda(self.discount, self.trace_decay), optimiser, step_size)
+            return Online(rule, TDLambda(self.discount, self.trace_decay), optimiser, step_size)
 
         return Method(
             name=name,
@@ -200,7 +267,7 @@ class TracePatterningExperiment(Experiment):
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
             batch_axis=0 if width >= WIDE_LANES else -1,
-            note=f"{stages} stage{'s' if stages > 1 else ''} of {width} {self.gates.upper()} column{'s' if width > 1 else ''}",
+            note=note,
         )
 
     @property

@@ -1,0 +1,74 @@
+"""Cells on top of one another."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._types import Carry, PyTree
+from onward.cells.base import AbstractCell
+
+
+class Stack(AbstractCell):
+    """Any cells in a row: each reads the features of the one below, within the same step; a head reads the last.
+
+    The states of all cells together are one state. Exact rules treat it so: the influence of a lower
+    cell's parameters on the states above is kept.
+
+    >>> import jax
+    >>> from onward import GRU, LSTM, Stack
+    >>> key = jax.random.key(0)
+    >>> cell = Stack(GRU(3, 5, key=key), LSTM(5, 4, key=key))
+    >>> cell.inputs, cell.feature_count, [len(h) for h in cell.init().hidden]
+    (3, 4, [1, 2])
+    """
+
+    cells: tuple[AbstractCell, ...]
+
+    def __init__(self, *cells: AbstractCell):
+        if not cells:
+            raise ValueError("Stack needs at least one cell")
+        for i, (below, above) in enumerate(itertools.pairwise(cells)):
+            if below.feature_count != above.inputs:
+                raise ValueError(
+                    f"Stack: cell {i + 1} reads {above.inputs} inputs, cell {i} below has {below.feature_count}"
+                )
+        self.cells = cells
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return self.cells[0].inputs
+
+    @property
+    def feature_count(self) -> int:
+        """Features of the last cell."""
+        return self.cells[-1].feature_count
+
+    def init(self) -> Carry:
+        """Every cell at its start."""
+        carries = [cell.init() for cell in self.cells]
+        return Carry(tuple(c.hidden for c in carries), tuple(c.stats for c in carries))
+
+    def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
+        """Read one observation, from the first cell to the last."""
+        hidden: list[Any] = []
+        stats: list[Any] = []
+        keys = [None] * len(self.cells) if key is None else list(jax.random.split(key, len(self.cells)))
+        for cell, h, s, k in zip(self.cells, carry.hidden, carry.stats, keys, strict=True):
+            after = cell(Carry(h, s), x, key=k)
+            x = cell.features(after, key=k)
+            hidden.append(after.hidden)
+            stats.append(after.stats)
+        return Carry(tuple(hidden), tuple(stats))
+
+    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
+        """What a head reads: the last cell's features."""
+        return self.cells[-1].features(Carry(carry.hidden[-1], carry.stats[-1]), key=key)
+
+    def trainable(self) -> PyTree:
+        """What each cell says of itself."""
+        spec = jax.tree.map(lambda _: False, self)
+        return eqx.tree_at(lambda s: s.cells, spec, tuple(cell.trainable() for cell in self.cells))

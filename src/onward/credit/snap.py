@@ -1,0 +1,240 @@
+"""Sparse n-step approximation of real-time recurrent learning."""
+
+import functools
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._tree import runs, tree_sum, under
+from onward._types import Carry, PyTree
+from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, require_size
+from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
+from onward.cells.stack import Stack
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate
+from onward.credit.columnwise import Columnwise
+from onward.credit.rtrl import RTRL, edges
+
+
+class KeptInfluence(NamedTuple):
+    """For each state, d state of unit v / d parameter of unit u for the kept pairs (v, u) only, pairs last."""
+
+    of_state: tuple[Parameters, ...]
+
+
+class SnAp(AbstractCredit):
+    """Sparse n-step approximation (Menick et al., 2021): RTRL that keeps what a parameter reaches within n steps.
+
+    A parameter of unit u is tracked on the states of unit v if u reaches v in less than n recurrent
+    steps; the pattern is read off the wiring, never off values. Biased, because longer paths are cut at
+    every step; exact where the pattern is all there is to reach (n >= 2 on a fully connected
+    layer, n = 1 on columns): then it is `RTRL`, or `Columnwise`, and costs the same.
+
+    On `Dense` with a sparse mask memory is states x (kept pairs) x (inputs + fan_in + 1) x gates floats,
+    and time falls alike; SnAp(1) on a full layer keeps states x P. On a `Stack` of dense cells lower
+    parameters reach all units above within a step; it runs as `RTRL` with the pattern applied, at RTRL's cost.
+
+    Raises ValueError for n < 1, TypeError for a cell whose wiring it cannot read, MemoryError above
+    `memory_limit` bytes.
+    """
+
+    kind: ClassVar[Kind] = "biased"
+    n: int = eqx.field(default=1, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+
+    def __check_init__(self) -> None:
+        require_size("SnAp", n=self.n)
+
+    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
+        """No influence yet."""
+        other = self._saturated(cell)
+        if other is not None:
+            return other.init(cell, x)
+        admit(self, cell, x)
+        if isinstance(cell, Stack):
+            return RTRL(self.memory_limit).init(cell, x)
+        assert isinstance(cell, Dense)
+        pairs = len(pairs_of(cell.sources, cell.units, self.n).unit)
+        wide = lambda a: jax.ShapeDtypeStruct((*a.shape[:-1], pairs), a.dtype)
+        shapes = (jax.tree.map(wide, cell.parameters),) * cell.gates.states
+        return KeptInfluence(allocate(self, shapes, self.memory_limit))
+
+    def advance(
+        self, cell: AbstractCell, carry: Carry, x: Array, state: Any, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Any]:
+        """Step the cell and the kept influence."""
+        other = self._saturated(cell)
+        if other is not None:
+            return other.advance(cell, carry, x, state, key=key)
+        if isinstance(cell, Stack):
+            carry, influence = RTRL().advance(cell, carry, x, state, key=key)
+            return carry, influence * jnp.asarray(_pattern_of_stack(cell, self.n), influence.dtype)
+        assert isinstance(cell, Dense)
+        z, moments = cell.read(carry, x)
+        pairs = pairs_of(cell.sources, cell.units, self.n)
+        step = runs(lambda *a: advance_pairs(cell.gates, cell.sources, pairs, *a), cell.units)
+        states, influence = step(cell.parameters, carry.hidden, state.of_state, z)
+        return cell.settle(states, moments, carry), KeptInfluence(influence)
+
+    def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
+        """The cotangent times the kept influence."""
+        other = self._saturated(cell)
+        if other is not None:
+            return other.pull(cell, state, cotangent)
+        if isinstance(cell, Stack):
+            return RTRL().pull(cell, state, cotangent)
+        assert isinstance(cell, Dense)
+        pairs = pairs_of(cell.sources, cell.units, self.n)
+        gradient = runs(lambda *a: pull_pairs(pairs, cell.units, *a), cell.units)(state.of_state, cotangent)
+        return cell.with_parameters(gradient)
+
+    def _saturated(self, cell: AbstractCell) -> AbstractCredit | None:
+        """The exact rule that this is, if nothing is left out."""
+        if isinstance(cell, AbstractColumnar):
+            return Columnwise()
+        if isinstance(cell, Dense):
+            return RTRL(self.memory_limit) if reach(cell.sources, cell.units, self.n).all() else None
+        if isinstance(cell, Stack) and all(isinstance(c, Dense) for c in cell.cells):
+            full = all(reach(c.sources, c.units, self.n).all() for c in _dense(cell))
+            return RTRL(self.memory_limit) if full else None
+        raise TypeError(
+            "SnAp reads its pattern off the wiring of Dense cells, of a Stack of them, and of columns, "
+            f"got {type(cell).__name__}; "
+            "use RTRL, UORO or TBPTT, which take any cell"
+        )
+
+
+class Pairs(NamedTuple):
+    """Kept pairs (v, u) of affected unit and parameter's unit, and the recurrent edges between them.
+
+    Edge e of a pair (v, u) goes through source `row` of v; `pair` is the pair (source, u) it comes from.
+    """
+
+    unit: np.ndarray
+    owner: np.ndarray
+    own: np.ndarray
+    row: np.ndarray
+    pair: np.ndarray
+    real: np.ndarray
+
+
+@functools.cache
+def reach(sources: Sources | None, units: int, n: int) -> np.ndarray:
+    """[v, u]: can a parameter of unit u reach the state of unit v within n steps, the first of them in u itself."""
+    index, valid = wiring(sources, units)
+    step = np.eye(units, dtype=bool)
+    step[np.broadcast_to(np.arange(units), index.shape)[valid], index[valid]] = True
+    found = np.eye(units, dtype=bool)
+    for _ in range(min(n, units) - 1):
+        found = (step.astype(np.float32) @ found.astype(np.float32)) > 0
+    return found
+
+
+@functools.cache
+def pairs_of(sources: Sources | None, units: int, n: int) -> Pairs:
+    """The pairs that SnAp(n) keeps, ordered by affected unit."""
+    keep = reach(sources, units, n)
+    unit, owner = np.nonzero(keep)
+    number = np.full((units, units), -1)
+    number[unit, owner] = np.arange(len(unit))
+    index, valid = wiring(sources, units)
+    edges = [
+        [(r, number[index[r, v], u]) for r in range(len(index)) if valid[r, v] and number[index[r, v], u] >= 0]
+        for v, u in zip(unit, owner, strict=True)
+    ]
+    most = max(map(len, edges))
+    row, pair = np.zeros((most, len(unit)), np.int32), np.zeros((most, len(unit)), np.int32)
+    real = np.zeros((most, len(unit)), bool)
+    for e, found in enumerate(edges):
+        for k, (r, p) in enumerate(found):
+            row[k, e], pair[k, e], real[k, e] = r, p, True
+    return Pairs(unit, owner, unit == owner, row, pair, real)
+
+
+def _take(array: Array, index: np.ndarray, axis: int) -> Array:
+    """`jnp.take`, or nothing at all where it would change nothing."""
+    if len(index) == array.shape[axis] and np.array_equal(index, np.arange(len(index))):
+        return array
+    return jnp.take(array, index, axis)
+
+
+def advance_pairs(
+    gates: AbstractGates,
+    sources: Sources | None,
+    pairs: Pairs,
+    parameters: Parameters,
+    states: States,
+    influence: tuple[Parameters, ...],
+    z: Array,
+    *,
+    recurrent: bool = True,
+) -> tuple[States, tuple[Parameters, ...]]:
+    """States and kept influence one step on, in a kernel of `runs`; `recurrent=False` cuts every path through U."""
+    new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
+    zero = jnp.zeros_like(states[-1])
+    read_h = sources_of(sources, states[-1])
+    on_pairs = lambda a: None if a is None else _take(a, pairs.unit, -2)
+    own = pairs.own[:, None].astype(z.dtype)
+    mine = lambda a: a if pairs.own.all() else a * own[None]
+    advanced: list[Parameters] = []
+    for by_slot, by_state, by_new in derivatives:
+        pick = lambda slots, d=by_slot: jnp.stack([zero if d[s] is None else d[s] for s in slots])
+        drive, loop = mine(on_pairs(pick(gates.input_slots))), mine(on_pairs(pick(gates.recurrent_slots)))
+        reads = _take(read_h, pairs.owner, -2) if sources is not None else read_h
+        trace = Parameters(z[:, None, None] * drive[None], reads[:, None] * loop[None], drive)
+        factors = [on_pairs(f) for f in (*by_state, *by_new)]
+        for factor, before in zip(factors, (*influence, *advanced), strict=True):
+            if factor is not None:
+                trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
+        terms = edges(gates, parameters, by_slot) if recurrent else []
+        if terms:
+            by_edge = tree_sum(terms)
+            for row, pair, real in zip(pairs.row, pairs.pair, pairs.real, strict=True):
+                along = by_edge[row, pairs.unit] * real[:, None].astype(z.dtype)
+                add = lambda t, b, a=along, p=pair: t + under(a, b) * _take(b, p, -2)
+                trace = jax.tree.map(add, trace, influence[-1])
+        advanced.append(trace)
+    return new, tuple(advanced)
+
+
+def pull_pairs(pairs: Pairs, units: int, influence: tuple[Parameters, ...], cotangent: States) -> Parameters:
+    """Each kept influence times the cotangent of its affected unit, added up over the pairs of a parameter."""
+    on_pairs = [_take(c, pairs.unit, -2) for c in cotangent]
+    terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for c, trace in zip(on_pairs, influence, strict=True)]
+    gradient = jax.tree.map(lambda *t: tree_sum(t), *terms)
+    if np.array_equal(pairs.owner, np.arange(units)):
+        return gradient
+
+    def gather(leaf: Float[Array, "*rows gates pairs runs"]) -> Array:
+        zero = jnp.zeros((*leaf.shape[:-2], units, leaf.shape[-1]), leaf.dtype)
+        return zero.at[..., pairs.owner, :].add(leaf)
+
+    return jax.tree.map(gather, gradient)
+
+
+def _dense(cell: Stack) -> list[Dense]:
+    return [c for c in cell.cells if isinstance(c, Dense)]
+
+
+def _pattern_of_stack(cell: Stack, n: int) -> np.ndarray:
+    """[state, parameter] of the flattened stack: what reaches what within n steps, the stack being one state."""
+    cells = _dense(cell)
+    layer = np.concatenate([np.full(c.units, i) for i, c in enumerate(cells)])
+    starts = np.cumsum([0, *(c.units for c in cells)])
+    keep = layer[:, None] > layer[None, :]  # whatever lies above is read within the step
+    for i, c in enumerate(cells):
+        keep[starts[i] : starts[i + 1], starts[i] : starts[i + 1]] = reach(c.sources, c.units, n)
+    by_state = np.concatenate(
+        [np.tile(np.arange(starts[i], starts[i + 1]), c.gates.states) for i, c in enumerate(cells)]
+    )
+    by_parameter = np.concatenate(
+        [
+            np.broadcast_to(np.arange(starts[i], starts[i + 1]), leaf.shape).ravel()
+            for i, c in enumerate(cells)
+            for leaf in jax.tree.leaves(eqx.filter(c, c.trainable()))
+        ]
+    )
+    return keep[by_state][:, by_parameter]

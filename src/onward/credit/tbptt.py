@@ -1,0 +1,138 @@
+"""Truncated backpropagation through time, at every step."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._tree import runs, sum_in_blocks
+from onward._types import Carry, PyTree
+from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, require_size
+from onward.cells.dense import Dense, Sources, loop_back, preactivation, sources_of
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+
+
+class Window(NamedTuple):
+    """The last k steps, oldest first: what was read (inputs and 1; zero before the stream began), states, drives."""
+
+    read: Float[Array, "window inputs_and_one"]
+    states: tuple[Float[Array, "window units"], ...]
+    slots: tuple[Float[Array, "window units"], ...]
+
+
+class Replay(NamedTuple):
+    """The last k steps of any cell, oldest first: what is needed to run them again, and whether they happened."""
+
+    x: Float[Array, "window inputs"]
+    carry: Carry
+    real: Float[Array, " window"]
+
+
+class TBPTT(AbstractCredit):
+    """Backpropagation through the last `window` steps, anew at every step (Williams and Peng, 1990).
+
+        pull(c) = sum over j < window of the gradient that reaches back j steps
+
+    Biased beyond the window: what happened earlier gets no credit; `window` = 1 is Elman's (1990).
+    Equal to BPTT while fewer than `window` steps have passed. States and drives are those of the time;
+    recurrent weights are today's. Memory on `Dense`: window (m + 1 + states n + slots n) floats (k (m + 1 + 6 n)
+    for an LSTM). Cost of a pull: window (P + G n^2) multiply-adds for n units of G gates and P
+    parameters. Any other cell is run again step by step through its own pullback.
+
+    Raises ValueError for a window below 1, MemoryError above `memory_limit` bytes.
+    """
+
+    kind: ClassVar[Kind] = "biased"
+    window: int = eqx.field(default=10, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+
+    def __check_init__(self) -> None:
+        require_size("TBPTT", window=self.window)
+
+    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
+        """Nothing seen."""
+        admit(self, cell, x)
+        if isinstance(cell, Dense):
+            dtype, gates = cell.bias.dtype, cell.gates
+            rows = jax.ShapeDtypeStruct((self.window, cell.units), dtype)
+            read = jax.ShapeDtypeStruct((self.window, cell.inputs + 1), dtype)
+            shapes: Any = (read, (rows,) * gates.states, (rows,) * gates.slots)
+            return Window(*allocate(self, shapes, self.memory_limit))
+        shape = lambda a: jax.ShapeDtypeStruct((self.window, *a.shape), a.dtype)
+        one = (x, cell.init(), jnp.zeros((), jnp.result_type(float)))
+        return allocate(self, Replay(*jax.tree.map(shape, one)), self.memory_limit)
+
+    def advance(
+        self, cell: AbstractCell, carry: Carry, x: Array, state: Any, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Any]:
+        """Step the cell, and move the window on."""
+        if isinstance(cell, Dense):
+            z, moments = cell.read(carry, x)
+            step = runs(lambda *arguments: _advance(cell.gates, cell.sources, *arguments), cell.units)
+            states, window = step(cell.parameters, carry.hidden, state, z)
+            return cell.settle(states, moments, carry), window
+        push = lambda old, new: jnp.concatenate([old[1:], new[None]])
+        seen = Replay(x, carry, jnp.ones((), state.real.dtype))
+        return cell(carry, x, key=key), jax.tree.map(push, state, seen)
+
+    def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
+        """Back through the window."""
+        if isinstance(cell, Dense):
+            back = runs(lambda *arguments: _pull(cell.gates, cell.sources, *arguments), cell.units)
+            return cell.with_parameters(back(cell.parameters, state, cotangent))
+        zero = jax.tree.map(jnp.zeros_like, eqx.filter(cell, cell.trainable()))
+
+        def back_one(loop: Any, seen: Replay) -> Any:
+            cotangent, total = loop
+            parameters, step = transition(cell, seen.carry.stats, seen.x, None)
+            _, pullback, _ = jax.vjp(step, parameters, seen.carry.hidden, has_aux=True)
+            gradient, cotangent = pullback(cotangent)
+            total = jax.tree.map(lambda t, g: t + seen.real * g, total, gradient)
+            return (jax.tree.map(lambda c: seen.real * c, cotangent), total), None
+
+        return lax.scan(back_one, (cotangent, zero), state, reverse=True)[0][1]
+
+
+def _advance(
+    gates: AbstractGates, sources: Sources | None, parameters: Parameters, states: States, window: Window, z: Array
+) -> tuple[States, Window]:
+    slots = preactivation(gates, sources, parameters, states, z)
+    one = jnp.ones_like(z[:1])
+    push = lambda old, new: jnp.concatenate([old[1:], new[None]])
+    window = jax.tree.map(push, window, Window(jnp.concatenate([z, one]), states, slots))
+    return gates(slots, states), window
+
+
+def _pull(
+    gates: AbstractGates, sources: Sources | None, parameters: Parameters, window: Window, cotangent: States
+) -> Parameters:
+    _, derivatives = gates.jacobian(window.slots, window.states)
+    steps = window.read.shape[0]
+    drives: list[Array] = []
+    for j in reversed(range(steps)):
+        here = jax.tree.map(lambda d, j=j: d[j], derivatives)
+        by_slot, by_state = pull_back(here, cotangent, gates.slots)
+        drives.append(jnp.stack(by_slot))
+        if j:
+            on_h = loop_back(sources, parameters, jnp.stack([by_slot[s] for s in gates.recurrent_slots]))
+            cotangent = (*by_state[:-1], by_state[-1] + on_h)
+    drives.reverse()
+    entered = [d[jnp.asarray(gates.input_slots)] for d in drives]
+    looped = [d[jnp.asarray(gates.recurrent_slots)] for d in drives]
+    ones = window.read[:, -1:]  # 0 where the stream had not begun
+    rows = _outer_sum(window.read[:, :, None, None], entered)
+    read_h = [sources_of(sources, window.states[-1][j]) * ones[j][None] for j in range(steps)]
+    return Parameters(rows[:-1], _outer_sum([r[:, None] for r in read_h], looped), rows[-1])
+
+
+def _outer_sum(rows: Any, drives: list[Array]) -> Array:
+    """Sum over the window of row x drive."""
+    if drives[0].shape[-1] > 1:
+        return sum_in_blocks([rows[j] * d[None] for j, d in enumerate(drives)])
+    rows, stacked = jnp.stack(list(rows))[..., 0], jnp.stack(drives)[..., 0]
+    if rows.shape[-1] == 1:
+        return jnp.einsum("kr,kgu->rgu", rows[..., 0, 0], stacked)[..., None]
+    return jnp.einsum("kru,kgu->rgu", rows[..., 0, :], stacked)[..., None]
