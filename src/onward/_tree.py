@@ -134,9 +134,13 @@ def sum_in_blocks(terms: Sequence[Array]) -> Array:
 
 
 def sum_products(left: Array, right: Array) -> Array:
-    """Sum over the first axis of left * right, in a kernel of `runs`; all but that axis broadcast."""
+    """Sum over the first axis of left * right, in a kernel of `runs`; all other axes broadcast."""
     if max(left.shape[-1], right.shape[-1]) > 1:
         return sum_in_blocks([left[i] * right[i] for i in range(left.shape[0])])
+    # Alone: a product with a vector, where one of them is one (a reduction of this shape can be 10x slower).
+    for vector, matrix in ((left, right), (right, left)):
+        if vector.size == vector.shape[0]:
+            return (vector.reshape(-1) @ matrix.reshape(matrix.shape[0], -1)).reshape(matrix.shape[1:])
     return jnp.sum(left * right, 0)
 
 

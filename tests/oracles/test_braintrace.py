@@ -172,6 +172,15 @@ def test_diagonal_rtrl_is_exact_for_columns(gates, key):
         assert difference(ours(cell, ow.Columnwise()), theirs(cell, braintrace.D_RTRL)) < 1e-9
 
 
+@has_elman
+@pytest.mark.skipif(not hasattr(ow, "TBPTT"), reason="this version of onward has no TBPTT")
+def test_diagonal_rtrl_of_an_elman_layer_sees_one_step_only(key):
+    # Without its recurrent matrix an Elman layer forgets: nothing but the immediate gradient is left.
+    with jax.enable_x64(True):
+        cell = dense("Elman", key)
+        assert difference(ours(cell, ow.TBPTT(1)), theirs(cell, braintrace.D_RTRL)) < 1e-9
+
+
 @pytest.mark.skipif(braintrace.__version__ != SEEN, reason=f"documents a defect of braintrace {SEEN}")
 def test_a_foreign_defect_that_a_cosine_hides_and_a_ratio_shows(key):
     """braintrace counts what reaches the loss through c twice in an LSTM: once in the trace of h, once in c's.
