@@ -43,7 +43,7 @@ def time_row(runs: int, method: str, gates: str, stage: int, columns: int) -> di
     pin()
     from onward.cli import _set_up_jax
 
-    _set_up_jax(single=runs == 1)
+    _set_up_jax(columns=True, single=runs == 1)
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)

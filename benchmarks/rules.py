@@ -113,7 +113,7 @@ def time_group(group):
     pin()
     from onward.cli import _set_up_jax
 
-    _set_up_jax(single=True)
+    _set_up_jax(columns=False, single=True)
     if group == "stream":
         return time_stream()
     rows, flops = contestants(group)

@@ -32,7 +32,7 @@ def parameter_count(part: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(part, trainable(part))))
 
 
-def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
+def lanes(function: Callable[..., Any], *, fold_only: bool = False) -> Callable[..., Any]:
     """Keep the last axis of a kernel long and contiguous when it runs in a batch.
 
     `function` takes trees of arrays whose last axis counts independent lanes (columns, say), or has
@@ -40,7 +40,8 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     elementwise along that axis. Alone it is called as it is, and under `vmap` too where the lanes
     are many. Else a batch of at least `WIDE_BATCH` becomes one more, last axis, and a smaller one is
     folded into the lanes: XLA loops over narrow last axes 5-10x slower (decisions.md). Kernels like
-    the runs of few lanes to be batched along their last axis. Differentiable in both modes.
+    the runs of few lanes to be batched along their last axis. `fold_only`: a batch is folded in, whatever
+    its size. Differentiable in both modes.
     """
 
     @custom_vmap
@@ -50,11 +51,11 @@ def lanes(function: Callable[..., Any]) -> Callable[..., Any]:
     @kernel.def_vmap
     def batch(size: int, batched: Any, *arguments: PyTree) -> Any:
         count = max(leaf.shape[-1] for leaf in jax.tree.leaves(arguments))
-        if count >= WIDE_LANES:
+        if count >= WIDE_LANES and not fold_only:
             axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
             out = jax.vmap(function, in_axes=axes)(*arguments)
             return out, jax.tree.map(lambda _: True, out)
-        if size >= WIDE_BATCH and count > 1:
+        if size >= WIDE_BATCH and not fold_only:
             widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]
             out = function(*jax.tree.map(widen, arguments, tuple(batched)))
             narrow = lambda a: jnp.moveaxis(a, -1, 0) if a.shape[-1] == size else a[..., 0]
@@ -106,7 +107,7 @@ def runs(function: Callable[..., Any], units: int) -> Callable[..., Any]:
     (of independent runs, or of parallel streams), along which it is elementwise. From `WIDE_LANES` units
     on a batch stays the leading axis: matrix products are then large enough.
     """
-    kernel = lanes(function) if units < WIDE_LANES else function
+    kernel = lanes(function, fold_only=True) if units < WIDE_LANES else function
 
     def call(*arguments: PyTree) -> Any:
         return jax.tree.map(lambda a: a[..., 0], kernel(*jax.tree.map(lambda a: a[..., None], arguments)))

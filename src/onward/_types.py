@@ -41,7 +41,11 @@ class Sequence(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a learner reports of one example: its prediction before the update, and its loss."""
+    """What a learner reports of one example: its prediction before the update, and its loss.
+
+    `alignment`: of each watched rule, cosine and norm ratio of its gradient to the exact one, and 1 if there was one.
+    """
 
     prediction: Array
     loss: Float[Array, ""]
+    alignment: tuple[Float[Array, "3"], ...] = ()

@@ -1,7 +1,6 @@
 """The command line: onward list | run | report | verify."""
 
 import difflib
-import itertools
 import os
 import sys
 from importlib import import_module
@@ -33,13 +32,14 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward run --resume DIR                go on with a run that was stopped
   onward report DIR                      draw the figures and report.html of a run again
   onward report DIR --markdown           print its tables as Markdown, every seed included
-  onward verify [--json]                 compare every rule with BPTT and finite differences
+  onward verify [--json | --markdown]    compare every rule with BPTT and finite differences
 """
 
-# Undocumented XLA options, measured in docs/performance.md: kernels with several outputs (1.2x and more), and,
-# for a single stream, one kernel for the whole loop (3x). Nothing depends on them.
-XLA_OPTIONS = "xla_cpu_use_multi_output_fusion=true"
-XLA_OPTIONS_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
+# Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
+# other programs can crash this XLA's compiler with it (decisions.md). For a single stream, one kernel for the whole
+# loop: 3x. Nothing depends on them.
+XLA_COLUMNS = "xla_cpu_use_multi_output_fusion=true"
+XLA_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,12 +108,17 @@ def _kind(name: str) -> Any:
     return getattr(import_module(module), kind)
 
 
-def _set_up_jax(*, single: bool) -> None:
-    """Options that must be set before JAX is imported, and the cache of compiled programs."""
-    options = XLA_OPTIONS + (f",{XLA_OPTIONS_SINGLE}" if single else "")
+def _set_up_jax(*, columns: bool, single: bool) -> None:
+    """Options that must be set before JAX is first used, and the cache of compiled programs."""
+    options = [option for option, asked in ((XLA_COLUMNS, columns), (XLA_SINGLE, single)) if asked]
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={options}".strip()
+    if options and "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={','.join(options)}".strip()
+    _cache_programs()
+
+
+def _cache_programs() -> None:
+    """Keep compiled programs in the user's cache folder."""
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
@@ -152,17 +157,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if name is None:
         raise OnwardError(f"run what? The experiments are: {', '.join(EXPERIMENTS)}")
-    single = _says_single(fields)
-    if name in EXPERIMENTS and "--help" not in fields and "-h" not in fields:
-        _set_up_jax(single=single)
     experiment = _parse(_kind(name), fields)
     return _execute(experiment, Path(out or f"runs/{name}"), replace=replace)
-
-
-def _says_single(fields: list[str]) -> bool:
-    """Whether one run is asked for, known before anything heavy is imported."""
-    joined = " ".join(fields).replace("=", " ").split()
-    return any(pair == ("--seeds", "1") for pair in itertools.pairwise(joined))
 
 
 def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) -> int:
@@ -170,7 +166,6 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) 
 
     if out and Path(out) != folder:
         raise OnwardError("--resume goes on in its own folder: leave out --out")
-    _set_up_jax(single=False)
     from onward.experiments.base import config_of, from_config, load_config
 
     config = load_config(folder)
@@ -192,6 +187,7 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) 
 def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False) -> int:
     from onward.experiments.base import execute, load_summary
 
+    _set_up_jax(columns=experiment.columns_only, single=experiment.seeds * max(1, len(experiment.step_sizes)) == 1)
     report = execute(experiment, folder, resume=resume, replace=replace)
     summary = load_summary(folder)
     for method in summary["methods"]:
@@ -248,30 +244,30 @@ def _report(arguments: list[str]) -> int:
     from onward.experiments.base import as_markdown, from_config, load_config
 
     config = load_config(folder)
-    experiment = from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
-    print(as_markdown(folder) if markdown else f"report: {experiment.write_report(folder)}")
+    kind = _kind(config["experiment"])
+    experiment = from_config(kind, config["fields"], folder / "config.json")
+    print(as_markdown(folder, kind) if markdown else f"report: {experiment.write_report(folder)}")
     return 0
 
 
 def _verify(arguments: list[str]) -> int:
-    as_json = arguments == ["--json"]
+    form = arguments[0] if len(arguments) == 1 and arguments[0] in ("--json", "--markdown") else None
     if arguments in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0
-    if not as_json:
+    if form is None:
         _no_more(arguments, "verify")
-    _set_up_jax(single=False)
-    from onward.verify import as_table, matrix
+    _cache_programs()
+    from onward.verify import as_markdown, as_table, costs, matrix
 
     rows = matrix()
     ok = all(row.ok for row in rows)
-    if as_json:
+    if form == "--json":
         import json
 
         print(json.dumps({"ok": ok, "rows": [row.as_dict() for row in rows]}, indent=1))
-        return 0 if ok else 1
-    for line in as_table(rows):
-        print(line)
+    else:
+        print(as_markdown(rows, costs()) if form else "\n".join(as_table(rows)))
     return 0 if ok else 1
 
 

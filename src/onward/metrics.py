@@ -24,6 +24,18 @@ def accuracy(example: Step | Sequence, info: Info) -> tuple[Array, Array]:
     return jnp.sum(right * weight), jnp.sum(weight)
 
 
+def alignment(names: tuple[str, ...]) -> Callable[[Any, Info], dict[str, tuple[Array, Array]]]:
+    """A monitor of `Online(watch=...)`: per rule, its own first, "NAME cosine" and "NAME ratio" to the exact one."""
+
+    def monitor(example: Step, info: Info) -> dict[str, tuple[Array, Array]]:
+        found = {}
+        for name, (cosine, ratio, there) in zip(names, info.alignment, strict=True):
+            found[f"{name} cosine"], found[f"{name} ratio"] = (cosine, there), (ratio, there)
+        return found
+
+    return monitor
+
+
 def read_sequences(
     model: Model, stats: PyTree, sequences: Float[Array, "batch time inputs"]
 ) -> Float[Array, "time batch *prediction"]:

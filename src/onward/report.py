@@ -80,6 +80,14 @@ def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
     )
 
 
+def interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean (percentiles; the resampling is seeded)."""
+    array = np.asarray(values, float)
+    chosen = np.random.default_rng(0).integers(0, len(array), (draws, len(array)))
+    low, high = np.percentile(array[chosen].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table."""
     return "-" if value is None else f"{value:.{digits}g}"

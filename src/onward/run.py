@@ -71,7 +71,8 @@ class Method:
 
     `model(key)` draws a network; `learner(model, step_size)` builds what trains it and is called again
     after growth; `measure(example, info)` gives (metric, weight) of one step, to be averaged by
-    weight. `batch_axis` is where independent runs lie: -1 for columns, 0 for matrix products.
+    weight; `monitor(example, info)` gives as many more by name: those in `monitored`. `batch_axis` is where
+    independent runs lie: -1 for columns and small layers, 0 for matrix products.
     `evaluate(state)` is an optional measurement on held-out data, made at every point.
     """
 
@@ -89,6 +90,8 @@ class Method:
     record_steps: int = 0
     evaluate: Callable[[Any], dict[str, Array]] | None = None
     inspect: Callable[[Any], dict[str, Array]] | None = None
+    monitor: Callable[[Any, Info], dict[str, tuple[Array, Array]]] | None = None
+    monitored: tuple[str, ...] = ()
     published: float | None = None
     note: str = ""
 
@@ -121,7 +124,7 @@ class _Loop:
         self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
         self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
         self.state: Any = None
-        self.sums: Any = (jnp.zeros(len(tile)), jnp.zeros(len(tile)))
+        self.sums = self._zero_sums()
         self.compile_seconds = 0.0
         self._programs: dict[str, Any] = {}
 
@@ -131,6 +134,13 @@ class _Loop:
         for _ in range(stages - 1):
             grown = eqx.filter_eval_shape(self._grown, grown)
         return grown
+
+    def _zero_sums(self) -> Any:
+        """Sum and weight of the metric, and of what is monitored; each its own buffer, for they are donated."""
+        zero = lambda: jnp.full(len(self.tile), 0.0)
+        zeros = lambda: (zero(), zero())
+        monitored = self.method.monitored
+        return (*zeros(), {name: zeros() for name in monitored}) if monitored else zeros()
 
     def start(self) -> None:
         self.state = eqx.filter_jit(self._start, **_once())()
@@ -174,14 +184,16 @@ class _Loop:
         """Learn for `steps` steps, adding metric and weight of each to `sums`."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "advance" not in self._programs:
-            step, measure = self._step(static), self.method.measure
+            step, measure, monitor = self._step(static), self.method.measure, self.method.monitor
 
             def chunk(dynamic: Any, sums: Any, sizes: Array, steps: Array) -> Any:
                 def body(_: Any, loop: Any) -> Any:
-                    dynamic, (total, weight) = loop
+                    dynamic, sums = loop
                     dynamic, (example, info) = step(dynamic, sizes)
-                    value, share = jax.vmap(measure)(example, info)
-                    return dynamic, (total + value, weight + share)
+                    seen: Any = jax.vmap(measure)(example, info)
+                    if monitor is not None:
+                        seen = (*seen, jax.vmap(monitor)(example, info))
+                    return dynamic, jax.tree.map(jnp.add, sums, seen)
 
                 return lax.fori_loop(0, steps, body, (dynamic, sums))
 
@@ -194,11 +206,17 @@ class _Loop:
         jax.block_until_ready(self.sums)
         self.state = eqx.combine(dynamic, static)
 
-    def take_mean(self) -> np.ndarray:
-        """The weighted mean of the metric since the last call, NaN where nothing weighed."""
-        total, weight = (np.asarray(s, np.float64) for s in self.sums)
-        self.sums = jax.tree.map(jnp.zeros_like, self.sums)
-        return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    def take_means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The weighted means of the metric and of what is monitored since the last call, NaN where nothing weighed."""
+
+        def mean(total: Array, weight: Array) -> np.ndarray:
+            sums, counts = np.asarray(total, np.float64), np.asarray(weight, np.float64)
+            return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+        total, weight, *more = self.sums
+        found = mean(total, weight), {k: mean(*sums) for part in more for k, sums in part.items()}
+        self.sums = self._zero_sums()
+        return found
 
     def record(self, steps: int) -> dict[str, np.ndarray]:
         """The next `steps` steps of the first run, step by step, on a copy of the state."""
@@ -359,12 +377,12 @@ def train(
             rate = count / seconds
             chunk = max(1, math.ceil(rate * CHUNK_SECONDS))
         if step == point_end:
-            values = loop.take_mean()
+            values, monitored = loop.take_means()
             value = float(np.nanmean(values)) if np.isfinite(values).any() else None
             if loop.not_finite() is not None:
                 _fail(loop, job, step, count, np.zeros(0), checkpoints)
             history.append(Point(step, step - point_start, values))
-            extra = {k: v.tolist() for k, v in loop.evaluate("evaluate").items()}
+            extra = {k: v.tolist() for k, v in (loop.evaluate("evaluate") | monitored).items()}
             line = {"job": job, "step": step, "count": step - point_start, "values": values.tolist(), **extra}
             _append(folder / METRICS, line)
             point_start = step

@@ -39,6 +39,10 @@ class AbstractCredit(eqx.Module):
     def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
         """The cell-shaped gradient (None where nothing learns) for a cotangent on `carry.hidden` now."""
 
+    def claim(self, cell: AbstractCell, steps: int) -> Kind:
+        """What the gradient is on this cell when `steps` steps have passed: `kind`, or exact in a limit of the rule."""
+        return self.kind
+
 
 def admit(rule: AbstractCredit, cell: AbstractCell, x: Any) -> None:
     """Refuse a cell that cannot be differentiated as it says, and an observation of another width."""

@@ -99,24 +99,29 @@ def _advance(
     units = h.shape[0]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
-    mixed = _product(through, influence[-1])
+    # (units, parameters, runs): elementwise from here on, until the immediate term.
+    flat = tuple(m.reshape(units, -1, m.shape[-1]) for m in influence)
+    mixed = _product(through, flat[-1])
     read_h = sources_of(sources, h)
-    own = jnp.arange(units)
-    advanced: list[Array] = []
+    dense: list[Array] = []
+    own: list[Array] = []
     for i, (by_slot, by_state, by_new) in enumerate(derivatives):
         after = mixed[i * units : (i + 1) * units]
-        for factor, before in zip((*by_state[:-1], *by_new), (*influence[:-1], *advanced), strict=True):
+        for factor, before in zip((*by_state[:-1], *by_new), (*flat[:-1], *dense), strict=True):
             if factor is not None:
-                after = after + factor[:, None, None, None] * before
+                after = after + factor[:, None] * before
         pick = lambda slots, d=by_slot: jnp.stack([jnp.zeros_like(h) if d[s] is None else d[s] for s in slots])
         drive, loop = pick(gates.input_slots), pick(gates.recurrent_slots)
         immediate = jnp.concatenate([z[:, None, None] * drive[None], read_h[:, None] * loop[None], drive[None]])
-        # Advanced indices lead: (units, rows, gates, runs).
-        after = after.at[own, :, :, own].add(
-            jnp.moveaxis(immediate, 2, 0), unique_indices=True, indices_are_sorted=True
-        )
-        advanced.append(after)
-    return new, tuple(advanced)
+        for factor, before in zip(by_new, own, strict=True):
+            if factor is not None:
+                immediate = immediate + factor[None, None] * before
+        dense.append(after)
+        own.append(immediate)
+    # Each unit's own parameters; indices that stand apart put their axis first: (units, rows, gates, runs).
+    at = jnp.arange(units)
+    add = lambda a, b: a.at[at, :, :, at].add(jnp.moveaxis(b, 2, 0), unique_indices=True, indices_are_sorted=True)
+    return new, tuple(add(a.reshape(m.shape), b) for a, b, m in zip(dense, own, influence, strict=True))
 
 
 def _through(

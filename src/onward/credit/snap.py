@@ -48,6 +48,10 @@ class SnAp(AbstractCredit):
     def __check_init__(self) -> None:
         require_size("SnAp", n=self.n)
 
+    def claim(self, cell: AbstractCell, steps: int) -> Kind:
+        """Exact where nothing is left out, and for the first step."""
+        return "exact" if steps == 1 or self._saturated(cell) is not None else "biased"
+
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
         """No influence yet."""
         other = self._saturated(cell)

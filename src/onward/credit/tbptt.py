@@ -14,6 +14,9 @@ from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, p
 from onward.cells.dense import Dense, Sources, loop_back, preactivation, sources_of
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
 
+# Steps back that are written out for a single network. In a batch XLA would then recompute the chain at each step: 25x.
+UNROLL = 32
+
 
 class Window(NamedTuple):
     """The last k steps, oldest first: what was read (inputs and 1; zero before the stream began), states, drives."""
@@ -51,6 +54,10 @@ class TBPTT(AbstractCredit):
 
     def __check_init__(self) -> None:
         require_size("TBPTT", window=self.window)
+
+    def claim(self, cell: AbstractCell, steps: int) -> Kind:
+        """Exact while the window holds every step."""
+        return "exact" if steps <= self.window else "biased"
 
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
         """Nothing seen."""
@@ -111,15 +118,22 @@ def _pull(
 ) -> Parameters:
     _, derivatives = gates.jacobian(window.slots, window.states)
     steps = window.read.shape[0]
-    drives: list[Array] = []
-    for j in reversed(range(steps)):
-        here = jax.tree.map(lambda d, j=j: d[j], derivatives)
+
+    def back(cotangent: States, here: Any) -> tuple[States, Array]:
         by_slot, by_state = pull_back(here, cotangent, gates.slots)
-        drives.append(jnp.stack(by_slot))
-        if j:
-            on_h = loop_back(sources, parameters, jnp.stack([by_slot[s] for s in gates.recurrent_slots]))
-            cotangent = (*by_state[:-1], by_state[-1] + on_h)
-    drives.reverse()
+        on_h = loop_back(sources, parameters, jnp.stack([by_slot[s] for s in gates.recurrent_slots]))
+        return (*by_state[:-1], by_state[-1] + on_h), jnp.stack(by_slot)
+
+    steps = window.read.shape[0]
+    drives: list[Array] = []
+    batch = max(leaf.shape[-1] for leaf in jax.tree.leaves((window, cotangent, parameters)))
+    if batch > 1 or steps > UNROLL:
+        cotangent = tuple(jnp.broadcast_to(c, (*c.shape[:-1], batch)) for c in cotangent)
+        drives = list(lax.scan(back, cotangent, derivatives, reverse=True)[1])
+    else:
+        for j in reversed(range(steps)):
+            cotangent, drive = back(cotangent, jax.tree.map(lambda d, j=j: d[j], derivatives))
+            drives.insert(0, drive)
     entered = [d[jnp.asarray(gates.input_slots)] for d in drives]
     looped = [d[jnp.asarray(gates.recurrent_slots)] for d in drives]
     ones = window.read[:, -1:]  # 0 where the stream had not begun

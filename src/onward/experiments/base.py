@@ -18,6 +18,12 @@ import numpy as np
 
 from onward import checkpoint
 from onward._progress import Progress
+from onward.credit.base import AbstractCredit
+from onward.credit.columnwise import Columnwise
+from onward.credit.rtrl import RTRL
+from onward.credit.snap import SnAp
+from onward.credit.tbptt import TBPTT
+from onward.credit.uoro import UORO
 from onward.errors import OnwardError
 from onward.run import Method, job_names, read_metrics, step_sizes_of_tile, stopping, train
 
@@ -28,6 +34,7 @@ class Experiment(abc.ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    higher_is_better: ClassVar[bool] = False
 
     methods: tuple[str, ...]
     """Which methods to run."""
@@ -67,6 +74,11 @@ class Experiment(abc.ABC):
     @abc.abstractmethod
     def default_step_size(self, name: str) -> float:
         """The step size of a method unless the user says otherwise."""
+
+    @property
+    def columns_only(self) -> bool:
+        """Whether every method is columns: then the command line may use an XLA option that is faster for those."""
+        return False
 
     @abc.abstractmethod
     def references(self) -> dict[str, float]:
@@ -314,23 +326,73 @@ def curves_of(
     return steps, np.concatenate(columns, 1)
 
 
-def as_markdown(folder: Path) -> str:
-    """The summary of a finished run as Markdown tables, every seed included."""
+def rule_named(name: str) -> AbstractCredit:
+    """`rtrl`, `uoro`, `snap-N`, `tbptt-K` or `columnwise` as a credit rule."""
+    kind, _, number = name.partition("-")
+    plain = {"rtrl": RTRL, "uoro": UORO, "columnwise": Columnwise}
+    if kind in plain and not number:
+        return plain[kind]()
+    if kind in ("snap", "tbptt") and number.isdecimal() and int(number) > 0:
+        return SnAp(int(number)) if kind == "snap" else TBPTT(int(number))
+    raise OnwardError(
+        f"there is no rule {name!r}; rules are rtrl, uoro, columnwise, snap-N and tbptt-K, N and K from 1"
+    )
+
+
+def base_name(row: dict[str, Any]) -> str:
+    """The method of a summary row, without its step size."""
+    return str(row["name"]).split("@")[0]
+
+
+def best_rows(summary: dict[str, Any], kind: type[Experiment]) -> list[dict[str, Any]]:
+    """Of each method the row of its best step size, by the mean over seeds, named without it."""
+    sign = -1 if kind.higher_is_better else 1
+    found: dict[str, dict[str, Any]] = {}
+    for row in summary["methods"]:
+        name = base_name(row)
+        if name not in found or sign * row["mean"] < sign * found[name]["mean"]:
+            found[name] = {**row, "name": name}
+    return list(found.values())
+
+
+def as_markdown(folder: Path, kind: type[Experiment]) -> str:
+    """The summary of a finished run as Markdown tables: of each method the best step size, then all of them, then every seed."""
+    from onward.report import interval
+
     summary = load_summary(folder)
     digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
     show = lambda v: f"{v:.{digits}f}"
+    best, sizes = best_rows(summary, kind), list(dict.fromkeys(m["step_size"] for m in summary["methods"]))
     lines = [
-        f"| {summary['methods'][0]['metric']} | mean | median | sd | least | most | step size | steps | CPU s a seed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| {best[0]['metric']} | mean | 95 % interval | median | sd | least | most | step size | steps | CPU s a seed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for m in summary["methods"]:
-        numbers = (m["mean"], m["median"], m["std"], min(m["values"]), max(m["values"]))
-        cost = m["cpu_seconds"] / len(m["values"])
-        lines.append(
-            f"| {m['name']}: {m['note']} | {' | '.join(map(show, numbers))} | {m['step_size']:g} | {m['steps']:,} | {cost:.1f} |"
+    for m in best:
+        values = m["values"]
+        low, high = interval(values)
+        numbers = (
+            show(m["mean"]),
+            f"{show(low)} - {show(high)}",
+            *map(show, (m["median"], m["std"], min(values), max(values))),
         )
-    lines += [f"| *{name}* (exact) | {show(value)} | | | | | | | |" for name, value in summary["references"].items()]
+        cost = m["cpu_seconds"] / len(values)
+        lines.append(
+            f"| {m['name']}: {m['note']} | {' | '.join(numbers)} | {m['step_size']:g} | {m['steps']:,} | {cost:.1f} |"
+        )
+    lines += [f"| *{name}* (exact) | {show(value)} | | | | | | | | |" for name, value in summary["references"].items()]
+    if len(summary["methods"]) > len(best):
+        lines += [
+            "",
+            "Mean by step size:",
+            "",
+            f"| | {' | '.join(f'{s:g}' for s in sizes)} |",
+            "|---|" + "---|" * len(sizes),
+        ]
+        for m in best:
+            means = {r["step_size"]: show(r["mean"]) for r in summary["methods"] if base_name(r) == m["name"]}
+            lines.append(f"| {m['name']} | {' | '.join(means.get(s, '-') for s in sizes)} |")
     lines += ["", "Every seed:", ""]
-    for m in summary["methods"]:
-        lines.append(f"- {m['name']}, seeds {m['seeds'][0]} to {m['seeds'][-1]}: {', '.join(map(show, m['values']))}")
+    for m in best:
+        seeds = f"seeds {m['seeds'][0]} to {m['seeds'][-1]}"
+        lines.append(f"- {m['name']}, {seeds}: {', '.join(map(show, m['values']))}")
     return "\n".join(lines)

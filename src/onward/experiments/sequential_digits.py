@@ -49,6 +49,7 @@ class SequentialDigitsExperiment(Experiment):
 
     name: ClassVar[str] = "sequential-digits"
     title: ClassVar[str] = "Sequential digits: real images, row by row"
+    higher_is_better: ClassVar[bool] = True
 
     methods: tuple[str, ...] = ("columnar", "ccn", "bptt")
     seeds: int = 5
@@ -91,6 +92,11 @@ class SequentialDigitsExperiment(Experiment):
             spread=self.spread,
         )
         require_stages(self.ccn_columns, self.ccn_width)
+
+    @property
+    def columns_only(self) -> bool:
+        """No dense layer is asked for."""
+        return "bptt" not in self.methods
 
     def default_step_size(self, name: str) -> float:
         """Of Adam."""

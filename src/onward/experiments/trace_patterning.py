@@ -1,5 +1,6 @@
 """Trace patterning (Javed et al.): columnar, constructive and columnar-constructive networks, online."""
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -23,12 +24,13 @@ from onward.cells.moments import Moments
 from onward.credit.base import AbstractCredit
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL
-from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
 from onward.errors import OnwardError
 from onward.experiments.base import (
     Experiment,
+    base_name,
+    best_rows,
     curves_of,
     load_environment,
     load_records,
@@ -38,6 +40,7 @@ from onward.experiments.base import (
     require_positive,
     require_share,
     require_stages,
+    rule_named,
 )
 from onward.heads.linear import Linear
 from onward.learners.online import Online
@@ -162,6 +165,12 @@ class TracePatterningExperiment(Experiment):
         if not 0 <= self.trace_decay <= 1:
             raise OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
         require_stages(self.ccn_columns, self.ccn_width)
+        for name in self.watch:
+            rule_named(name)
+        if self.watch and all(name in STRUCTURES for name in self.methods):
+            raise OnwardError("--watch compares rules on dense layers: name one in --methods, tbptt-15-4 for example")
+        if set(self.watch) & set(self.methods) or len(set(self.watch)) < len(self.watch):
+            raise OnwardError("--watch: name each rule once, and none that trains (it is always compared)")
         if self.stage_steps < 0:
             raise OnwardError(f"--stage-steps must not be negative, got {self.stage_steps}")
         if self.moment_prior != 0 and not self.moment_prior >= 1:
@@ -177,6 +186,11 @@ class TracePatterningExperiment(Experiment):
         kind = TracePatterning if self.stream == "patterning" else TraceConditioning
         return kind(isi=self.isi, iti=self.iti, discount=self.discount)
 
+    @property
+    def columns_only(self) -> bool:
+        """No dense layer is asked for."""
+        return all(name in STRUCTURES for name in self.methods)
+
     def default_step_size(self, name: str) -> float:
         """From the sweeps in docs/experiments."""
         return RECIPES[self.gates].step_sizes.get(name, DENSE_STEP_SIZE)
@@ -185,24 +199,32 @@ class TracePatterningExperiment(Experiment):
         """The rule of a dense method and its units: k and d of tbptt-k-d, else the largest within the budget."""
         kind = name.split("-")[0]
         if kind == "tbptt":
-            window, units = map(int, name.split("-")[1:])
-            return TBPTT(window), units
-        rule: AbstractCredit = {"snap": SnAp(1), "uoro": UORO(), "rtrl": RTRL()}[kind]
+            _, window, width = name.split("-")
+            return TBPTT(int(window)), int(width)
+        rule = rule_named(name)
         units = 1
         while dense_cost(rule, self.column_gates, self.task.inputs, units + 1) <= self.budget:
             units += 1
         return rule, units
 
-    def cost(self, name: str) -> int:
-        """Multiply-adds a step of forward pass and gradient, of a network grown to its last stage."""
+    def cost(self, name: str, grown: int | None = None) -> int:
+        """Multiply-adds a step of forward pass and gradient, with `grown` stages (None: all)."""
         inputs, gates = self.task.inputs, self.column_gates
         if name in STRUCTURES:
             width, stages = self.shape(name)
-            rows = [inputs + 2 + width * stage for stage in range(stages)]
+            rows = [inputs + 2 + width * stage for stage in range(grown or stages)]
             per_stage = [len(gates.input_slots) * width * r for r in rows]
             return sum(per_stage) + trace_factor(gates) * per_stage[-1]
         rule, units = self.dense(name)
         return dense_cost(rule, gates, inputs, units)
+
+    def spent(self, name: str, steps: np.ndarray, grown_at: Sequence[int]) -> np.ndarray:
+        """Multiply-adds spent after each of `steps`, given when stages were added."""
+        ends = [0, *grown_at, np.inf]
+        return sum(
+            (np.clip(steps, low, high) - low) * self.cost(name, stage + 1)
+            for stage, (low, high) in enumerate(itertools.pairwise(ends))
+        )
 
     @property
     def column_gates(self) -> AbstractGates:
@@ -239,6 +261,9 @@ class TracePatterningExperiment(Experiment):
             back = f", {rule.window} steps back at every step" if isinstance(rule, TBPTT) else ""
             note = f"dense layer of {width} {kind} unit{'s' if width > 1 else ''}{back}"
 
+        watch = () if name in STRUCTURES else tuple(map(rule_named, self.watch))
+        watched = (name, *self.watch) if watch else ()
+
         def model(key: PRNGKeyArray) -> Model:
             return Model(cell(key), Linear(width))
 
@@ -247,7 +272,8 @@ class TracePatterningExperiment(Experiment):
                 rms(self.second_moment_decay, initial=self.second_moment_start or None),
                 scale_head(1 / model.cell.feature_count),
             )
-            return Online(rule, TDLambda(self.discount, self.trace_decay), optimiser, step_size)
+            objective = TDLambda(self.discount, self.trace_decay)
+            return Online(rule, objective, optimiser, step_size, watch=watch)
 
         return Method(
             name=name,
@@ -257,6 +283,8 @@ class TracePatterningExperiment(Experiment):
             steps=self.steps,
             measure=metrics.return_error,
             metric="error",
+            monitor=metrics.alignment(watched) if watched else None,
+            monitored=tuple(f"{rule} {what}" for rule in watched for what in ("cosine", "ratio")),
             growth=Growth(
                 stages=stages,
                 every=self.stage_steps or max(1, self.steps // stages),
@@ -318,7 +346,7 @@ def _report(experiment: TracePatterningExperiment, folder: Path) -> Path:
 
     summary = load_summary(folder)
     references = summary["references"]
-    rows = summary["methods"]
+    rows = best_rows(summary, type(experiment))
     best = min(rows, key=lambda m: m["mean"])
     share = (references["predict-zero"] - best["mean"]) / (references["predict-zero"] - references["bayes"])
     lead = (
@@ -326,28 +354,65 @@ def _report(experiment: TracePatterningExperiment, folder: Path) -> Path:
         f"do (Bayes, {references['bayes']:.5f}): its mean squared error is {best['mean']:.5f} over {len(best['values'])} "
         f"seed{'s' if len(best['values']) > 1 else ''}, after {best['steps']:,} steps of one pass over an endless stream."
     )
-    header = ["method", "mean", "median", "sd", "best", "worst", "step size", "CPU µs a step", "published"]
+    header = [
+        "method",
+        "mean",
+        "95 % interval",
+        "sd",
+        "best",
+        "worst",
+        "step size",
+        "multiply-adds",
+        "CPU µs a step",
+        "published",
+    ]
     table = report.Table(
         header,
         [
             [
                 f"{m['name']} ({m['note']})",
-                *(f"{v:.5f}" for v in (m["mean"], m["median"], m["std"], min(m["values"]), max(m["values"]))),
+                f"{m['mean']:.5f}",
+                "{:.5f} - {:.5f}".format(*report.interval(m["values"])),
+                *(f"{v:.5f}" for v in (m["std"], min(m["values"]), max(m["values"]))),
                 f"{m['step_size']:g}",
+                f"{experiment.cost(m['name']):,}",
                 f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.2f}",
                 report.number(m["published"]),
             ]
             for m in rows
         ]
-        + [[f"exact level: {k}", f"{v:.5f}", *[""] * 7] for k, v in references.items()],
-        f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds. The exact levels are "
-        "computed by enumerating every trial. The paper published curves over 50 M steps and no numbers.",
+        + [[f"exact level: {k}", f"{v:.5f}", *[""] * 8] for k, v in references.items()],
+        f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds (95 % bootstrap interval of the mean). The exact levels are "
+        "computed by enumerating every trial. Multiply-adds: forward pass and gradient of one step, fully grown. The paper published curves over 50 M steps and no numbers."
+        + (" Of each method the best of the step sizes below." if len(summary["methods"]) > len(rows) else ""),
     )
     parts = [_curves(experiment, folder, rows, references), table]
-    parts += [_window(experiment, folder, best["name"].split("@")[0])]
+    if any(m["name"] not in STRUCTURES for m in rows):
+        parts += [_against_compute(experiment, folder, rows, references)]
+    if len(summary["methods"]) > len(rows):
+        parts += [_sensitivity(summary, rows, references)]
+    parts += [_alignment(experiment, folder, m) for m in rows if experiment.watch and m["name"] not in STRUCTURES]
+    parts += [_window(experiment, folder, best["name"])]
     parts += [_finals(rows, references)]
     settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
     return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+LEVELS = {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}
+
+
+def _shown(rows: Any) -> Any:
+    """At most one truncated network, the best, so that a figure stays readable."""
+    truncated = [m for m in rows if m["name"].startswith("tbptt")]
+    worse = sorted(truncated, key=lambda m: m["mean"])[1:] if len(rows) > 7 else []
+    return [m for m in rows if m not in worse]
+
+
+def _levels(axes: Any, references: dict[str, float]) -> None:
+    from onward import report
+
+    for name, value in references.items():
+        report.level(axes, value, LEVELS[name], above=name != "bayes")
 
 
 def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
@@ -358,27 +423,18 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     lines = read_metrics(folder)
-    for i, (colour, row) in enumerate(zip(report.COLOURS * len(rows), rows, strict=False)):
-        steps, values = curves_of(experiment, lines, row["name"].split("@")[0], row["step_size"])
+    shown = _shown(rows)
+    for i, (colour, row) in enumerate(zip(report.COLOURS * len(shown), shown, strict=False)):
+        steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
         report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour)
         for grown in row["grown_at"]:
             span = (0.022 * i, 0.022 * i + 0.018)
             axes.plot([grown / 1e6] * 2, span, color=colour, lw=1.2, transform=axes.get_xaxis_transform())
-    for name, value in references.items():
-        report.level(
-            axes,
-            value,
-            {
-                "predict-zero": "predict zero",
-                "pattern-blind": "pattern-blind timer",
-                "bayes": "Bayes: the best possible",
-            }[name],
-            above=name != "bayes",
-        )
+    _levels(axes, references)
     axes.set(
         xlabel="steps (millions)",
         ylabel="mean squared return error",
-        ylim=(-0.0018, None),
+        ylim=(-0.0018, 1.6 * references["predict-zero"] if len(shown) > 3 else None),
         xlim=(0, experiment.steps / 1e6),
     )
     axes.set_title("Error of the prediction made before each update")
@@ -388,7 +444,103 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
         "learning-curves",
         figure,
         f"Lines: mean over {seeds} seed{'s' if seeds > 1 else ''}; bands: best to worst seed; ticks at the bottom: a stage was added. "
-        "Dashed: exact levels. No predictor of this stream can do better than Bayes.",
+        "Dashed: exact levels. No predictor of this stream can do better than Bayes."
+        + (" Of the truncated networks, the best." if len(shown) < len(rows) else ""),
+    )
+
+
+def _against_compute(
+    experiment: TracePatterningExperiment, folder: Path, rows: Any, references: dict[str, float]
+) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    figure = Figure(figsize=(8.2, 7.4), layout="constrained")
+    over_time, at_end = figure.subplots(2, 1)
+    lines = read_metrics(folder)
+    shown = _shown(rows)
+    colours = dict(zip([m["name"] for m in shown], report.COLOURS * len(shown), strict=False))
+    for row in shown:
+        steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
+        spent = experiment.spent(row["name"], steps, row["grown_at"])
+        over_time.plot(spent / 1e9, values.mean(1), color=colours[row["name"]], lw=1.6, label=row["name"])
+    _levels(over_time, references)
+    over_time.set(xlabel="multiply-adds spent (billions)", ylabel="mean squared return error", xlim=(0, None))
+    over_time.set(ylim=(0, 1.3 * references["predict-zero"]), title="Error against compute")
+    over_time.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    for row in rows:
+        low, high = report.interval(row["values"])
+        x, mean, colour = experiment.cost(row["name"]), row["mean"], colours.get(row["name"], report.GREY)
+        at_end.errorbar([x], [mean], [[mean - low], [high - mean]], fmt="o", ms=5, color=colour, capsize=3)
+        at_end.annotate(row["name"], (x, mean), (5, 3), textcoords="offset points", fontsize=8, color=colour)
+    _levels(at_end, references)
+    at_end.set(xlabel="multiply-adds a step, fully grown", ylabel="error at the end", xlim=(0, None))
+    at_end.set(ylim=(0, 1.15 * references["predict-zero"]), title="Error at the end, and cost of a step")
+    return report.Picture(
+        "compute",
+        figure,
+        "Above: the same curves against the multiply-adds spent so far (forward pass and gradient; a network that grows is cheaper before). "
+        "Below: mean over seeds at the end with its 95 % bootstrap interval. Dashed: exact levels.",
+    )
+
+
+def _sensitivity(summary: Any, rows: Any, references: dict[str, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    shown = _shown(rows)
+    for colour, row in zip(report.COLOURS * len(shown), shown, strict=False):
+        mine = sorted((m for m in summary["methods"] if base_name(m) == row["name"]), key=lambda m: m["step_size"])
+        bars = np.asarray([np.abs(np.subtract(report.interval(m["values"]), m["mean"])) for m in mine]).T
+        means = [m["mean"] for m in mine]
+        axes.errorbar(
+            [m["step_size"] for m in mine],
+            means,
+            bars,
+            fmt="o-",
+            ms=4,
+            lw=1.5,
+            capsize=3,
+            color=colour,
+            label=row["name"],
+        )
+    _levels(axes, references)
+    axes.set(xscale="log", xlabel="step size", ylabel="error at the end", ylim=(0, 1.3 * references["predict-zero"]))
+    axes.set_title("Which step size")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return report.Picture(
+        "step-sizes",
+        figure,
+        "Mean over seeds at the end, with its 95 % bootstrap interval, for every step size that was run.",
+    )
+
+
+def _alignment(experiment: TracePatterningExperiment, folder: Path, row: Any) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward import report
+
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    cosine, ratio = figure.subplots(1, 2)
+    lines = read_metrics(folder)
+    for colour, rule in zip(report.COLOURS, (row["name"], *experiment.watch), strict=False):
+        for axes, what in ((cosine, "cosine"), (ratio, "ratio")):
+            steps, values = curves_of(experiment, lines, row["name"], row["step_size"], f"{rule} {what}")
+            report.curve_with_spread(axes, steps / 1e6, values, label=rule, colour=colour)
+    cosine.axhline(1, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+    ratio.axhline(1, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+    cosine.set(xlabel="steps (millions)", title="Cosine to the exact gradient", ylim=(-0.1, 1.05))
+    ratio.set(xlabel="steps (millions)", title="Norm, relative to it", yscale="log")
+    ratio.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return report.Picture(
+        f"alignment-{row['name']}",
+        figure,
+        f"The gradient of the prediction at each step, by the rule that trains ({row['name']}) and by rules that ride along, "
+        "compared with exact RTRL on the same network. Means over the steps of a point; bands: best to worst seed.",
     )
 
 
@@ -405,11 +557,11 @@ def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> A
         ("end", f"After {experiment.steps:,} steps", axes[2:]),
     ):
         seen = load_records(folder, job, when)
-        x, time = seen["x"], np.arange(len(seen["x"]))
+        x, time, us = seen["x"], np.arange(len(seen["x"])), experiment.task.cs_inputs
         groups = (
-            ("pattern", range(6), report.COLOURS[0]),
-            ("US", (6,), report.COLOURS[1]),
-            ("distractors", range(7, x.shape[1]), "#c4c4c4"),
+            ("pattern", range(us), report.COLOURS[0]),
+            ("US", (us,), report.COLOURS[1]),
+            ("distractors", range(us + 1, x.shape[1]), "#c4c4c4"),
         )
         for label, columns, colour in groups:
             for column in columns:
@@ -433,8 +585,8 @@ def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> A
     return report.Picture(
         "windows",
         figure,
-        f"What {name} (seed {experiment.first_seed}) sees, and what it predicts. Half of the patterns announce the US: a grey "
-        "ramp; a good prediction follows the grey ramps and stays flat after the other patterns. When exactly the US comes is random, so even "
+        f"What {name} (seed {experiment.first_seed}, step size {plan_of(experiment, name)[0][0][0]:g}) sees, and what it predicts. The grey ramps are "
+        "the return before a US that comes; a good prediction follows them and stays flat else. When exactly the US comes is random, so even "
         "the best prediction is not sharp.",
     )
 

@@ -12,6 +12,7 @@ from onward._tree import apply_scaled, select, when
 from onward._types import Carry, Info, PyTree, Step
 from onward.cells.cascade import Cascade
 from onward.credit.base import AbstractCredit
+from onward.credit.rtrl import RTRL
 from onward.learners.base import AbstractLearner
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
@@ -27,6 +28,7 @@ class OnlineState(NamedTuple):
     optimiser: PyTree
     key: PRNGKeyArray
     steps: Array
+    watched: PyTree = ()
 
     @property
     def stats(self) -> PyTree:
@@ -41,6 +43,11 @@ class Online(AbstractLearner):
     once; give it as an array to vary it over parallel runs. `streams` (None: one stream, no axis)
     learns one model from many parallel streams: every array of an example then has a leading axis
     of that size, and gradients are averaged.
+
+    `watch` names rules that ride along: they see what the cell does and train nothing. At each step the
+    gradient of `credit` and of each of them is compared with the exact one, on the same cotangent:
+    `info.alignment` holds (cosine, norm ratio, 1 if there was a gradient) for `credit` first. It costs all
+    those rules, and exact RTRL.
     """
 
     credit: AbstractCredit
@@ -48,6 +55,7 @@ class Online(AbstractLearner):
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     step_size: float | Float[Array, ""] = 1.0
     streams: int | None = eqx.field(default=None, static=True)
+    watch: tuple[AbstractCredit, ...] = ()
 
     def init(self, model: Model, example: Step, *, key: PRNGKeyArray) -> OnlineState:  # type: ignore[override]
         """Start of the stream. `example` gives shapes only."""
@@ -55,16 +63,26 @@ class Online(AbstractLearner):
         one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
         if one.x.shape != (model.cell.inputs,):
             raise ValueError(f"the cell reads {model.cell.inputs} inputs, the stream has {one.x.shape}")
-        stream = (model.init(), self.credit.init(model.cell, one.x, key=credit_key), self.objective.init(model))
+        credit = self.credit.init(model.cell, one.x, key=credit_key)
+        stream = (model.init(), credit, self.objective.init(model), self._watched(model, one.x, credit_key))
         if self.streams is not None:
             stream = _copies(stream, self.streams)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        carry, credit, objective = stream
-        return OnlineState(model, carry, credit, objective, optimiser, key, jnp.zeros((), jnp.int32))
+        carry, credit, objective, watched = stream
+        return OnlineState(model, carry, credit, objective, optimiser, key, jnp.zeros((), jnp.int32), watched)
+
+    @property
+    def _riders(self) -> tuple[AbstractCredit, ...]:
+        """The exact rule, then those that are watched."""
+        return (RTRL(), *self.watch) if self.watch else ()
+
+    def _watched(self, model: Model, x: Array, key: PRNGKeyArray) -> PyTree:
+        keys = (jax.random.fold_in(key, i) for i in range(1, 2 + len(self.watch)))
+        return tuple(rule.init(model.cell, x, key=k) for rule, k in zip(self._riders, keys, strict=False))
 
     def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
         """One example (or one of each parallel stream)."""
-        stream = (state.carry, state.credit, state.objective)
+        stream = (state.carry, state.credit, state.objective, state.watched)
         key = jax.random.fold_in(state.key, state.steps)
         if self.streams is None:
             stream, gradient, learn, info = self._assign(state.model, stream, example, key)
@@ -75,26 +93,38 @@ class Online(AbstractLearner):
             gradient = jax.tree.map(lambda g: jnp.mean(g, 0), gradient)
             learn = jnp.any(learn)
         model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
-        carry, credit, objective = stream
-        return OnlineState(model, carry, credit, objective, optimiser, state.key, state.steps + 1), info
+        carry, credit, objective, watched = stream
+        return OnlineState(model, carry, credit, objective, optimiser, state.key, state.steps + 1, watched), info
 
     def _assign(self, model: Model, stream: Any, example: Step, key: PRNGKeyArray) -> Any:
         """Forward, predict, assign credit: everything of one stream but the update."""
-        carry, credit, objective = stream
-        fresh = (model.init().hidden, self.credit.init(model.cell, example.x, key=key), self.objective.init(model))
-        hidden, credit, objective = select(example.reset, fresh, (carry.hidden, credit, objective))
-        carry, credit = self.credit.advance(model.cell, Carry(hidden, carry.stats), example.x, credit, key=key)
+        carry, credit, objective, watched = stream
+        cell, x = model.cell, example.x
+        fresh = (
+            model.init().hidden,
+            self.credit.init(cell, x, key=key),
+            self.objective.init(model),
+            self._watched(model, x, key),
+        )
+        hidden, credit, objective, watched = select(example.reset, fresh, (carry.hidden, credit, objective, watched))
+        before = Carry(hidden, carry.stats)
+        carry, credit = self.credit.advance(cell, before, x, credit, key=key)
+        watched = tuple(r.advance(cell, before, x, w, key=key)[1] for r, w in zip(self._riders, watched, strict=True))
         prediction, pullback = model.answer(carry, key=key)
+        alignment: list[Array] = []
 
         def pull(cotangent: Array) -> PyTree:
             head, hidden = pullback(cotangent)
+            own = self.credit.pull(cell, credit, hidden)
+            if watched:
+                exact, *others = (r.pull(cell, w, hidden) for r, w in zip(self._riders, watched, strict=True))
+                alignment.extend(_compare(g, exact) for g in (own, *others))
             gradient = eqx.filter(model, jax.tree.map(lambda _: False, model))
-            return eqx.tree_at(
-                lambda m: (m.cell, m.head), gradient, (self.credit.pull(model.cell, credit, hidden), head)
-            )
+            return eqx.tree_at(lambda m: (m.cell, m.head), gradient, (own, head))
 
         objective, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
-        return (carry, credit, objective), gradient, learn, info
+        info = info._replace(alignment=tuple(alignment))
+        return (carry, credit, objective, watched), gradient, learn, info
 
     def _update(self, model: Model, optimiser: PyTree, gradient: PyTree, learn: Array) -> tuple[Model, PyTree]:
         parameters, rest = eqx.partition(model, model.trainable())
@@ -129,12 +159,22 @@ class Online(AbstractLearner):
         model = Model(cell, state.model.head.grow(cell.feature_count))
         one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
         credit = self.credit.init(cell, one.x, key=credit_key)
+        watched = self._watched(model, one.x, credit_key)
         objective = lambda o: self.objective.grow(o, model)
         if self.streams is not None:
-            credit = _copies(credit, self.streams)
+            credit, watched = _copies((credit, watched), self.streams)
             objective = jax.vmap(objective)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps)
+        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps, watched)
+
+
+def _compare(gradient: PyTree, exact: PyTree) -> Float[Array, "3"]:
+    """Cosine, norm ratio, and whether the exact gradient is not zero (0, 0, 0 where it is)."""
+    dot = lambda a, b: sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    size, length = jnp.sqrt(dot(gradient, gradient)), jnp.sqrt(dot(exact, exact))
+    there = length > 0
+    cosine = dot(gradient, exact) / jnp.where((size > 0) & there, size * length, 1)
+    return jnp.stack([cosine, size / jnp.where(there, length, 1), jnp.ones_like(cosine)]) * there
 
 
 def _copies(tree: PyTree, size: int) -> PyTree:
