@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run test test-slow lint bench clean
+.PHONY: setup run test test-slow test-oracles lint exactness bench clean
 
 setup: .venv/.done
 
@@ -26,6 +26,21 @@ test: lint
 test-slow: setup
 	$(BIN)/python -m pytest -q -m 'slow or experiment'
 
+# Against PyTorch's autograd and braintrace, in an environment of their own with the locked versions of everything else.
+test-oracles: .oracles/.done
+	.oracles/bin/python -m pytest -q -p no:cacheprovider tests/oracles
+
+.oracles/.done: requirements.lock pyproject.toml
+	test -x .oracles/bin/python || $(PYTHON) -m venv .oracles
+	sed -n 's/^\([A-Za-z0-9_.-]*==[^ ;\\]*\).*/\1/p' requirements.lock > .oracles/constraints.txt
+	.oracles/bin/python -m pip install --quiet --upgrade pip
+	.oracles/bin/python -m pip install --quiet -c .oracles/constraints.txt --editable . pytest --group oracles
+	@touch $@
+
+# Every rule against BPTT and finite differences, and its cost: writes docs/exactness.md (about four minutes on one core).
+exactness: setup
+	$(BIN)/onward verify --markdown > docs/.exactness.md && mv docs/.exactness.md docs/exactness.md
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -34,7 +49,8 @@ lint: setup
 # Speed of the inner loops. With LANES=path of the C++ prototype: the ratio to it, timed in the same run.
 bench: setup
 	$(BIN)/python benchmarks/columns.py $(if $(LANES),--lanes $(LANES))
+	$(BIN)/python benchmarks/rules.py
 
 clean:
-	rm -rf .venv runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .oracles runs dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

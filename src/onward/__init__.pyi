@@ -20,6 +20,7 @@ from .cells.lstm import LSTMGates as LSTMGates
 from .cells.moments import Moments as Moments
 from .cells.stack import Stack as Stack
 from .credit.columnwise import Columnwise as Columnwise
+from .credit.rflo import RFLO as RFLO
 from .credit.rtrl import RTRL as RTRL
 from .credit.snap import SnAp as SnAp
 from .credit.tbptt import TBPTT as TBPTT
@@ -33,7 +34,9 @@ from .learners.optimisers import scale_head as scale_head
 from .model import Model as Model
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda
+from .tasks.anbn import AnBn as AnBn
 from .tasks.animal import NoisyPatterning as NoisyPatterning
 from .tasks.animal import TraceConditioning as TraceConditioning
 from .tasks.animal import TracePatterning as TracePatterning
+from .tasks.copy import Copy as Copy
 from .tasks.digits import SequentialDigits as SequentialDigits

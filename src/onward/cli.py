@@ -22,6 +22,11 @@ EXPERIMENTS = {
         "SequentialDigitsExperiment",
         "real 8x8 digits read row by row: columns learning online beside a dense LSTM with BPTT",
     ),
+    "memory": (
+        "onward.experiments.memory",
+        "MemoryExperiment",
+        "copy or count: exact, biased and truncated credit on one stream, beside exact levels",
+    ),
 }
 
 USAGE = """onward: recurrent networks that learn as the data arrive

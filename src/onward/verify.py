@@ -16,7 +16,7 @@ that a bias of a quarter would be noticed (else the test would say nothing). Bia
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ from onward.cells.moments import Moments
 from onward.cells.stack import Stack
 from onward.credit.base import AbstractCredit, Kind
 from onward.credit.columnwise import Columnwise
+from onward.credit.rflo import RFLO
 from onward.credit.rtrl import RTRL
 from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
@@ -396,32 +397,38 @@ GATES: dict[str, Callable[[], AbstractGates]] = {"Elman": ElmanGates, "GRU": GRU
 LINE = (np.abs(np.subtract.outer(np.arange(5), np.arange(5))) < 2) | (np.arange(25).reshape(5, 5) == 4)
 
 
-def matrix_cells() -> Iterator[tuple[str, int, AbstractCell, Carry]]:
-    """Name, depth, cell and a carry to start from: every structure with every kind of unit."""
+Case = tuple[int, AbstractCell, Carry]
+
+
+def matrix_cells() -> dict[str, Callable[[], Case]]:
+    """By name, what makes the depth, the cell and a carry to start from: every structure with every kind of unit."""
     key = jax.random.key(1)
+    moments = Moments(rate=0.9)
+    fresh = lambda depth, cell: (depth, cell, cell.init())
+    normal = {"normalise_inputs": moments, "normalise_features": moments}
+    cells: dict[str, Callable[[], Case]] = {}
     for label, kind in GATES.items():
-        gates = kind()
-        moments = Moments(rate=0.9)
-        dense = Dense(gates, 3, 4, key=key, normalise_inputs=moments, normalise_features=moments)
-        sparse = Dense(gates, 3, 5, key=key, mask=LINE)
-        stack = Stack(Dense(gates, 3, 3, key=key), Dense(gates, 3, 3, key=jax.random.key(2)))
-        columns = Columns(gates, 3, 4, key=key, spread=0.7)
-        for name, depth, cell in (
-            (f"{label} dense", 1, dense),
-            (f"{label} sparse", 1, sparse),
-            (f"{label} stack", 2, stack),
-            (f"{label} columns", 1, columns),
-        ):
-            yield name, depth, cell, cell.init()
-        yield f"{label} cascade", 2, *cascade(gates, 2, key=key)
+        layer = lambda kind=kind, units=3, key=key, **options: Dense(kind(), 3, units, key=key, **options)
+        cells |= {
+            f"{label} dense": lambda layer=layer: fresh(1, layer(units=4, **normal)),
+            f"{label} sparse": lambda layer=layer: fresh(1, layer(units=5, mask=LINE)),
+            f"{label} stack": lambda layer=layer: fresh(2, Stack(layer(), layer(key=jax.random.key(2)))),
+            f"{label} columns": lambda kind=kind: fresh(1, Columns(kind(), 3, 4, key=key, spread=0.7)),
+            f"{label} cascade": lambda kind=kind: (2, *cascade(kind(), 2, key=key)),
+        }
+    return cells
 
 
 def matrix_rules(cell: AbstractCell) -> list[AbstractCredit]:
     """The rules that a cell of the matrix is put to, with their degenerate limits."""
     if isinstance(cell, AbstractColumnar):
         return [Columnwise(), RTRL(), SnAp(1), UORO(), TBPTT(4), TBPTT(STEPS)]
-    saturated = [SnAp(5)] if isinstance(cell, Dense) and cell.sources is not None else []
-    return [RTRL(), SnAp(1), SnAp(2), *saturated, UORO(), TBPTT(4), TBPTT(STEPS)]
+    rules = [RTRL(), SnAp(1), SnAp(2), UORO(), TBPTT(4), TBPTT(STEPS)]
+    if isinstance(cell, Dense):
+        rules.insert(3, RFLO())
+        if cell.sources is not None:
+            rules.insert(3, SnAp(5))
+    return rules
 
 
 SETTINGS = ((1, False, 1), (STEPS, False, 1), (STEPS, True, 1), (STEPS, True, STREAMS))
@@ -434,9 +441,10 @@ def matrix(*, rules: Sequence[type[AbstractCredit]] | None = None, cells: Sequen
     """
     rows = []
     with jax.enable_x64(True):
-        for name, depth, cell, start in matrix_cells():
+        for name, make in matrix_cells().items():
             if cells is not None and name not in cells:
                 continue
+            depth, cell, start = make()
             cell, start = in_float64(cell), in_float64(start)
             data = _streams(cell, STEPS, STREAMS, jax.random.key(3))
             cases = []
@@ -461,7 +469,7 @@ def matrix(*, rules: Sequence[type[AbstractCredit]] | None = None, cells: Sequen
 
 
 def _warm(cell: AbstractCell, carry: Carry) -> Carry:
-    xs = jax.random.normal(jax.random.key(5), (5, cell.inputs), jnp.float64)
+    xs = jax.random.normal(jax.random.key(5), (5, cell.inputs))
     warm: Carry = lax.scan(lambda c, x: (cell(c, x), None), carry, xs)[0]
     return warm
 
@@ -474,7 +482,7 @@ def costs(units: int = 32, inputs: int = 8) -> list[Cost]:
         key = jax.random.key(0)
         dense = Dense(gates, inputs, units, key=key)
         columns = Columns(gates, inputs, 4 * units, key=key)
-        for rule in (Columnwise(), SnAp(1), UORO(), TBPTT(1), TBPTT(10), RTRL()):
+        for rule in (Columnwise(), SnAp(1), RFLO(), UORO(), TBPTT(1), TBPTT(10), RTRL()):
             cell: AbstractCell = columns if isinstance(rule, Columnwise) else dense
             name = f"{label}, {4 * units} columns" if isinstance(rule, Columnwise) else f"{label}, {units} units"
             found.append(_cost(rule, cell, name))

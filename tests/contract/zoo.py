@@ -1,6 +1,7 @@
 """One row for each public part: how to make a small one. A test fails if a public class has no row."""
 
 import jax
+import numpy as np
 import optax
 
 import onward as ow
@@ -18,7 +19,13 @@ def _grown():
     return cell.grow(cell.init(), key=KEY)[0]
 
 
-GATES = {"LSTMGates": ow.LSTMGates, "GRUGates": ow.GRUGates}
+GATES = {
+    "LSTMGates": ow.LSTMGates,
+    "GRUGates": ow.GRUGates,
+    "ElmanGates": ow.ElmanGates,
+    "ElmanGates-relu": lambda: ow.ElmanGates("relu"),
+}
+MASK = np.eye(4, dtype=bool) | np.eye(4, k=1, dtype=bool)
 CELLS = {
     "Columns": lambda: _columns(ow.LSTMGates()),
     "Columns-GRU": lambda: _columns(ow.GRUGates()),
@@ -26,14 +33,26 @@ CELLS = {
     "Cascade-grown": _grown,
     "Dense": lambda: ow.Dense(ow.LSTMGates(), 3, 4, key=KEY),
     "LSTM": lambda: ow.LSTM(3, 4, key=KEY),
-    "GRU": lambda: ow.GRU(3, 4, key=KEY),
+    "GRU": lambda: ow.GRU(3, 4, key=KEY, normalise_inputs=MOMENTS, normalise_features=MOMENTS),
+    "Elman": lambda: ow.Elman(3, 4, key=KEY),
+    "Elman-sparse": lambda: ow.Elman(3, 4, key=KEY, activation="sigmoid", mask=MASK),
+    "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
 HEADS = {
     "Linear": lambda features: ow.Linear(features),
     "Linear-3": lambda features: ow.Linear(features, 3),
     "Categorical": lambda features: ow.Categorical(features, 5),
 }
-CREDIT = {"RTRL": ow.RTRL, "Columnwise": ow.Columnwise}
+CREDIT = {
+    "RTRL": ow.RTRL,
+    "Columnwise": ow.Columnwise,
+    "SnAp": ow.SnAp,
+    "SnAp-2": lambda: ow.SnAp(2),
+    "RFLO": ow.RFLO,
+    "UORO": ow.UORO,
+    "UORO-nobacktrack": lambda: ow.UORO("nobacktrack"),
+    "TBPTT": lambda: ow.TBPTT(3),
+}
 OBJECTIVES = {"Supervised": ow.Supervised, "TDLambda": ow.TDLambda}
 TASKS = {
     "TracePatterning": ow.TracePatterning,
@@ -42,6 +61,9 @@ TASKS = {
     "TraceConditioning-rafiee": lambda: ow.TraceConditioning.rafiee(20),
     "NoisyPatterning": ow.NoisyPatterning,
     "NoisyPatterning-rafiee": ow.NoisyPatterning.rafiee,
+    "Copy": ow.Copy,
+    "Copy-resets": lambda: ow.Copy(length=3, delay=0, symbols=4, resets=True),
+    "AnBn": ow.AnBn,
     "SequentialDigits": ow.SequentialDigits,
     "SequentialDigits-batch": lambda: ow.SequentialDigits(batch=3),
 }
