@@ -1,11 +1,13 @@
 """A recurrent cell of your own: checked against BPTT, and trained by three rules.
 
-    python examples/own_cell.py
+    python examples/own_cell.py [STEPS]
 
 `Leaky` is a continuous-time network whose units learn how fast they forget. Nothing in Onward knows it: rules that take
 any cell (RTRL, UORO, TBPTT) differentiate its `__call__`. (A cell that is affine, then elementwise needs only a few lines of
 gates instead, and gets the fast kernels of every rule: docs/developer/adding.md.)
 """
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,7 @@ def make(inputs, units, key):
     return Leaky(jnp.zeros(units), draw(a, inputs), draw(b, units))
 
 
-def train(rule, steps=30_000):
+def train(rule, steps):
     """Predict the input of two steps ago, from one endless stream of coin flips; the mean squared error of the last tenth."""
     learner = ow.Online(rule, ow.Supervised(), ow.rms(0.999), step_size=3e-3)
     coin = lambda t: jnp.sign(jax.random.uniform(jax.random.fold_in(jax.random.key(1), t), (1,)) - 0.5)
@@ -58,9 +60,10 @@ def train(rule, steps=30_000):
 
 
 if __name__ == "__main__":
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30_000
     for rule in (ow.RTRL(), ow.TBPTT(5), ow.UORO()):
         row = verify(make(3, 4, jax.random.key(0)), rule, steps=10)
         print(
             f"{row.rule:9} {row.found:8} {'as it claims' if row.ok else 'NOT what it claims':18} relative error "
-            f"{row.relative_error:.1e}   error after learning {train(rule):.3f} (knowing nothing: 1)"
+            f"{row.relative_error:.1e}   error after learning {train(rule, steps):.3f} (knowing nothing: 1)"
         )

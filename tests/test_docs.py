@@ -39,3 +39,26 @@ def test_the_example_reads_a_file(tmp_path):
     path.write_text("a,b\n" + "\n".join(f"{t % 7},{t % 3}" for t in range(1200)) + "\n")
     command = [sys.executable, ROOT / "examples" / "own_stream.py", path, "b"]
     assert "row   1000" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_cell_of_one_s_own_is_verified_and_learns():
+    command = [sys.executable, ROOT / "examples" / "own_cell.py", "6000"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["RTRL", "exact"], ["TBPTT(5)", "biased"], ["UORO", "unbiased"]]
+    assert all(" as it claims " in line for line in lines)
+    errors = [float(re.search(r"learning (\S+)", line)[1]) for line in lines]
+    assert max(errors) < 0.7, errors
+
+
+def test_the_exactness_page_is_of_this_matrix():
+    """Every rule and every kind of unit is on the page, nothing failed, and the README's short form is the page's."""
+    from onward import verify as v
+
+    page = (ROOT / "docs" / "exactness.md").read_text()
+    assert "FAILED" not in page
+    cells = v.matrix_cells()
+    for name in ("GRU dense", "LSTM sparse", "Elman stack", "GRU columns", "LSTM cascade"):
+        for rule in v.matrix_rules(cells[name]()[1]):
+            assert f"| `{v.name_of(rule)}` |" in page
+    short = re.search(r"<!-- exactness -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert short.strip() == v.short_form(page).strip()

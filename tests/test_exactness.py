@@ -213,7 +213,9 @@ def _wrong_pattern(monkeypatch):
 PLANTS = [_window_off_by_one, _shorter_window, _stale_trace, _doubled_gate, _dropped_path, _wrong_pattern]
 
 
-@pytest.mark.parametrize(("plant", "steps"), zip(PLANTS, range(7, 13), strict=True), ids=[p.__name__ for p in PLANTS])
+@pytest.mark.parametrize(
+    ("plant", "steps"), list(zip(PLANTS, range(7, 13), strict=True)), ids=[p.__name__ for p in PLANTS]
+)
 def test_verify_exits_1_when_a_fault_is_planted(plant, steps, monkeypatch, capsys, key):
     """Lengths of their own, so that no compiled program of another test is used, nor this one by another."""
     from onward import cli

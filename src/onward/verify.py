@@ -541,17 +541,21 @@ def as_table(rows: Sequence[Row]) -> list[str]:
     return [*lines, f"{good} of {len(rows)} comparisons ok (float64; exact: below 1e-9 in every parameter array)"]
 
 
+# Title of each section of the page, and how the names of its cells end.
+STRUCTURES = {
+    "One layer, every unit reads every unit (normalised inputs and features)": "dense",
+    "One layer, sparse": "sparse",
+    "Two layers": "stack",
+    "Columns": "columns",
+    "A cascade of two stages, normalised": "cascade",
+}
+
+
 def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
     """`docs/exactness.md`: the matrix in short, and the cost of each rule."""
     cells = list(dict.fromkeys(r.cell for r in rows))
-    rules = list(dict.fromkeys(r.rule for r in rows))
-    groups = {
-        "One layer, every unit reads every unit (normalised inputs and features)": "dense",
-        "One layer, sparse": "sparse",
-        "Two layers": "stack",
-        "Columns": "columns",
-        "A cascade of two stages, normalised": "cascade",
-    }
+    order = list(map(name_of, (Columnwise(), RTRL(), SnAp(1), SnAp(2), SnAp(5), RFLO(), UORO())))
+    rules = sorted(dict.fromkeys(r.rule for r in rows), key=lambda r: order.index(r) if r in order else len(order))
     lines = [
         "# Exactness",
         "",
@@ -566,7 +570,7 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         "",
         f"TBPTT({STEPS}) sees the whole stream, SnAp(5) on the sparse layer and SnAp(2) on a full one leave nothing out: then both are exact, as they should be.",
     ]
-    for title, structure in groups.items():
+    for title, structure in STRUCTURES.items():
         mine = [c for c in cells if c.endswith(structure)]
         if not mine:
             continue
@@ -615,4 +619,18 @@ def _entry(rows: Sequence[Row]) -> str:
     worst = max(several, key=lambda r: r.relative_error)
     if claim == "exact":
         return f"exact, {worst.relative_error:.0e}{failed}"
-    return f"biased, {worst.relative_error:.2f}; cosine {worst.cosine:.3f}{failed}"
+    return f"biased, {worst.relative_error:.2g}; cosine {worst.cosine:.4f}{failed}"
+
+
+def short_form(page: str) -> str:
+    """Of `docs/exactness.md` what the README shows: one column, LSTM units, of each structure."""
+    tables: dict[str, dict[str, str]] = {}
+    for section in page.split("\n## ")[1:]:
+        structure = STRUCTURES.get(section.splitlines()[0])
+        rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+        if structure is not None:
+            tables[structure] = {row[0]: row[-1] for row in rows[1:]}
+    rules = dict.fromkeys(rule for table in tables.values() for rule in table)
+    lines = [f"| rule | {' | '.join(tables)} |", "|---|" + "---|" * len(tables)]
+    lines += [f"| {rule} | {' | '.join(t.get(rule, '-') for t in tables.values())} |" for rule in rules]
+    return "\n".join(lines) + "\n"

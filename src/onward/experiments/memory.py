@@ -242,7 +242,10 @@ def _report(experiment: MemoryExperiment, folder: Path) -> Path:
         f"where the best possible is {references['bayes']:.4f} and a prediction from the current input alone {references['memoryless']:.4f}."
     )
     if short is not None:
-        lead += f" {short['name']}, whose credit does not reach back far enough, ends at {short['mean']:.4f}."
+        lead += (
+            f" {short['name']}, whose gradient goes back {int(short['name'].split('-')[1]) - 1} of the up to {experiment.horizon} steps that matter, "
+            f"ends at {short['mean']:.4f}."
+        )
     bits = experiment.task == "anbn"
     header = ["method", "mean", "95 % interval", "sd", "best", "worst", "step size", "CPU µs a step"]
     in_bits = lambda value: [f"{value / math.log(2):.4f}"] if bits else []
@@ -299,6 +302,8 @@ def _curves(experiment: MemoryExperiment, folder: Path, rows: Any, references: d
         shown = np.isfinite(values).all(1)
         label = f"{row['name']}: {row['mean']:.3f}"
         report.curve_with_spread(axes, steps[shown] / 1e3, values[shown], label=label, colour=colours[row["name"]])
+        if row["name"].startswith("tbptt"):  # dashed, so that a curve beneath stays visible
+            axes.lines[-1].set_linestyle((0, (2.5, 1)))
     top = 1.25 * references["memoryless"]
     for name, value in references.items():
         if value < top:
@@ -311,7 +316,7 @@ def _curves(experiment: MemoryExperiment, folder: Path, rows: Any, references: d
     return report.Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {experiment.seeds} seed{'s' * (experiment.seeds > 1)}; bands: best to worst seed. Dashed: exact levels.",
+        f"Lines: mean over {experiment.seeds} seed{'s' * (experiment.seeds > 1)}; bands: best to worst seed. Horizontal lines: exact levels.",
     )
 
 
@@ -341,7 +346,8 @@ def _stream(experiment: MemoryExperiment, folder: Path, rows: Any) -> Any:
         image = axes.imshow(chances, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.scatter(np.flatnonzero(asked), seen["y"][asked], s=13, color=report.COLOURS[1], lw=0)
         axes.set(yticks=range(len(answers)), yticklabels=answers)
-        axes.set_title(f"Probability of the {'symbol due' if copying else 'next character'}, {row['name']}", fontsize=9)
+        what = "symbol due" if copying else "next character"
+        axes.set_title(f"Probability of the {what}: {row['name']}, step size {plan[0][0][0]:g}", fontsize=9)
         panels[0].imshow(seen["x"].T, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     panels[0].set(yticks=range(len(names)), yticklabels=names)
     panels[0].set_title("What comes in", fontsize=9)
@@ -353,12 +359,12 @@ def _stream(experiment: MemoryExperiment, folder: Path, rows: Any) -> Any:
     return report.Picture(
         "stream",
         figure,
-        f"A stretch of the stream after the last step (seed {experiment.first_seed}, step size {plan_of(experiment, exact['name'])[0][0][0]:g}"
-        f"): blue, the probability that a network gives to each answer; orange dots, what is right. {exact['name']}"
+        f"A stretch of the stream after the last step (seed {experiment.first_seed}): blue, the probability that a network gives to each answer; "
+        "orange dots, what is right."
         + (
-            f" and {short['name']}, the truncated network with the longest window that is still too short."
+            f" {short['name']} is the truncated network with the longest window that is too short."
             if len(shown) > 1
-            else "."
+            else ""
         ),
     )
 
