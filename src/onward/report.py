@@ -57,11 +57,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def curve_with_spread(axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str) -> None:
-    """The mean over runs (columns of `values`) as a line, from the best to the worst run as a band."""
-    axes.plot(x, values.mean(1), color=colour, lw=1.8, label=label)
+def curve_with_spread(
+    axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str, interval: bool = False
+) -> None:
+    """The mean over runs (columns of `values`) as a line; the band is best to worst run, or the mean's 95 % interval."""
+    mean = values.mean(1)
+    axes.plot(x, mean, color=colour, lw=1.8, label=label)
     if values.shape[1] > 1:
-        axes.fill_between(x, values.min(1), values.max(1), color=colour, alpha=0.15, lw=0)
+        error = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        low, high = (mean - error, mean + error) if interval else (values.min(1), values.max(1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
 def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:

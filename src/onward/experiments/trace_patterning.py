@@ -426,7 +426,7 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
     shown = _shown(rows)
     for i, (colour, row) in enumerate(zip(report.COLOURS * len(shown), shown, strict=False)):
         steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
-        report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour)
+        report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour, interval=len(shown) > 3)
         for grown in row["grown_at"]:
             span = (0.022 * i, 0.022 * i + 0.018)
             axes.plot([grown / 1e6] * 2, span, color=colour, lw=1.2, transform=axes.get_xaxis_transform())
@@ -443,7 +443,7 @@ def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, refe
     return report.Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {seeds} seed{'s' if seeds > 1 else ''}; bands: best to worst seed; ticks at the bottom: a stage was added. "
+        f"Lines: mean over {seeds} seed{'s' if seeds > 1 else ''}; bands: {'its 95 % interval' if len(shown) > 3 else 'best to worst seed'}; ticks at the bottom: a stage was added. "
         "Dashed: exact levels. No predictor of this stream can do better than Bayes."
         + (" Of the truncated networks, the best." if len(shown) < len(rows) else ""),
     )
@@ -456,8 +456,8 @@ def _against_compute(
 
     from onward import report
 
-    figure = Figure(figsize=(8.2, 7.4), layout="constrained")
-    over_time, at_end = figure.subplots(2, 1)
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    over_time = figure.subplots()
     lines = read_metrics(folder)
     shown = _shown(rows)
     colours = dict(zip([m["name"] for m in shown], report.COLOURS * len(shown), strict=False))
@@ -469,19 +469,11 @@ def _against_compute(
     over_time.set(xlabel="multiply-adds spent (billions)", ylabel="mean squared return error", xlim=(0, None))
     over_time.set(ylim=(0, 1.3 * references["predict-zero"]), title="Error against compute")
     over_time.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    for row in rows:
-        low, high = report.interval(row["values"])
-        x, mean, colour = experiment.cost(row["name"]), row["mean"], colours.get(row["name"], report.GREY)
-        at_end.errorbar([x], [mean], [[mean - low], [high - mean]], fmt="o", ms=5, color=colour, capsize=3)
-        at_end.annotate(row["name"], (x, mean), (5, 3), textcoords="offset points", fontsize=8, color=colour)
-    _levels(at_end, references)
-    at_end.set(xlabel="multiply-adds a step, fully grown", ylabel="error at the end", xlim=(0, None))
-    at_end.set(ylim=(0, 1.15 * references["predict-zero"]), title="Error at the end, and cost of a step")
     return report.Picture(
         "compute",
         figure,
-        "Above: the same curves against the multiply-adds spent so far (forward pass and gradient; a network that grows is cheaper before). "
-        "Below: mean over seeds at the end with its 95 % bootstrap interval. Dashed: exact levels.",
+        "The same curves against the multiply-adds spent so far: forward pass and gradient; a network that grows is cheaper before. "
+        "A method ends where its steps end. Dashed: exact levels.",
     )
 
 
