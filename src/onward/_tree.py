@@ -100,14 +100,14 @@ def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def runs(function: Callable[..., Any], units: int) -> Callable[..., Any]:
+def runs(function: Callable[..., Any], units: int, *, wide: int = WIDE_LANES) -> Callable[..., Any]:
     """Keep a batch of small networks on the last axis of a kernel that mixes units.
 
     `function` takes and returns trees of arrays with one more, last axis: 1, or the size of the batch
-    (of independent runs, or of parallel streams), along which it is elementwise. From `WIDE_LANES` units
-    on a batch stays the leading axis: matrix products are then large enough.
+    (of independent runs, or of parallel streams), along which it is elementwise. From `wide` units on a batch
+    stays the leading axis: matrix products are then large enough.
     """
-    kernel = lanes(function, fold_only=True) if units < WIDE_LANES else function
+    kernel = lanes(function, fold_only=True) if units < wide else function
 
     def call(*arguments: PyTree) -> Any:
         return jax.tree.map(lambda a: a[..., 0], kernel(*jax.tree.map(lambda a: a[..., None], arguments)))

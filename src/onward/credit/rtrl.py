@@ -14,6 +14,9 @@ from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Paramete
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
 
+# Units from which the products of a batch of networks are worth a matrix product each (decisions.md).
+WIDE_UNITS = 8
+
 # For each state, d state / d parameter as (units, rows, gates, units): which unit's state, then which
 # parameter: row (an input, a recurrent source, the bias), gate and unit.
 Influence = tuple[Float[Array, "units rows gates units"], ...]
@@ -55,7 +58,7 @@ class RTRL(AbstractCredit):
         """Step the cell and the influence matrix."""
         if isinstance(cell, Dense):
             z, moments = cell.read(carry, x)
-            step = runs(lambda *arguments: _advance(cell.gates, cell.sources, *arguments), cell.units)
+            step = runs(lambda *arguments: _advance(cell.gates, cell.sources, *arguments), cell.units, wide=WIDE_UNITS)
             states, influence = step(cell.parameters, carry.hidden, state, z)
             return cell.settle(states, moments, carry), influence
         parameters, step_of = transition(cell, carry.stats, x, key)
@@ -72,7 +75,8 @@ class RTRL(AbstractCredit):
     def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
         """The cotangent times the influence matrix."""
         if isinstance(cell, Dense):
-            return cell.with_parameters(runs(lambda *a: _pull(cell.inputs, *a), cell.units)(state, cotangent))
+            pull = runs(lambda *arguments: _pull(cell.inputs, *arguments), cell.units, wide=WIDE_UNITS)
+            return cell.with_parameters(pull(state, cotangent))
         _, unravel = ravel_pytree(eqx.filter(cell, cell.trainable()))
         return unravel(ravel_pytree(cotangent)[0] @ state)
 

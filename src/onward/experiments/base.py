@@ -18,9 +18,10 @@ import numpy as np
 
 from onward import checkpoint
 from onward._progress import Progress
+from onward._tree import WIDE_LANES
 from onward.credit.base import AbstractCredit
 from onward.credit.columnwise import Columnwise
-from onward.credit.rtrl import RTRL
+from onward.credit.rtrl import RTRL, WIDE_UNITS
 from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
@@ -337,6 +338,11 @@ def rule_named(name: str) -> AbstractCredit:
     raise OnwardError(
         f"there is no rule {name!r}; rules are rtrl, uoro, columnwise, snap-N and tbptt-K, N and K from 1"
     )
+
+
+def batch_axis(rule: AbstractCredit, units: int) -> int:
+    """Where independent runs of a layer lie: in front of matrix products, else behind."""
+    return 0 if units >= (WIDE_UNITS if isinstance(rule, RTRL) else WIDE_LANES) else -1
 
 
 def base_name(row: dict[str, Any]) -> str:

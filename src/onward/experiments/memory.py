@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from onward._tree import WIDE_LANES
 from onward._types import Info, Step
 from onward.cells.base import AbstractCell, AbstractGates
 from onward.cells.columns import Columns
@@ -21,6 +20,7 @@ from onward.credit.columnwise import Columnwise
 from onward.errors import OnwardError
 from onward.experiments.base import (
     Experiment,
+    batch_axis,
     best_rows,
     curves_of,
     load_environment,
@@ -183,7 +183,7 @@ class MemoryExperiment(Experiment):
             metric="nats",
             point_every=self.point_every,
             record_steps=RECORDED if self.task == "anbn" else max(RECORDED, 3 * task.period),
-            batch_axis=0 if width >= WIDE_LANES else -1,
+            batch_axis=batch_axis(rule, width),
             note=layer,
         )
 

@@ -13,7 +13,6 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from onward import metrics
-from onward._tree import WIDE_LANES
 from onward.cells.base import AbstractGates
 from onward.cells.cascade import Cascade
 from onward.cells.columns import Columns
@@ -30,6 +29,7 @@ from onward.errors import OnwardError
 from onward.experiments.base import (
     Experiment,
     base_name,
+    batch_axis,
     best_rows,
     curves_of,
     load_environment,
@@ -294,7 +294,7 @@ class TracePatterningExperiment(Experiment):
             ),
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
-            batch_axis=0 if width >= WIDE_LANES else -1,
+            batch_axis=batch_axis(rule, width),
             note=note,
         )
 
