@@ -16,7 +16,7 @@ that a bias of a quarter would be noticed (else the test would say nothing). Bia
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -551,11 +551,17 @@ STRUCTURES = {
 }
 
 
+def in_order(rules: Iterable[str]) -> list[str]:
+    """Names of rules once each, exact ones first, as the README lists them."""
+    first = ("Columnwise", "RTRL", "SnAp", "UORO", "TBPTT", "RFLO")
+    place = lambda rule: [rule.strip("`").startswith(name) for name in first].index(True)
+    return sorted(dict.fromkeys(rules), key=lambda rule: (place(rule), len(rule), rule))
+
+
 def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
     """`docs/exactness.md`: the matrix in short, and the cost of each rule."""
     cells = list(dict.fromkeys(r.cell for r in rows))
-    order = list(map(name_of, (Columnwise(), RTRL(), SnAp(1), SnAp(2), SnAp(5), RFLO(), UORO())))
-    rules = sorted(dict.fromkeys(r.rule for r in rows), key=lambda r: order.index(r) if r in order else len(order))
+    rules = in_order(r.rule for r in rows)
     lines = [
         "# Exactness",
         "",
@@ -566,7 +572,7 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         "- **exact** with the largest relative error of an array.",
         "- **biased** with relative error and cosine of the whole gradient, after more than one step.",
         f"- **unbiased** with the largest deviation of the mean of {SAMPLES:,} seeds, in standard errors over all coordinates (5 would fail),",
-        "  and the standard error of its ratio to the gradient (the test would notice a bias five times as large).",
+        "  and the standard error of its ratio to the gradient (±; the test would notice a bias five times as large).",
         "",
         f"TBPTT({STEPS}) sees the whole stream, SnAp(5) on the sparse layer and SnAp(2) on a full one leave nothing out: then both are exact, as they should be.",
     ]
@@ -615,7 +621,7 @@ def _entry(rows: Sequence[Row]) -> str:
     several = [r for r in rows if r.steps > 1]
     claim = several[0].claim
     if claim == "unbiased":
-        return f"unbiased, {max(r.worst_z or 0 for r in rows):.1f} se; ratio to {max(r.ratio_error or 0 for r in rows):.3f}{failed}"
+        return f"unbiased, {max(r.worst_z or 0 for r in rows):.1f} se; ratio ± {max(r.ratio_error or 0 for r in rows):.3f}{failed}"
     worst = max(several, key=lambda r: r.relative_error)
     if claim == "exact":
         return f"exact, {worst.relative_error:.0e}{failed}"
@@ -630,7 +636,7 @@ def short_form(page: str) -> str:
         rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
         if structure is not None:
             tables[structure] = {row[0]: row[-1] for row in rows[1:]}
-    rules = dict.fromkeys(rule for table in tables.values() for rule in table)
+    rules = in_order(rule for table in tables.values() for rule in table)
     lines = [f"| rule | {' | '.join(tables)} |", "|---|" + "---|" * len(tables)]
     lines += [f"| {rule} | {' | '.join(t.get(rule, '-') for t in tables.values())} |" for rule in rules]
     return "\n".join(lines) + "\n"

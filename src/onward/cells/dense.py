@@ -115,7 +115,7 @@ def sources_of(sources: Sources | None, h: Array) -> Array:
 def wiring(sources: Sources | None, units: int) -> tuple[np.ndarray, np.ndarray]:
     """Which unit row r of U reads for unit u, (fan_in, units), and whether there is such a weight."""
     if sources is None:
-        return np.tile(np.arange(units)[:, None], (1, units)), np.ones((units, units), bool)
+        return np.tile(np.arange(units, dtype=np.int32)[:, None], (1, units)), np.ones((units, units), bool)
     fan_in = max(map(len, sources))
     index, valid = np.zeros((fan_in, units), np.int32), np.zeros((fan_in, units), bool)
     for unit, read in enumerate(sources):

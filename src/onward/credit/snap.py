@@ -141,7 +141,7 @@ def reach(sources: Sources | None, units: int, n: int) -> np.ndarray:
 def pairs_of(sources: Sources | None, units: int, n: int) -> Pairs:
     """The pairs that SnAp(n) keeps, ordered by affected unit."""
     keep = reach(sources, units, n)
-    unit, owner = np.nonzero(keep)
+    unit, owner = (found.astype(np.int32) for found in np.nonzero(keep))
     number = np.full((units, units), -1)
     number[unit, owner] = np.arange(len(unit))
     index, valid = wiring(sources, units)

@@ -92,7 +92,7 @@ class TracePatterningExperiment(Experiment):
     steps: int = 800_000
     """Steps of each run."""
     stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
-    """Trace patterning; trace conditioning (one stimulus, always followed); or patterning without a gap but with 10 % of the labels wrong."""
+    """Trace patterning; trace conditioning (one stimulus, always followed); or patterning without a gap and 10 % wrong labels (use --discount 0 there: the error counts this trial's US only)."""
     gates: Literal["gru", "lstm"] = "gru"
     """Kind of column. The paper's are LSTM columns; GRU columns learn faster."""
     ccn_columns: int = 20

@@ -236,6 +236,8 @@ class NoisyPatterning(AbstractConditioning):
     """Patterning without a gap but with a wrong label in a fraction `noise` of the trials.
 
     The US follows as soon as the CS ends: there is nothing to remember, but much noise to average.
+    `truth` counts this trial's US only. With a discount near 1 what TD learns also counts the next trial's,
+    which a network that can time the ITI will anticipate and be charged for; 0 asks for the next step alone.
     """
 
     isi: tuple[int, int] = eqx.field(default=(1, 1), static=True)
