@@ -123,7 +123,7 @@ body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padd
 h1{{font-size:1.5rem;margin:0}} .lead{{font-size:1.1rem;margin:.4rem 0 1rem}}
 figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,caption{{color:#555;font-size:.9rem;text-align:left}}
 table{{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}}
-th,td{{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left}}
+th,td{{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left;min-width:13rem}}
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
 </style></head><body><h1>{title}</h1><p class="lead">{lead}</p>{body}
 <details><summary>Settings and machine</summary><pre>{settings}</pre></details></body></html>

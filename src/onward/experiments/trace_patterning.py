@@ -78,12 +78,12 @@ def dense_cost(rule: AbstractCredit, gates: AbstractGates, inputs: int, units: i
 class TracePatterningExperiment(Experiment):
     """Learn which of 20 patterns announces a stimulus some 30 steps later, from one endless stream.
 
-    A prediction of the discounted return is made at every step, scored, and learned from with
-    TD(lambda) and exact column traces. The error is the mean squared difference from the true return.
+    A prediction of the discounted return is made at every step, scored, and learned from with TD(lambda): by exact
+    column traces, or on a dense layer by the rule a method names. The error is the mean squared difference from the true return.
     """
 
     name: ClassVar[str] = "trace-patterning"
-    title: ClassVar[str] = "Trace patterning, learned online with exact gradients"
+    title: ClassVar[str] = "Trace patterning, learned online"
 
     methods: tuple[str, ...] = ("ccn", "columnar", "constructive")
     seeds: int = 16
