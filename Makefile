@@ -32,7 +32,7 @@ test-oracles: .oracles/.done
 
 .oracles/.done: requirements.lock pyproject.toml
 	test -x .oracles/bin/python || $(PYTHON) -m venv .oracles
-	sed -n 's/^\([A-Za-z0-9_.-]*==[^ ;\\]*\).*/\1/p' requirements.lock > .oracles/constraints.txt
+	sed -n 's/^\([A-Za-z0-9].*\) \\$$/\1/p' requirements.lock > .oracles/constraints.txt
 	.oracles/bin/python -m pip install --quiet --upgrade pip
 	.oracles/bin/python -m pip install --quiet -c .oracles/constraints.txt --editable . pytest --group oracles
 	@touch $@
