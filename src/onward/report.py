@@ -93,6 +93,31 @@ def interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, fl
     return float(low), float(high)
 
 
+def finals(
+    rows: Sequence[Any], references: dict[str, float], *, label: str, colours: dict[str, str] | None = None
+) -> Picture:
+    """Every seed's number at the end, method by method, between the exact levels; levels far above all of them are left out."""
+    figure = Figure(figsize=(8.2, 1.3 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = [row["name"] for row in rows]
+    colours = colours or dict(zip(names, COLOURS * len(rows), strict=False))
+    top = max(v for row in rows for v in row["values"])
+    for i, row in enumerate(rows):
+        colour = colours[row["name"]]
+        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
+        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
+    for name, value in references.items():
+        if value > 2 * top:
+            continue
+        top = max(top, value)
+        axes.axvline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(name, (value, 1), xytext=(0, 3), color=GREY, fontsize=8, **place)
+    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=names, xlabel=label)
+    axes.set(ylim=(-len(rows) + 0.5, 0.5), xlim=(-0.03 * top, 1.08 * top))
+    return Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels.")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table."""
     return "-" if value is None else f"{value:.{digits}g}"

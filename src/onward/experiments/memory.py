@@ -269,7 +269,7 @@ def _report(experiment: MemoryExperiment, folder: Path) -> Path:
         + (" Of each method its best step size." if len(summary["methods"]) > len(rows) else ""),
     )
     parts = [_curves(experiment, folder, rows, references), table, _stream(experiment, folder, rows)]
-    parts += [_finals(experiment, rows, references)]
+    parts += [report.finals(rows, references, label="cross-entropy at the end (nats)", colours=_colours())]
     settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
     return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
 
@@ -366,38 +366,4 @@ def _stream(experiment: MemoryExperiment, folder: Path, rows: Any) -> Any:
             if len(shown) > 1
             else ""
         ),
-    )
-
-
-def _finals(experiment: MemoryExperiment, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward import report
-
-    figure = Figure(figsize=(8.2, 1.4 + 0.4 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    colours, top = _colours(), max(v for m in rows for v in m["values"])
-    for i, row in enumerate(rows):
-        colour = colours[row["name"]]
-        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
-        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
-    top = max(top, references["memoryless"])
-    for name, value in references.items():
-        if value > 1.05 * top:
-            continue
-        axes.axvline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-        axes.annotate(
-            name,
-            (value, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=report.GREY,
-            fontsize=8,
-            ha="center",
-        )
-    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=[m["name"] for m in rows])
-    axes.set(xlabel="cross-entropy at the end (nats)", ylim=(-len(rows) + 0.5, 0.5), xlim=(-0.03 * top, 1.08 * top))
-    return report.Picture(
-        "final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels."
     )

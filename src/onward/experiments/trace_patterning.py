@@ -393,7 +393,7 @@ def _report(experiment: TracePatterningExperiment, folder: Path) -> Path:
         parts += [_sensitivity(summary, rows, references)]
     parts += [_alignment(experiment, folder, m) for m in rows if experiment.watch and m["name"] not in STRUCTURES]
     parts += [_window(experiment, folder, best["name"])]
-    parts += [_finals(rows, references)]
+    parts += [report.finals(rows, references, label="mean squared return error at the end")]
     settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
     return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
 
@@ -581,34 +581,3 @@ def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> A
         "the return before a US that comes; a good prediction follows them and stays flat else. When exactly the US comes is random, so even "
         "the best prediction is not sharp.",
     )
-
-
-def _finals(rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward import report
-
-    figure = Figure(figsize=(8.2, 1.2 + 0.45 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for i, (colour, row) in enumerate(zip(report.COLOURS * len(rows), rows, strict=False)):
-        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
-        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
-    for name, value in references.items():
-        axes.axvline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-        axes.annotate(
-            name,
-            (value, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            color=report.GREY,
-            fontsize=8,
-            va="bottom",
-        )
-    axes.set(
-        yticks=[-i for i in range(len(rows))],
-        yticklabels=[r["name"] for r in rows],
-        xlabel="mean squared return error at the end",
-    )
-    axes.set(xlim=(0, None), ylim=(-len(rows) + 0.5, 0.5))
-    return report.Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar).")
