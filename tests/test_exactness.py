@@ -221,6 +221,7 @@ def test_verify_exits_1_when_a_fault_is_planted(plant, steps, monkeypatch, capsy
     from onward import cli
 
     monkeypatch.setattr(cli, "_cache_programs", lambda: None)
+    monkeypatch.setattr(v, "costs", list)
     rule = plant(monkeypatch)
     if isinstance(rule, ow.TBPTT):
         rule = ow.TBPTT(steps)
@@ -233,11 +234,20 @@ def test_verify_exits_0_without_a_fault(monkeypatch, capsys, key):
     from onward import cli
 
     monkeypatch.setattr(cli, "_cache_programs", lambda: None)
+    monkeypatch.setattr(v, "costs", list)
     rules = (ow.RTRL(), ow.TBPTT(6), ow.SnAp(1), ow.TBPTT(5))
     monkeypatch.setattr(v, "matrix", lambda: [v.verify(ow.GRU(3, 4, key=key), r, steps=6, resets=False) for r in rules])
     assert cli.main(["verify", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [r["found"] for r in rows] == ["exact", "exact", "biased", "biased"]
+
+
+def test_the_cost_of_a_rule_is_counted_and_timed(key):
+    cost = v._cost(ow.SnAp(1), ow.GRU(2, 3, key=key), "GRU, 3 units")
+    assert (cost.rule, cost.parameters, cost.floats) == ("SnAp(1)", 54, 54)
+    assert cost.multiply_adds > 54
+    assert 0 < cost.microseconds < 1e5
+    assert "SnAp(1)     GRU, 3 units" in "\n".join(v.as_table([], [cost]))
 
 
 def test_a_zero_reference_is_refused():

@@ -265,14 +265,15 @@ def _verify(arguments: list[str]) -> int:
     _cache_programs()
     from onward.verify import as_markdown, as_table, costs, matrix
 
-    rows = matrix()
+    rows, spent = matrix(), costs()
     ok = all(row.ok for row in rows)
     if form == "--json":
         import json
 
-        print(json.dumps({"ok": ok, "rows": [row.as_dict() for row in rows]}, indent=1))
+        found = {"ok": ok, "rows": [row.as_dict() for row in rows], "costs": [cost.as_dict() for cost in spent]}
+        print(json.dumps(found, indent=1))
     else:
-        print(as_markdown(rows, costs()) if form else "\n".join(as_table(rows)))
+        print(as_markdown(rows, spent) if form else "\n".join(as_table(rows, spent)))
     return 0 if ok else 1
 
 

@@ -524,8 +524,8 @@ def state_floats(rule: AbstractCredit, cell: AbstractCell) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def as_table(rows: Sequence[Row]) -> list[str]:
-    """Lines of text."""
+def as_table(rows: Sequence[Row], spent: Sequence[Cost] = ()) -> list[str]:
+    """Lines of text: every comparison, what each rule costs, and the count."""
     lines = [
         f"{'rule':11} {'cell':13} depth steps resets streams claim     relative error  cosine     "
         "smallest - largest ratio  finite differences"
@@ -536,6 +536,12 @@ def as_table(rows: Sequence[Row]) -> list[str]:
             f"{r.rule:11} {r.cell:13} {r.depth:5} {r.steps:5} {'yes' if r.resets else 'no':6} {r.streams:7} {r.claim:8} "
             f"{r.relative_error:14.1e}  {r.cosine:.8f}  {r.ratio_min:.9f} - {r.ratio_max:.9f} "
             f"{r.finite_difference:14.1e}  {'ok' if r.ok else f'FAILED: it is {r.found}'}{of_mean}"
+        )
+    if spent:
+        lines += ["", f"{'rule':11} {'cell':18} parameters    floats  multiply-adds  microseconds a step"]
+    for c in spent:
+        lines.append(
+            f"{c.rule:11} {c.cell:18} {c.parameters:10,} {c.floats:9,} {c.multiply_adds:14,} {c.microseconds:20.1f}"
         )
     good = sum(r.ok for r in rows)
     return [*lines, f"{good} of {len(rows)} comparisons ok (float64; exact: below 1e-9 in every parameter array)"]
