@@ -192,7 +192,7 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) 
 def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False) -> int:
     from onward.experiments.base import execute, load_summary
 
-    _set_up_jax(columns=experiment.columns_only, single=experiment.seeds * max(1, len(experiment.step_sizes)) == 1)
+    _set_up_jax(columns=experiment.fuse_outputs, single=experiment.seeds * max(1, len(experiment.step_sizes)) == 1)
     report = execute(experiment, folder, resume=resume, replace=replace)
     summary = load_summary(folder)
     for method in summary["methods"]:

@@ -77,8 +77,8 @@ class Experiment(abc.ABC):
         """The step size of a method unless the user says otherwise."""
 
     @property
-    def columns_only(self) -> bool:
-        """Whether every method is columns: then the command line may use an XLA option that is faster for those."""
+    def fuse_outputs(self) -> bool:
+        """Whether the command line may use an XLA option that makes columns faster; it crashes on some other programs."""
         return False
 
     @abc.abstractmethod

@@ -143,7 +143,7 @@ class MemoryExperiment(Experiment):
         return STEP_SIZES[self.task].get(name, OTHER_STEP_SIZE[self.task])
 
     @property
-    def columns_only(self) -> bool:
+    def fuse_outputs(self) -> bool:
         """No dense layer is asked for."""
         return self.methods == ("columns",)
 

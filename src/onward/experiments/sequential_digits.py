@@ -94,9 +94,9 @@ class SequentialDigitsExperiment(Experiment):
         require_stages(self.ccn_columns, self.ccn_width)
 
     @property
-    def columns_only(self) -> bool:
-        """No dense layer is asked for."""
-        return "bptt" not in self.methods
+    def fuse_outputs(self) -> bool:
+        """The option has been tried with all three methods of this experiment."""
+        return True
 
     def default_step_size(self, name: str) -> float:
         """Of Adam."""

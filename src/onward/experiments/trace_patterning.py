@@ -187,8 +187,8 @@ class TracePatterningExperiment(Experiment):
         return kind(isi=self.isi, iti=self.iti, discount=self.discount)
 
     @property
-    def columns_only(self) -> bool:
-        """No dense layer is asked for."""
+    def fuse_outputs(self) -> bool:
+        """Only for columns."""
         return all(name in STRUCTURES for name in self.methods)
 
     def default_step_size(self, name: str) -> float:
