@@ -25,6 +25,7 @@ GROUPS = {
     "rtrl-64": [("RTRL GRU", "sgemm", 0.5), ("RTRL LSTM", "sgemm", 0.5)],
     "rtrl-128": [("RTRL GRU", "sgemm", 0.5), ("RTRL LSTM", "sgemm", 0.5)],
     "cheap-32": [("SnAp(1) LSTM", 60e3, 1.0), ("UORO LSTM", 60e3, 1.0)],
+    "sparse-64": [("SnAp(1) sparse", "RTRL sparse", 1.0), ("SnAp(4) sparse", "RTRL sparse", 1.0)],
     "stream": [("T-BPTT 15:4", 80e3, 1.0)],
     "braintrace": [("SnAp(1) GRU", "braintrace SnAp(1) GRU", 1.0), ("SnAp(1) LSTM", "braintrace SnAp(1) LSTM", 1.0)],
 }
@@ -151,6 +152,7 @@ def foreign(kind, units=32):
 def contestants(group):
     """Name -> function of a number of steps, and multiply-adds a step where they are counted."""
     import jax
+    import numpy as np
 
     import onward as ow
 
@@ -176,6 +178,19 @@ def contestants(group):
                 (ow.TBPTT(10), "TBPTT(10)"),
             ):
                 rows[f"{label} {name}"] = looped(make(int(size)), rule)
+    elif kind == "sparse":  # GRU units on a ring, each reading itself and its two neighbours, beside full layers
+        n = int(size)
+        distance = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+        ring = ow.GRU(INPUTS, n, key=key, mask=np.minimum(distance, n - distance) < 2)
+        for rule, label in (
+            (ow.SnAp(1), "SnAp(1)"),
+            (ow.SnAp(2), "SnAp(2)"),
+            (ow.SnAp(4), "SnAp(4)"),
+            (ow.RTRL(), "RTRL"),
+        ):
+            rows[f"{label} sparse"] = looped(ring, rule)
+        for rule, label in ((ow.SnAp(1), "SnAp(1)"), (ow.RTRL(), "RTRL")):
+            rows[f"{label} full"] = looped(cells["GRU"](n), rule)
     elif kind == "braintrace":
         for name, make in cells.items():
             rows[f"SnAp(1) {name}"] = looped(make(32), ow.SnAp(1))

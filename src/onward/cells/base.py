@@ -177,10 +177,10 @@ class AbstractGated(AbstractCell):
         """The trainable arrays."""
         return Parameters(self.weight, self.recurrent, self.bias)
 
-    def with_parameters(self, parameters: Parameters) -> Self:
-        """The gradient of this cell whose arrays are given: None in every other place."""
+    def gradient_of(self, arrays: Parameters) -> Self:
+        """A cell-shaped gradient from the gradients of its arrays: None in every other place."""
         nothing = eqx.filter(self, self.trainable())
-        return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), nothing, tuple(parameters))
+        return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), nothing, tuple(arrays))
 
     def init(self) -> Carry:
         """All zero; moments at mean 0 and variance 1."""

@@ -69,11 +69,6 @@ class Columns(AbstractGated, AbstractColumnar):
         self.spread = spread
 
     @property
-    def inputs(self) -> int:
-        """Size of an observation."""
-        return self.weight.shape[0]
-
-    @property
     def columns(self) -> int:
         """Number of columns."""
         return self.weight.shape[2]

@@ -60,7 +60,7 @@ class Columnwise(AbstractCredit):
         assert isinstance(cell, AbstractColumnar)
         columns = _columns_of(cell)
         gradient = lanes(_pull)(state.of_state, cell.live_cotangent(cotangent))
-        return cell.embed(columns.with_parameters(gradient))
+        return cell.embed(columns.gradient_of(gradient))
 
 
 def _columns_of(cell: AbstractCell) -> Columns:

@@ -57,7 +57,7 @@ class RFLO(AbstractCredit):
         dense = _dense(cell)
         pairs = pairs_of(dense.sources, dense.units, 1)
         gradient = runs(lambda *a: pull_pairs(pairs, dense.units, *a), dense.units)(state.of_state, cotangent)
-        return dense.with_parameters(gradient)
+        return dense.gradient_of(gradient)
 
 
 def _dense(cell: AbstractCell) -> Dense:

@@ -76,7 +76,7 @@ class RTRL(AbstractCredit):
         """The cotangent times the influence matrix."""
         if isinstance(cell, Dense):
             pull = runs(lambda *arguments: _pull(cell.inputs, *arguments), cell.units, wide=WIDE_UNITS)
-            return cell.with_parameters(pull(state, cotangent))
+            return cell.gradient_of(pull(state, cotangent))
         _, unravel = ravel_pytree(eqx.filter(cell, cell.trainable()))
         return unravel(ravel_pytree(cotangent)[0] @ state)
 

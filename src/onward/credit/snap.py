@@ -93,7 +93,7 @@ class SnAp(AbstractCredit):
         assert isinstance(cell, Dense)
         pairs = pairs_of(cell.sources, cell.units, self.n)
         gradient = runs(lambda *a: pull_pairs(pairs, cell.units, *a), cell.units)(state.of_state, cotangent)
-        return cell.with_parameters(gradient)
+        return cell.gradient_of(gradient)
 
     def _saturated(self, cell: AbstractCell) -> AbstractCredit | None:
         """The exact rule that this is, if nothing is left out."""

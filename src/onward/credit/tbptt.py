@@ -89,7 +89,7 @@ class TBPTT(AbstractCredit):
         """Back through the window."""
         if isinstance(cell, Dense):
             back = runs(lambda *arguments: _pull(cell.gates, cell.sources, *arguments), cell.units)
-            return cell.with_parameters(back(cell.parameters, state, cotangent))
+            return cell.gradient_of(back(cell.parameters, state, cotangent))
         zero = jax.tree.map(jnp.zeros_like, eqx.filter(cell, cell.trainable()))
 
         def back_one(loop: Any, seen: Replay) -> Any:

@@ -91,7 +91,7 @@ class UORO(AbstractCredit):
     def pull(self, cell: AbstractCell, state: RankOne, cotangent: PyTree) -> PyTree:
         """(cotangent . s) t."""
         if isinstance(cell, Dense):
-            return cell.with_parameters(runs(_pull, cell.units)(state.states, state.parameters, cotangent))
+            return cell.gradient_of(runs(_pull, cell.units)(state.states, state.parameters, cotangent))
         size = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (state.states, cotangent)), strict=True))
         return jax.tree.map(lambda t: size * t, state.parameters)
 

@@ -20,7 +20,7 @@ from onward import checkpoint
 from onward._progress import Progress
 from onward._tree import WIDE_LANES
 from onward.credit.base import AbstractCredit
-from onward.credit.columnwise import Columnwise
+from onward.credit.rflo import RFLO
 from onward.credit.rtrl import RTRL, WIDE_UNITS
 from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
@@ -328,16 +328,14 @@ def curves_of(
 
 
 def rule_named(name: str) -> AbstractCredit:
-    """`rtrl`, `uoro`, `snap-N`, `tbptt-K` or `columnwise` as a credit rule."""
+    """`rtrl`, `uoro`, `rflo`, `snap-N` or `tbptt-K` as a credit rule: those that a dense layer can have."""
     kind, _, number = name.partition("-")
-    plain = {"rtrl": RTRL, "uoro": UORO, "columnwise": Columnwise}
+    plain = {"rtrl": RTRL, "uoro": UORO, "rflo": RFLO}
     if kind in plain and not number:
         return plain[kind]()
     if kind in ("snap", "tbptt") and number.isdecimal() and int(number) > 0:
         return SnAp(int(number)) if kind == "snap" else TBPTT(int(number))
-    raise OnwardError(
-        f"there is no rule {name!r}; rules are rtrl, uoro, columnwise, snap-N and tbptt-K, N and K from 1"
-    )
+    raise OnwardError(f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N and tbptt-K, N and K from 1")
 
 
 def batch_axis(rule: AbstractCredit, units: int) -> int:

@@ -144,7 +144,7 @@ class MemoryExperiment(Experiment):
 
     @property
     def fuse_outputs(self) -> bool:
-        """No dense layer is asked for."""
+        """Only for columns."""
         return self.methods == ("columns",)
 
     @property
