@@ -33,11 +33,14 @@ class Step(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """A batch of trajectories, time first. `mask` (time, batch) weights the loss of each instant."""
+    """A batch of trajectories, time first.
+
+    Targets `y` and weights `mask` of the loss cover the last `outputs` steps: one of them, or all.
+    """
 
     xs: Float[Array, "time batch inputs"]
     y: Array
-    mask: Float[Array, "time batch"]
+    mask: Float[Array, "outputs batch"]
 
 
 class Info(NamedTuple):

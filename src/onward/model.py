@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from onward._tree import trainable
@@ -28,20 +29,48 @@ class Model(eqx.Module):
     head: AbstractHead
 
     def init(self) -> Carry:
-        """The state at the start of a stream."""
-        return self.cell.init()
+        """The state at the start of a stream; of every trajectory, on a leading axis, if the head asks for several."""
+        carry, trajectories = self.cell.init(), self.head.trajectories
+        return carry if trajectories is None else jax.tree.map(lambda a: jnp.stack([a] * trajectories), carry)
+
+    def resume(self, stats: PyTree) -> Carry:
+        """A clean hidden state, with running moments that have seen something."""
+        start = self.init()
+        return Carry(start.hidden, jax.tree.map(lambda a, s: jnp.broadcast_to(s, a.shape), start.stats, stats))
 
     def __call__(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> tuple[Carry, Array]:
-        """Read one observation and predict."""
-        carry = self.cell(carry, x, key=key)
-        return carry, self.head(self.cell.features(carry, key=key))
+        """Read one observation and predict. `key` is for cells that sample."""
+        carry = self.advance(carry, x, key=key)
+        return carry, self.head(self.features(carry, key=key))
+
+    def advance(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> Carry:
+        """Read one observation."""
+        return self._each(lambda c, k: self.cell(c, x, key=k), carry, key)
+
+    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Array:
+        """What the head reads: of every trajectory, if it asks for several."""
+        # Other draws than those of the step that led here.
+        key = None if key is None else jax.random.fold_in(key, 1)
+        return self._each(lambda c, k: self.cell.features(c, key=k), carry, key)
+
+    def _each(self, function: Callable[..., Any], carry: Carry, key: PRNGKeyArray | None) -> Any:
+        trajectories = self.head.trajectories
+        if trajectories is None:
+            return function(carry, key)
+        if key is None:
+            return jax.vmap(lambda c: function(c, None))(carry)
+        return jax.vmap(function)(carry, jax.random.split(key, trajectories))
+
+    def evaluation(self) -> "Model":
+        """The same network with as many trajectories as its head wants for measuring."""
+        return Model(self.cell, self.head.for_evaluation())
 
     def answer(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> tuple[Array, Callable[[Any], Any]]:
         """The prediction of a state, and its pullback to (head gradient, cotangent on `carry.hidden`)."""
         weights, rest = eqx.partition(self.head, trainable(self.head))
 
         def read(weights: PyTree, hidden: PyTree) -> Array:
-            return eqx.combine(weights, rest)(self.cell.features(Carry(hidden, carry.stats), key=key))
+            return eqx.combine(weights, rest)(self.features(Carry(hidden, carry.stats), key=key))
 
         return jax.vjp(read, weights, carry.hidden)
 

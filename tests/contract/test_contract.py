@@ -17,7 +17,17 @@ from onward.cells.base import AbstractColumnar
 
 # Tiny programs that run once: compile them fast rather than well.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-ROWS = zoo.GATES | zoo.CELLS | zoo.HEADS | zoo.CREDIT | zoo.OBJECTIVES | zoo.TASKS | zoo.LEARNERS | zoo.OTHERS
+ROWS = (
+    zoo.GATES
+    | zoo.CELLS
+    | zoo.HEADS
+    | zoo.CREDIT
+    | zoo.OBJECTIVES
+    | zoo.TASKS
+    | zoo.LEARNERS
+    | zoo.INVERSES
+    | zoo.OTHERS
+)
 
 
 def public():

@@ -36,12 +36,19 @@ CELLS = {
     "GRU": lambda: ow.GRU(3, 4, key=KEY, normalise_inputs=MOMENTS, normalise_features=MOMENTS),
     "Elman": lambda: ow.Elman(3, 4, key=KEY),
     "Elman-sparse": lambda: ow.Elman(3, 4, key=KEY, activation="sigmoid", mask=MASK),
+    "Hybrid": lambda: ow.Hybrid(ow.GRU(3, 4, key=KEY)),
+    "Hybrid-sigmoid": lambda: ow.Hybrid(ow.Elman(3, 4, key=KEY, activation="sigmoid"), share=1.0),
     "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
 HEADS = {
     "Linear": lambda features: ow.Linear(features),
     "Linear-3": lambda features: ow.Linear(features, 3),
     "Categorical": lambda features: ow.Categorical(features, 5),
+    "Bernoulli": lambda features: ow.Bernoulli(features, 4),
+    "Mixture": lambda features: ow.Mixture(features, 3),
+    "Mixture-2": lambda features: ow.Mixture(features, 3, outputs=2),
+    "MonteCarlo": lambda features: ow.MonteCarlo(ow.Categorical(features, 5), samples=3),
+    "MonteCarlo-Mixture": lambda features: ow.MonteCarlo(ow.Mixture(features, 3), samples=3),
 }
 CREDIT = {
     "RTRL": ow.RTRL,
@@ -66,11 +73,22 @@ TASKS = {
     "AnBn": ow.AnBn,
     "SequentialDigits": ow.SequentialDigits,
     "SequentialDigits-batch": lambda: ow.SequentialDigits(batch=3),
+    "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),
+    "OneToManyMixture": lambda: ow.OneToManyMixture(4, batch=3, rows=5),
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
+    "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),
+}
+INVERSES = {
+    "IdentityInverse": ow.IdentityInverse,
+    "AffineInverse": ow.AffineInverse,
+    "AffineInverse-noise": lambda: ow.AffineInverse("sigmoid", noise=0.1),
+    "AffineInverse-difference": lambda: ow.AffineInverse(training="difference"),
+    "ResidualInverse": lambda: ow.ResidualInverse(width=3),
+    "FeedbackInverse": ow.FeedbackInverse,
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "scale_head"}
+PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "scale_head", "chrono", "knots", "orthogonal"}

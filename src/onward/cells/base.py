@@ -50,9 +50,20 @@ class AbstractGates(eqx.Module):
             new = (*new, self.next_state(i, preactivation, states, new))
         return new
 
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The two values between which h lies; None: it has no such bounds. Stochastic units need them."""
+        return None
+
     def initial_bias(self, bias: Float[Array, "gates units"]) -> Float[Array, "gates units"]:
         """Change the drawn bias where this kind of unit needs a start of its own."""
         return bias
+
+    def remember(
+        self, bias: Float[Array, "gates units"], log_time: Float[Array, " units"]
+    ) -> Float[Array, "gates units"]:
+        """The bias with which unit i keeps its state for about exp(log_time) steps."""
+        raise TypeError(f"{type(self).__name__} has no gate that keeps its state; use GRU or LSTM units")
 
     def gather(self, from_input: Array, from_recurrent: Array) -> States:
         """Add both drives, (gates, units) each, into one array per slot."""

@@ -72,6 +72,15 @@ class Dense(AbstractGated):
         """Number of units."""
         return self.weight.shape[2]
 
+    def drive(self, z: Float[Array, " inputs"], h: Float[Array, " units"]) -> States:
+        """The preactivations W z + U h + b, one array a slot."""
+        step = lambda p, h, z: preactivation(self.gates, self.sources, p, (h,), z)
+        return runs(step, self.units)(self.parameters, h, z)
+
+    def slots(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> States:
+        """The preactivations of the next step."""
+        return self.drive(self.read(carry, x)[0], carry.hidden[-1])
+
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation; units (inputs + fan_in) multiply-adds a gate."""
         z, moments = self.read(carry, x)

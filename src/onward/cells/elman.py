@@ -32,6 +32,11 @@ class ElmanGates(AbstractGates):
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"ElmanGates: activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
 
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The range of the activation."""
+        return {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(self.activation)
+
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
         """H'."""
         return ACTIVATIONS[self.activation](preactivation[0])

@@ -32,9 +32,18 @@ class GRUGates(AbstractGates):
         z = sigmoid(a_update)
         return (1 - z) * jnp.tanh(a_candidate + sigmoid(a_reset) * a_recurrent) + z * states[0]
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """The range of tanh."""
+        return -1.0, 1.0
+
     def initial_bias(self, bias: Array) -> Array:
         """Add `update_bias` to the update gate."""
         return bias.at[0].add(self.update_bias)
+
+    def remember(self, bias: Array, log_time: Array) -> Array:
+        """Of the update gate."""
+        return bias.at[0].set(log_time)
 
 
 def GRU(inputs: int, units: int, *, key: PRNGKeyArray, update_bias: float = 0.0, **options: Any) -> Dense:  # noqa: N802

@@ -36,9 +36,18 @@ class LSTMGates(AbstractGates):
             return sigmoid(a_forget) * states[0] + sigmoid(a_input) * jnp.tanh(a_candidate)
         return sigmoid(a_output) * jnp.tanh(new[0])
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """The range of a gate times tanh."""
+        return -1.0, 1.0
+
     def initial_bias(self, bias: Array) -> Array:
         """Add `forget_bias` to the forget gate."""
         return bias.at[1].add(self.forget_bias)
+
+    def remember(self, bias: Array, log_time: Array) -> Array:
+        """Of the forget gate, and of the input gate in return."""
+        return bias.at[1].set(log_time).at[0].set(-log_time)
 
 
 def LSTM(inputs: int, units: int, *, key: PRNGKeyArray, forget_bias: float = 1.0, **options: Any) -> Dense:  # noqa: N802

@@ -32,6 +32,15 @@ class AbstractHead(eqx.Module):
     def grow(self, features: int) -> "AbstractHead":
         """The same function of a longer feature vector: the new features weigh zero."""
 
+    @property
+    def trajectories(self) -> int | None:
+        """How many trajectories of its cell a model runs for this head, which then reads them all; None: just one."""
+        return None
+
+    def for_evaluation(self) -> "AbstractHead":
+        """The head to measure with."""
+        return self
+
     def trainable(self) -> PyTree:
         """A head-shaped tree of bools: every floating array learns."""
         return jax.tree.map(eqx.is_inexact_array, self)

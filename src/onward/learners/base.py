@@ -3,9 +3,10 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward._types import Info, PyTree, Sequence, Step
+from onward.heads.base import AbstractHead
 from onward.model import Model
 
 
@@ -19,3 +20,20 @@ class AbstractLearner(eqx.Module):
     @abc.abstractmethod
     def step(self, state: PyTree, example: Step | Sequence) -> tuple[PyTree, Info]:
         """Predict, then learn."""
+
+
+def require_sequences(owner: str, model: Model, example: Sequence) -> None:
+    """Refuse batches that the model cannot read, or whose targets do not cover their last steps."""
+    xs, y, mask = example
+    if xs.ndim != 3 or xs.shape[2] != model.cell.inputs or 0 in xs.shape:
+        raise ValueError(f"{owner} needs xs of shape (time, batch, {model.cell.inputs}), the task gives {xs.shape}")
+    if mask.ndim != 2 or not 1 <= len(mask) <= len(xs) or mask.shape[1] != xs.shape[1] or y.shape[:2] != mask.shape:
+        raise ValueError(
+            f"{owner} needs y and mask of shape (outputs, {xs.shape[1]}, ...), for the last `outputs` of "
+            f"{len(xs)} steps; the task gives y {y.shape} and mask {mask.shape}"
+        )
+
+
+def gather_trajectories(head: AbstractHead, features: Float[Array, "rows features"]) -> Array:
+    """Features as the head reads them: the trajectories of a sequence, neighbouring rows, on an axis of their own."""
+    return features if head.trajectories is None else features.reshape(-1, head.trajectories, features.shape[-1])

@@ -7,28 +7,33 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from onward._tree import apply_scaled
 from onward._types import Carry, Info, PyTree, Sequence
-from onward.learners.base import AbstractLearner
+from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences
 from onward.model import Model
 
 
 class BPTTState(NamedTuple):
-    """The model, its running moments, and the optimiser's state."""
+    """The model, its running moments, the optimiser's state, and where random numbers come from."""
 
     model: Model
     stats: PyTree
     optimiser: PyTree
+    key: PRNGKeyArray
+    steps: Int[Array, ""]
 
 
 class BPTT(AbstractLearner):
     """Full backpropagation through time on batches of sequences (Werbos, 1988).
 
-    loss = -sum(mask log p(y | x_1 ... x_t)) / sum(mask); one update a batch. Exact. Memory grows with
-    the length of the sequence, and nothing is learned before its end. Running moments of a cell are
-    carried from batch to batch as the mean over the batch; no gradient flows through them.
+    loss = -sum(mask log p(y | x_1 ... x_t)) / sum(mask); one update a batch. Exact for deterministic cells. With
+    a `Hybrid(straight_through=True)` cell it is straight-through BPTT (STE-BPTT), biased because the derivative
+    of a sample is taken to be that of its mean. Memory grows with the length of the sequence, and nothing
+    is learned before its end. Running moments of a cell are carried from batch to batch as the mean over the
+    batch; no gradient flows through them. Clip gradients in the optimiser,
+    `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1.0))`.
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
@@ -36,37 +41,53 @@ class BPTT(AbstractLearner):
 
     def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""
-        if example.xs.ndim != 3 or example.xs.shape[2] != model.cell.inputs:
-            raise ValueError(
-                f"BPTT needs xs of shape (time, batch, {model.cell.inputs}), the task gives {example.xs.shape}"
-            )
+        require_sequences("BPTT", model, example)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        return BPTTState(model, model.init().stats, optimiser)
+        return BPTTState(model, model.cell.init().stats, optimiser, key, jnp.zeros((), jnp.int32))
 
     def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
         """One batch."""
         parameters, rest = eqx.partition(state.model, state.model.trainable())
+        key = jax.random.fold_in(state.key, state.steps)
 
         def objective(parameters: PyTree) -> Any:
-            return sequence_loss(eqx.combine(parameters, rest), state.stats, example)
+            return sequence_loss(eqx.combine(parameters, rest), state.stats, example, key=key)
 
         (loss, (predictions, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
         parameters = apply_scaled(parameters, updates, self.step_size)
-        return BPTTState(eqx.combine(parameters, rest), stats, optimiser), Info(predictions, loss)
+        model = eqx.combine(parameters, rest)
+        return BPTTState(model, stats, optimiser, state.key, state.steps + 1), Info(predictions, loss)
 
 
-def sequence_loss(model: Model, stats: PyTree, example: Sequence) -> tuple[Array, tuple[Array, PyTree]]:
-    """Mean negative log-likelihood of a batch, with its predictions (time, batch, ...) and the new moments."""
-    batch = example.xs.shape[1]
-    spread = lambda tree: jax.tree.map(lambda a: jnp.stack([a] * batch), tree)
-    carry = Carry(spread(model.init().hidden), spread(stats))
+def sequence_loss(
+    model: Model, stats: PyTree, example: Sequence, *, key: PRNGKeyArray | None = None
+) -> tuple[Array, tuple[Array, PyTree]]:
+    """Mean negative log-likelihood of a batch, with its predictions (outputs, batch, ...) and the new moments."""
+    time, batch = example.xs.shape[:2]
+    cell, copies = model.cell, model.head.trajectories or 1
+    rows = batch * copies
+    start = Carry(cell.init().hidden, stats)
+    carry = jax.tree.map(lambda a: jnp.stack([a] * rows), start)
+    draw = lambda i: None if key is None else jax.random.split(jax.random.fold_in(key, i), (time, rows))
 
-    def step(carry: Carry, inputs: Any) -> Any:
-        x, y = inputs
-        carry, prediction = jax.vmap(model)(carry, x)
+    def advance(carry: Carry, inputs: Any) -> Any:
+        x, keys = inputs
+        return jax.vmap(lambda c, x, k: cell(c, x, key=k))(carry, jnp.repeat(x, copies, 0), keys), None
+
+    def answer(carry: Carry, inputs: Any) -> Any:
+        x, keys, y, reading_keys = inputs
+        carry, _ = advance(carry, (x, keys))
+        features = jax.vmap(lambda c, k: cell.features(c, key=k))(carry, reading_keys)
+        prediction = jax.vmap(model.head)(gather_trajectories(model.head, features))
         return carry, (prediction, jax.vmap(model.head.log_prob)(prediction, y))
 
-    carry, (predictions, log_probs) = lax.scan(step, carry, (example.xs, example.y))
+    quiet = time - len(example.mask)
+    steps, reading = (example.xs, draw(0)), draw(1)
+    take = lambda tree, chosen: jax.tree.map(lambda a: a[chosen], tree)
+    if quiet:
+        carry, _ = lax.scan(advance, carry, take(steps, slice(quiet)))
+    last = take((*steps, reading), slice(quiet, None))
+    carry, (predictions, log_probs) = lax.scan(answer, carry, (*last[:2], example.y, last[2]))
     loss = -jnp.sum(log_probs * example.mask) / jnp.sum(example.mask)
     return loss, (predictions, jax.tree.map(lambda a: jnp.mean(a, 0), carry.stats))

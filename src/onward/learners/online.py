@@ -63,6 +63,10 @@ class Online(AbstractLearner):
         one = example if self.streams is None else jax.tree.map(lambda a: a[0], example)
         if one.x.shape != (model.cell.inputs,):
             raise ValueError(f"the cell reads {model.cell.inputs} inputs, the stream has {one.x.shape}")
+        if model.head.trajectories is not None:
+            raise TypeError(
+                "Online follows one trajectory of the cell: take the head out of its MonteCarlo, or use BPTT or TPTT"
+            )
         credit = self.credit.init(model.cell, one.x, key=credit_key)
         stream = (model.init(), credit, self.objective.init(model), self._watched(model, one.x, credit_key))
         if self.streams is not None:
