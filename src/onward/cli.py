@@ -22,6 +22,16 @@ EXPERIMENTS = {
         "SequentialDigitsExperiment",
         "real 8x8 digits read row by row: columns learning online beside a dense LSTM with BPTT",
     ),
+    "one-to-many-classes": (
+        "onward.experiments.one_to_many_classes",
+        "OneToManyClassesExperiment",
+        "Manchev & Spratling 5.1: stochastic units after T steps; straight-through BPTT beside STPTT",
+    ),
+    "one-to-many-mixture": (
+        "onward.experiments.one_to_many_mixture",
+        "OneToManyMixtureExperiment",
+        "Manchev & Spratling 5.2: mixture densities after T steps; target propagation beside BPTT",
+    ),
     "memory": (
         "onward.experiments.memory",
         "MemoryExperiment",

@@ -1,15 +1,25 @@
 """What a run measures. Only metrics may read `truth`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from onward._types import Carry, Info, PyTree, Sequence, Step
+from onward.learners.bptt import sequence_loss
+from onward.learners.inverses import FeedbackInverse, layer_of
+from onward.learners.tptt import TPTT, TPTTState
 from onward.model import Model
+
+
+def training_loss(example: Sequence, info: Info) -> tuple[Array, Array]:
+    """The loss of the batch, before the update."""
+    return info.loss, jnp.ones(())
 
 
 def return_error(example: Step, info: Info) -> tuple[Array, Array]:
@@ -56,6 +66,59 @@ def test_accuracy(sequences: Any, labels: Any) -> Callable[[Any], dict[str, Arra
         return {"test_accuracy": jnp.mean(jnp.argmax(predictions, -1) == jnp.asarray(labels))}
 
     return measure
+
+
+def held_out_loss(example: Sequence, *, block: int = 250) -> Callable[[Any], dict[str, Array]]:
+    """A measurement: mean -log p(y | x) of held-out sequences, with as many trajectories as evaluation asks for.
+
+    Rows are read in blocks of at most `block`, of a size that divides their number. Always the same random draws.
+    """
+    count = example.xs.shape[1]
+    blocks = next(n for n in range(-(-count // block), count + 1) if count % n == 0)
+
+    def measure(state: Any) -> dict[str, Array]:
+        model = state.model.evaluation()
+        split = lambda a: jnp.moveaxis(jnp.asarray(a).reshape(a.shape[0], blocks, -1, *a.shape[2:]), 1, 0)
+        one = lambda part: sequence_loss(model, state.stats, part[0], key=part[1])[0]
+        losses = lax.map(one, (jax.tree.map(split, example), jax.random.split(jax.random.key(0), blocks)))
+        return {"held_out": jnp.mean(losses)}
+
+    return measure
+
+
+def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], dict[str, Array]]:
+    """A measurement of target propagation on a dense or hybrid layer, against BPTT with the same random draws.
+
+    `shift_cosine` and `shift_ratio` (time,): cosine and norm ratio, over all rows and units, of the shift of h_t to
+    that which moves along the gradient; `update_cosine` and `update_ratio`: of the whole update of the cell;
+    `inverse_loss` per transition.
+    """
+
+    def measure(state: TPTTState) -> dict[str, Array]:
+        layer = layer_of(state.model.cell)
+        exact = replace(learner, inverse=FeedbackInverse(), inverse_steps=0)
+        key = state.key
+        found = learner.sweep(state, example, key=key, keep=True)
+        true = exact.sweep(state._replace(inverse=layer.recurrent), example, key=key, keep=True)
+        by_step = jax.vmap(_compare)(found.shifts, true.shifts)
+        whole = _compare(found.gradient.cell, true.gradient.cell)
+        return {
+            "shift_cosine": by_step[0],
+            "shift_ratio": by_step[1],
+            "update_cosine": whole[0],
+            "update_ratio": whole[1],
+            "inverse_loss": found.inverse_loss / found.transitions,
+        }
+
+    return measure
+
+
+def _compare(found: PyTree, true: PyTree) -> tuple[Array, Array]:
+    """Cosine and norm ratio of two trees."""
+    a, b = ravel_pytree(found)[0], ravel_pytree(true)[0]
+    size, length = jnp.linalg.norm(a), jnp.linalg.norm(b)
+    tiny = jnp.finfo(a.dtype).tiny
+    return a @ b / jnp.maximum(size * length, tiny), size / jnp.maximum(length, tiny)
 
 
 def class_probabilities(sequences: Any) -> Callable[[Any], dict[str, Array]]:

@@ -31,7 +31,7 @@ class Model(eqx.Module):
     def init(self) -> Carry:
         """The state at the start of a stream; of every trajectory, on a leading axis, if the head asks for several."""
         carry, trajectories = self.cell.init(), self.head.trajectories
-        return carry if trajectories is None else jax.tree.map(lambda a: jnp.stack([a] * trajectories), carry)
+        return carry if trajectories is None else jax.tree.map(lambda a: jnp.broadcast_to(a, (trajectories, *a.shape)), carry)
 
     def resume(self, stats: PyTree) -> Carry:
         """A clean hidden state, with running moments that have seen something."""

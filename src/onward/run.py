@@ -73,7 +73,8 @@ class Method:
     after growth; `measure(example, info)` gives (metric, weight) of one step, to be averaged by
     weight; `monitor(example, info)` gives as many more by name: those in `monitored`. `batch_axis` is where
     independent runs lie: -1 for columns and small layers, 0 for matrix products.
-    `evaluate(state)` is an optional measurement on held-out data, made at every point.
+    `evaluate(state)` is an optional measurement on held-out data, made at every point. `tile` is how many runs
+    advance together: one by one where a run's own arrays are large.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Method:
     metric: str
     growth: Growth = field(default_factory=Growth)
     batch_axis: int = -1
+    tile: int = TILE
     point_every: int = 10_000
     examples_per_step: float = 1.0
     record_steps: int = 0
@@ -110,10 +112,10 @@ def _mean_over(history: Sequence[Point], after: int, until: int) -> np.ndarray:
     return np.sum([p.values * p.steps for p in inside], 0) / weights
 
 
-def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float]) -> list[list[tuple[float, int]]]:
-    """(step size, seed) of every run, in tiles of at most `TILE`."""
+def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: int) -> list[list[tuple[float, int]]]:
+    """(step size, seed) of every run, in tiles of at most `tile`."""
     runs = [(size, seed) for size in step_sizes for seed in seeds]
-    return [runs[i : i + TILE] for i in range(0, len(runs), TILE)]
+    return [runs[i : i + tile] for i in range(0, len(runs), tile)]
 
 
 class _Loop:
@@ -262,7 +264,8 @@ def _once() -> dict[str, Any]:
 
 def _compile(function: Any, *arguments: Any) -> Any:
     lowered = function.lower(*arguments)
-    if jax.default_backend() == "cpu":
+    # XLA's arctangent is wrong in vectors of 512 bits (docs/developer/decisions.md).
+    if jax.default_backend() == "cpu" and ".atan" not in lowered.as_text():
         try:
             return lowered.compile(compiler_options=dict(CPU_OPTIONS))
         except jax.errors.JaxRuntimeError as error:  # an XLA that no longer knows the option

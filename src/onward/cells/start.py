@@ -14,7 +14,7 @@ Layer = TypeVar("Layer", Dense, Hybrid)
 
 
 def orthogonal(cell: Layer, gain: float = 1.0, *, key: PRNGKeyArray, identity: bool = False) -> Layer:
-    """Each kind of recurrent weights anew: `gain` times a random orthogonal matrix, or the identity (Le et al., 2015)."""
+    """Recurrent weights anew, each kind `gain` times a random orthogonal matrix or the identity (Le et al., 2015)."""
     layer = _layer("orthogonal", cell)
     if layer.sources is not None:
         raise TypeError("orthogonal: the layer is sparse; only a full square of weights can be orthogonal")

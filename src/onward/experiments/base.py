@@ -68,6 +68,11 @@ class Experiment(abc.ABC):
     def all_methods(cls) -> tuple[str, ...]:
         """Names of all methods."""
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What is run and reported, one name each: the methods, unless each is run in several settings."""
+        return self.methods
+
     @abc.abstractmethod
     def build(self, name: str) -> Method:
         """The parts of a method."""
@@ -214,7 +219,7 @@ def execute(
 ) -> Path:
     """Run every method, then write summary and report; returns the path of the report."""
     experiment.check()
-    plans = [(experiment.build(name), plan_of(experiment, name)) for name in experiment.methods]
+    plans = [(experiment.build(name), plan_of(experiment, name)) for name in experiment.rows]
     open_folder(experiment, folder, resume=resume, replace=replace)
     digest = digest_of(experiment)
     ends: dict[str, dict[str, Any]] = {}
@@ -242,14 +247,15 @@ def execute(
 def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:
     """The runs of a method, in tiles."""
     seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
-    return step_sizes_of_tile(seeds, experiment.step_sizes or (experiment.default_step_size(name),))
+    sizes = experiment.step_sizes or (experiment.default_step_size(name),)
+    return step_sizes_of_tile(seeds, sizes, experiment.build(name).tile)
 
 
 def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What others script against: final numbers of every method, one value a seed."""
     lines = read_metrics(folder)
     methods = []
-    for name in experiment.methods:
+    for name in experiment.rows:
         method, tiles = experiment.build(name), plan_of(experiment, name)
         jobs = job_names(method, len(tiles))
         values = np.concatenate([experiment.final_values([m for m in lines if m["job"] == job]) for job in jobs])

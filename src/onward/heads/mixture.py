@@ -28,8 +28,8 @@ class Mixture(AbstractHead):
     Gaussian with one sigma. A prediction is one vector, log pi, mu (component by component) and log sigma end to
     end; `parts` takes it apart.
 
-    bound(r) = centre + half (2 / pi) arctan((pi / 2) (r - centre) / half), with the centre and the half-width of
-    `bounds`. Its slope is 1 at the centre and falls only with the square of the distance, so a sigma that an
+    bound(r) = centre + half z / sqrt(1 + z^2), z = (r - centre) / half, with the centre and the half-width of
+    `bounds`. Its slope is 1 at the centre and falls only with the cube of the distance, so a sigma that an
     outlier has driven to a bound still has a gradient (tanh's is exactly 0 in float32 eight half-widths out).
 
     Weights start at zero and the components equally likely. Equal components would get equal gradients and stay
@@ -68,7 +68,7 @@ class Mixture(AbstractHead):
         mu = low + (high - low) * (np.arange(components) + 0.5) / components
         centre, half = self._centre_half()
         offset = np.clip((math.log((high - low) / components) - centre) / half, -0.8, 0.8)
-        r = centre + half * (2 / math.pi) * np.tan((math.pi / 2) * offset)
+        r = centre + half * offset / math.sqrt(1 - offset**2)
         self.bias = jnp.asarray(
             np.concatenate([np.zeros(components), np.repeat(mu, outputs or 1), np.full(components, r)])
         )
@@ -79,7 +79,8 @@ class Mixture(AbstractHead):
         rows = self.weight @ features + self.bias
         k = self.components
         centre, half = self._centre_half()
-        log_sigma = centre + half * (2 / math.pi) * jnp.arctan((math.pi / 2) * (rows[-k:] - centre) / half)
+        z = (rows[-k:] - centre) / half
+        log_sigma = centre + half * z * jax.lax.rsqrt(1 + z * z)
         return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], log_sigma])
 
     def parts(

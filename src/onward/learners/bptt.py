@@ -68,7 +68,7 @@ def sequence_loss(
     cell, copies = model.cell, model.head.trajectories or 1
     rows = batch * copies
     start = Carry(cell.init().hidden, stats)
-    carry = jax.tree.map(lambda a: jnp.stack([a] * rows), start)
+    carry = jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, *a.shape)), start)
     draw = lambda i: None if key is None else jax.random.split(jax.random.fold_in(key, i), (time, rows))
 
     def advance(carry: Carry, inputs: Any) -> Any:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward._tree import runs
 from onward._types import Carry, PyTree
-from onward.cells.base import AbstractCell, Derivatives, Parameters, pull_back
+from onward.cells.base import AbstractCell, Derivatives, Parameters, pull_back, push_forward
 from onward.cells.dense import Dense, loop_back
 from onward.cells.hybrid import Hybrid
 
@@ -231,7 +231,7 @@ class FeedbackInverse(AbstractInverse):
         d_{t-1} = z d + V_z d_z + V_r d_r + V_c d_c,     d_z = d (h_{t-1} - c) z (1 - z), ...
 
     V is shaped like the recurrent weights U, starts at random (`scale` / sqrt(units), normal) and never sees them: it learns by
-    `difference_loss`, whose minimum makes this map the transpose of F's Jacobian. So where V is learned well targets
+    difference reconstruction (`loss`), whose minimum makes this map the transpose of F's Jacobian. So where V is learned well targets
     move along the gradient; where V is fixed (no inverse steps) this is feedback alignment through time.
     Fits a `Dense` layer of any gates, and a `Hybrid` one. Cost of a shift: that of the recurrent weights.
     """
@@ -244,7 +244,7 @@ class FeedbackInverse(AbstractInverse):
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> Array:
         """Random feedback weights."""
-        layer = _layer(cell)
+        layer = layer_of(cell)
         scale = self.scale * layer.units**-0.5
         return scale * jax.random.normal(key, layer.recurrent.shape, layer.recurrent.dtype)
 
@@ -256,18 +256,35 @@ class FeedbackInverse(AbstractInverse):
 
     def shift(self, weights: Array, cell: AbstractCell, transition: Transition, seen: list[Derivatives], d: Any) -> Any:
         """What the memory of each unit carries back, and what the feedback weights do."""
-        layer = _layer(cell)
+        memory, fed_back = self._back(weights, cell, seen, d)
+        return (*memory[:-1], memory[-1] + fed_back)
+
+    def _back(self, weights: Array, cell: AbstractCell, seen: list[Derivatives], d: Any) -> tuple[Any, Array]:
+        """What the memory of each unit carries back, and what the feedback weights bring to the last state."""
+        layer = layer_of(cell)
         on_slots, on_states = pull_back(seen, d, layer.gates.slots)
         drive = jnp.stack([on_slots[i] for i in layer.gates.recurrent_slots])
         back = lambda v, drive: loop_back(layer.sources, Parameters(v, v, v), drive)
-        return (*on_states[:-1], on_states[-1] + runs(back, layer.units)(weights, drive))
+        return on_states, runs(back, layer.units)(weights, drive)
 
     def loss(self, weights: Array, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
-        """That of differences."""
-        return difference_loss(self, weights, cell, transition, key=key)
+        """`difference_loss` without what the memory of each unit contributes to both of its terms.
+
+        That part is exact already and cancels in expectation: the gradient is the same on average and varies less.
+        """
+        hidden = transition.before.hidden
+        response_key, shift_key = jax.random.split(key)
+        xi, eta = _noise(response_key, hidden), _noise(shift_key, hidden)
+        seen = self.observe(cell, transition)
+        zero = (jnp.zeros_like(hidden[-1]),) * layer_of(cell).gates.slots
+        kept = push_forward(seen, zero, xi)
+        response = jax.tree.map(jnp.subtract, _response(cell, transition, xi), kept)
+        size = self._back(weights, cell, seen, eta)[1]
+        return 0.5 * jnp.vdot(size, size) - jnp.vdot(xi[-1], self._back(weights, cell, seen, response)[1])
 
 
-def _layer(cell: AbstractCell) -> Dense:
+def layer_of(cell: AbstractCell) -> Dense:
+    """The dense layer that a cell is, or that a `Hybrid` is made of."""
     layer = cell.cell if isinstance(cell, Hybrid) else cell
     if not isinstance(layer, Dense):
         raise TypeError(
@@ -287,18 +304,23 @@ def difference_loss(
     J is the Jacobian of the cell's step at h_{t-1}, met only as the response J xi to a perturbation; S is the linear part of
     `shift` at h_t. In expectation it is |S - J^T|^2 / 2 up to a constant: its minimum sends shifts back as a gradient would.
     """
-    hidden, stats = transition.before
-    noise = lambda k: _noise(k, hidden)
+    hidden = transition.before.hidden
     response_key, shift_key = jax.random.split(key)
-    xi, eta = noise(response_key), noise(shift_key)
-    step = lambda h: cell(Carry(h, stats), transition.x, key=transition.key).hidden
-    response = jax.jvp(step, (hidden,), (xi,))[1]
+    xi, eta = _noise(response_key, hidden), _noise(shift_key, hidden)
+    response = _response(cell, transition, xi)
     seen = inverse.observe(cell, transition)
     zero = jax.tree.map(jnp.zeros_like, hidden)
     back = lambda d: jax.jvp(lambda d: inverse.shift(weights, cell, transition, seen, d), (zero,), (d,))[1]
     dot = lambda a, b: jnp.vdot(_vector(a), _vector(b))
     size = back(eta)
     return -dot(xi, back(response)) + 0.5 * dot(size, size)
+
+
+def _response(cell: AbstractCell, transition: Transition, xi: PyTree) -> PyTree:
+    """How the step answers to a small perturbation of where it starts: J xi."""
+    hidden, stats = transition.before
+    step = lambda h: cell(Carry(h, stats), transition.x, key=transition.key).hidden
+    return jax.jvp(step, (hidden,), (xi,))[1]
 
 
 def _noise(key: PRNGKeyArray, like: PyTree) -> PyTree:
