@@ -48,7 +48,8 @@ def written_out(head, features):
     centre, half = (low + high) / 2, (high - low) / 2
     r = rows[-k:]
     pi = np.exp(rows[:k]) / np.exp(rows[:k]).sum()
-    sigma = np.exp(centre + half * 2 / np.pi * np.arctan(np.pi / 2 * (r - centre) / half))
+    z = (r - centre) / half
+    sigma = np.exp(centre + half * z / np.sqrt(1 + z**2))
     return pi, rows[k:-k].reshape(k, -1), sigma
 
 

@@ -35,10 +35,6 @@ def elman(seed=0, **options):
     return vt.small(lambda k: ow.Elman(INPUTS, UNITS, key=k, **options), seed=seed)
 
 
-def gru():
-    return vt.small(lambda k: ow.GRU(INPUTS, UNITS, key=k))
-
-
 def moved(before, after):
     """How far each array of a tree has come."""
     arrays = lambda tree: jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
@@ -58,12 +54,33 @@ def transition(cell, scale=1.0):
 # Claims, and faults that the checks must see.
 
 
-def test_every_check_holds():
-    checks = vt.checks()
-    assert len({c.name for c in checks}) == len(checks) >= 15
+def holds(checks):
+    assert len({c.name for c in checks}) == len(checks)
     for check in checks:
         assert check.ok, check
         assert check.as_dict() == {k: getattr(check, k) for k in ("name", "what", "value", "limit", "ok")}
+
+
+# `exact_feedback` of a GRU and an Elman layer: in the slow test, and below on a sparse, normalised layer.
+@pytest.mark.parametrize(
+    "part",
+    [vt.linear_inverse, vt.local, vt.least_difference, vt.no_share, vt.straight_through, vt.likelihoods],
+    ids=lambda part: part.__name__,
+)
+def test_each_check_holds(part):
+    holds(part())
+
+
+def test_the_check_of_exact_feedback_holds():
+    holds(vt.exact_feedback(("LSTM",)))
+
+
+@pytest.mark.slow
+def test_all_checks_are_run():
+    checks = vt.checks()
+    holds(checks)
+    assert len(checks) == 15
+    assert {f"exact feedback, {kind}" for kind in ("Elman", "GRU", "LSTM")} < {c.name for c in checks}
 
 
 class Leaky(ow.TPTT):
@@ -181,10 +198,10 @@ def test_each_rate_moves_its_own_part(key):
     """step_size: cell and head; target_step_size: the cell, in proportion while it is small; inverse_step_size: the inverse."""
     with jax.enable_x64(True):
         model, example = elman(), vt.batch(4, 3)
-        make = lambda f, g, i: ow.TPTT(
-            ow.AffineInverse(), optax.sgd(1.0), step_size=f, inverse_step_size=g, target_step_size=i
+        names = ("step_size", "inverse_step_size", "target_step_size")
+        arrays = lambda *rates: ow.TPTT(
+            ow.AffineInverse(), SGD, **{n: jnp.asarray(r) for n, r in zip(names, rates, strict=True)}
         )
-        arrays = lambda *rates: make(*(None if r is None else jnp.asarray(r) for r in rates))
         state = begin(AFFINE, model, key)
         after = lambda learner: one_step(learner, state, example)[0]
         parts = lambda s: (
@@ -203,10 +220,19 @@ def test_each_rate_moves_its_own_part(key):
                 for a, b in zip(found, plain, strict=True):
                     assert np.abs(b).max() > 0
                     np.testing.assert_allclose(a, ratio * b, rtol=2e-3, atol=1e-4 * np.abs(b).max())
-        # None: one rate for all.
-        one, three = after(arrays(0.1, None, None)), after(arrays(0.1, 0.1, 0.1))
-        for a, b in zip(moved(state, one), moved(state, three), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_one_rate_serves_for_all(key):
+    """None: the program is that of three equal rates."""
+    example, model = vt.batch(3, 2), elman()
+    rates = {"inverse_step_size": None, "target_step_size": None}, {"inverse_step_size": 0.1, "target_step_size": 0.1}
+    one, three, other = (
+        ow.TPTT(ow.AffineInverse(), SGD, step_size=0.1, **options)
+        for options in (*rates, {"inverse_step_size": 0.2, "target_step_size": 0.1})
+    )
+    state = shapes_of_start(one, model, example, key)
+    program = lambda made: str(eqx.filter_make_jaxpr(made.step)(state, example)[0])
+    assert program(one) == program(three) != program(other)
 
 
 def test_updates_of_the_inverse_are_counted(key):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward._types import Carry, Info, PyTree, Sequence, Step
 from onward.learners.bptt import sequence_loss
@@ -68,10 +68,19 @@ def test_accuracy(sequences: Any, labels: Any) -> Callable[[Any], dict[str, Arra
     return measure
 
 
-def held_out_loss(example: Sequence, *, block: int = 250) -> Callable[[Any], dict[str, Array]]:
+def network_loss(model: Model, stats: PyTree, example: Sequence, key: PRNGKeyArray) -> tuple[Array, Array]:
+    """The loss of a batch and its predictions (outputs, batch, ...)."""
+    loss, (predictions, _) = sequence_loss(model, stats, example, key=key)
+    return loss, predictions
+
+
+def held_out_loss(
+    example: Sequence, *, block: int = 250, loss: Callable[..., tuple[Array, Array]] = network_loss
+) -> Callable[[Any], dict[str, Array]]:
     """A measurement: mean -log p(y | x) of held-out sequences, with as many trajectories as evaluation asks for.
 
     Rows are read in blocks of at most `block`, of a size that divides their number. Always the same random draws.
+    `loss` may replace `network_loss` for a network that is not read as its cell says.
     """
     count = example.xs.shape[1]
     blocks = next(n for n in range(-(-count // block), count + 1) if count % n == 0)
@@ -79,7 +88,7 @@ def held_out_loss(example: Sequence, *, block: int = 250) -> Callable[[Any], dic
     def measure(state: Any) -> dict[str, Array]:
         model = state.model.evaluation()
         split = lambda a: jnp.moveaxis(jnp.asarray(a).reshape(a.shape[0], blocks, -1, *a.shape[2:]), 1, 0)
-        one = lambda part: sequence_loss(model, state.stats, part[0], key=part[1])[0]
+        one = lambda part: loss(model, state.stats, *part)[0]
         losses = lax.map(one, (jax.tree.map(split, example), jax.random.split(jax.random.key(0), blocks)))
         return {"held_out": jnp.mean(losses)}
 

@@ -29,9 +29,11 @@ class Model(eqx.Module):
     head: AbstractHead
 
     def init(self) -> Carry:
-        """The state at the start of a stream; of every trajectory, on a leading axis, if the head asks for several."""
+        """The state at the start of a stream: of all trajectories, on a leading axis, if the head asks for several."""
         carry, trajectories = self.cell.init(), self.head.trajectories
-        return carry if trajectories is None else jax.tree.map(lambda a: jnp.broadcast_to(a, (trajectories, *a.shape)), carry)
+        if trajectories is None:
+            return carry
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (trajectories, *a.shape)), carry)
 
     def resume(self, stats: PyTree) -> Carry:
         """A clean hidden state, with running moments that have seen something."""

@@ -40,7 +40,7 @@ from onward.experiments.base import (
 )
 from onward.heads.base import AbstractHead
 from onward.learners.base import AbstractLearner
-from onward.learners.bptt import BPTT, sequence_loss
+from onward.learners.bptt import BPTT
 from onward.learners.inverses import (
     AbstractInverse,
     AffineInverse,
@@ -55,6 +55,8 @@ from onward.run import Method, read_metrics
 from onward.tasks.base import AbstractTask
 
 POINTS = 5
+# What the names of methods begin with that follow the paper's settings.
+PROTOCOLS = ("paper-", "authors-")
 # Where densities are drawn, each the mean over this many draws of the distractors.
 INPUTS, DRAWS = np.linspace(-0.1, 1.1, 97), 8
 CELLS: dict[str, Callable[..., Dense]] = {"gru": GRU, "lstm": LSTM, "elman": Elman}
@@ -161,6 +163,14 @@ class OneToManyExperiment(Experiment):
         return tuple(f"{method}-{length}" for length in self.lengths for method in self.methods)
 
     @abc.abstractmethod
+    def protocol(self, name: str) -> Method:
+        """A method of the paper (`paper-`) or of its authors' code (`authors-`), under their settings."""
+
+    def build(self, name: str) -> Method:
+        """A method at one length."""
+        return self.protocol(name) if name.startswith(PROTOCOLS) else self.recipe(name)
+
+    @abc.abstractmethod
     def head(self, method: str) -> AbstractHead:
         """The readout."""
 
@@ -252,15 +262,19 @@ class OneToManyExperiment(Experiment):
         steps: int,
         note: str,
         watched: TPTT | None = None,
+        loss: Callable[..., tuple[Array, Array]] = metrics.network_loss,
     ) -> Method:
-        """A method with what is measured of each; `watched`: compare its targets with the gradient."""
+        """A method with what is measured of each.
+
+        `watched`: compare its targets with the gradient. `loss`: how the network is read, where not as its cell says.
+        """
         _, length = split(name)
         fresh = self.task(length, 1, None)
         sampled = fresh.held_out(1000, seed=3)
         credit = metrics.credit_by_step(watched, fresh.held_out(200, seed=2)) if watched is not None else None
 
         def inspect(state: Any) -> dict[str, Array]:
-            found = self._answers(state, sampled, length)
+            found = self._answers(state, sampled, length, loss)
             return found if credit is None else found | credit(state)
 
         return Method(
@@ -274,21 +288,24 @@ class OneToManyExperiment(Experiment):
             batch_axis=0,
             tile=1,
             point_every=max(1, steps // POINTS),
-            evaluate=metrics.held_out_loss(fresh.held_out(self.held_out, seed=1)),
+            evaluate=metrics.held_out_loss(fresh.held_out(self.held_out, seed=1), loss=loss),
             inspect=inspect,
             note=note,
         )
 
-    def _answers(self, state: Any, sampled: Batch, length: int) -> dict[str, Array]:
+    def _answers(self, state: Any, sampled: Batch, length: int, loss: Any) -> dict[str, Array]:
         """p(y | v) over the grid, the mean over draws of the distractors, and one sampled answer to each held-out input."""
         model = state.model.evaluation()
         draw, sample = jax.random.split(state.key)
         xs = np.random.default_rng(0).random((length, len(INPUTS) * DRAWS, 1), np.float32)
         xs[0, :, 0] = np.repeat(INPUTS, DRAWS)
         y = jnp.asarray(self.answers, sampled.y.dtype)
-        read = lambda xs: sequence_loss(
-            model, state.stats, Batch(xs, jnp.zeros((1, xs.shape[1]), y.dtype), jnp.ones((1, xs.shape[1]))), key=draw
-        )[1][0][0]
+
+        def read(xs: Array) -> Array:
+            rows = xs.shape[1]
+            example = Batch(xs, jnp.zeros((1, rows), y.dtype), jnp.ones((1, rows)))
+            return loss(model, state.stats, example, draw)[1][0]
+
         density = jax.vmap(lambda p: jax.vmap(lambda y: jnp.exp(model.head.log_prob(p, y)))(y))(read(jnp.asarray(xs)))
         keys = jax.random.split(sample, sampled.xs.shape[1])
         answers = jax.vmap(lambda p, k: model.head.sample(p, key=k))(read(sampled.xs), keys)

@@ -1,16 +1,25 @@
 """Section 5.1 of Manchev & Spratling: classification with several right answers, by stochastic units."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
+import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
+from onward import metrics
+from onward.cells.elman import Elman
+from onward.cells.hybrid import Hybrid
 from onward.errors import OnwardError
+from onward.experiments import authors
 from onward.experiments.base import require_positive
-from onward.experiments.one_to_many import RULES, OneToManyExperiment
+from onward.experiments.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
 from onward.heads.base import AbstractHead
 from onward.heads.categorical import Categorical
 from onward.heads.monte_carlo import MonteCarlo
+from onward.learners.inverses import AffineInverse
+from onward.learners.tptt import TPTT
+from onward.model import Model
 from onward.run import Method
 from onward.tasks.one_to_many import (
     CLASSES,
@@ -56,28 +65,64 @@ class OneToManyClassesExperiment(OneToManyExperiment):
     samples: int = 4
     """Trajectories M while learning."""
     evaluation: int = 20
-    """Trajectories M while measuring."""
+    """Trajectories M while measuring, and while learning under the paper's settings."""
+    paper_epochs: int = 1_000
+    """Passes over the training set of methods under the paper's settings."""
+    paper_rows: int = 3_000
+    """Rows of their training set."""
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
-        """NETWORK-RULE."""
+        """NETWORK-RULE, and those under the paper's settings."""
         networks = ("gru", "lstm", "elman", "detgru", "detelman")
-        return tuple(f"{network}-{rule}" for network in networks for rule in RULES)
+        ours = (f"{network}-{rule}" for network in networks for rule in RULES)
+        return (*ours, "paper-stptt", "authors-stptt", "authors-ste")
 
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(samples=self.samples, evaluation=self.evaluation)
+        require_positive(
+            samples=self.samples,
+            evaluation=self.evaluation,
+            paper_epochs=self.paper_epochs,
+            paper_rows=self.paper_rows,
+        )
         if not 0 <= self.stochastic <= 1:
             raise OnwardError(f"--stochastic must be in [0, 1], got {self.stochastic}")
 
-    def build(self, name: str) -> Method:
-        """Onward's recipe."""
-        return self.recipe(name)
-
     def default_step_size(self, name: str) -> float:
-        """Of Adam."""
-        return 5e-3
+        """Of Adam, or alpha_f of the paper."""
+        return 0.1 if name.startswith(PROTOCOLS) else 5e-3
+
+    def protocol(self, name: str) -> Method:
+        """3000 rows in batches of 20, AdaGrad, M = 20; alpha_i, alpha_f and alpha_g of the paper."""
+        method, length = split(name)
+        rows, batch = self.paper_rows, 20
+
+        def model(key: PRNGKeyArray) -> Model:
+            cell_key, start_key = jax.random.split(key)
+            cell = Hybrid(Elman(1, self.units, key=cell_key, activation="sigmoid"), self.stochastic)
+            head = MonteCarlo(Categorical(self.units, CLASSES), self.evaluation, self.evaluation)
+            return authors.start(Model(cell, head), key=start_key)
+
+        rates: dict[str, Any] = {"inverse_step_size": 1e-5, "target_step_size": 0.1}
+        adagrad = authors.adagrad()
+        text = TPTT(AffineInverse(), adagrad, adagrad, **rates)
+        code: Any = authors.AuthorsTPTT(**rates) if method == "authors-stptt" else authors.AuthorsSTE()
+        chosen = text if method == "paper-stptt" else code
+        notes = {
+            "paper-stptt": "the paper's text: half of the units stochastic, local losses, affine inverse",
+            "authors-stptt": "the authors' code: half of the rows stochastic, losses backpropagated through all steps",
+            "authors-ste": "the authors' code: half of the rows stochastic, logits averaged",
+        }
+        as_trained = lambda model, stats, example, key: code.loss(model, example, key=key)
+        return self.method(
+            name, self.task(length, batch, rows), model,
+            lambda model, step_size: replace(chosen, step_size=step_size), self.paper_epochs * rows // batch,
+            f"sigmoid Elman of {self.units} units, {rows} rows, AdaGrad; {notes[method]}",
+            text if method == "paper-stptt" else None,
+            metrics.network_loss if method == "paper-stptt" else as_trained,
+        )  # fmt: skip
 
     def head(self, method: str) -> AbstractHead:
         """Classes; the mean likelihood of several trajectories where units are stochastic."""

@@ -1,14 +1,21 @@
 """Section 5.2 of Manchev & Spratling: regression with several right answers, remembered through distractors."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
+from onward.cells.elman import Elman
+from onward.experiments import authors
 from onward.experiments.base import require_positive
-from onward.experiments.one_to_many import RULES, OneToManyExperiment
+from onward.experiments.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
 from onward.heads.base import AbstractHead
 from onward.heads.mixture import Mixture
+from onward.learners.inverses import AffineInverse
+from onward.learners.tptt import TPTT
+from onward.model import Model
 from onward.run import Method
 from onward.tasks.one_to_many import (
     OneToManyMixture,
@@ -56,20 +63,56 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
     held_out: int = 10_000
     components: int = 3
     """Gaussians of the mixture."""
+    paper_iterations: int = 4_000
+    """Full-batch updates of methods under the paper's settings."""
+    paper_rows: int = 3_000
+    """Rows of their training set."""
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
-        """NETWORK-RULE."""
-        return tuple(f"{network}-{rule}" for network in ("gru", "lstm", "elman") for rule in RULES)
+        """NETWORK-RULE, and those under the paper's settings."""
+        ours = (f"{network}-{rule}" for network in ("gru", "lstm", "elman") for rule in RULES)
+        return (*ours, "paper-tptt", "authors-tptt", "authors-bptt")
 
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(components=self.components)
+        require_positive(components=self.components, paper_iterations=self.paper_iterations, paper_rows=self.paper_rows)
 
-    def build(self, name: str) -> Method:
-        """Onward's recipe."""
-        return self.recipe(name)
+    def default_step_size(self, name: str) -> float:
+        """Of Adam, or alpha_f of the paper."""
+        return 0.01 if name.startswith(PROTOCOLS) else 6e-3
+
+    def protocol(self, name: str) -> Method:
+        """3000 rows at once, AdaGrad; alpha_i, alpha_f and alpha_g of the paper."""
+        method, length = split(name)
+        rows = self.paper_rows
+
+        def model(key: PRNGKeyArray) -> Model:
+            cell_key, start_key = jax.random.split(key)
+            head = Mixture(self.units, self.components)
+            ours = Model(Elman(1, self.units, key=cell_key), head)
+            started = authors.start(ours, key=start_key)
+            # The paper's text with our head, which starts with its components apart.
+            theirs: Any = started.head
+            return Model(started.cell, head if method == "paper-tptt" else authors.VarianceMixture(theirs))
+
+        rates: dict[str, Any] = {"inverse_step_size": 1e-3, "target_step_size": 1.0}
+        adagrad = authors.adagrad()
+        text = TPTT(AffineInverse(), adagrad, adagrad, **rates)
+        code: Any = authors.AuthorsTPTT(**rates) if method == "authors-tptt" else authors.AuthorsSTE()
+        chosen = text if method == "paper-tptt" else code
+        notes = {
+            "paper-tptt": "the paper's text: local losses, affine inverse",
+            "authors-tptt": "the authors' code: local losses backpropagated through all steps",
+            "authors-bptt": "BPTT under the same settings",
+        }
+        return self.method(
+            name, self.task(length, rows, rows), model,
+            lambda model, step_size: replace(chosen, step_size=step_size), self.paper_iterations,
+            f"tanh Elman of {self.units} units, {rows} rows, AdaGrad; {notes[method]}",
+            text if method == "paper-tptt" else None,
+        )  # fmt: skip
 
     def head(self, method: str) -> AbstractHead:
         """A mixture."""

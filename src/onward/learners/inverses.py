@@ -1,8 +1,8 @@
 """Inverse models: how a change wanted of h_t becomes a change wanted of h_{t-1}.
 
-TPTT hands a *shift* d_t = target - h_t back in time, d_{t-1} = G(x_t, h_t + d_t) - G(x_t, h_t): the difference correction,
-with the difference taken analytically, since shifts are 1e-4 of h and smaller. An inverse model has weights of its own
-and never reads those of the forward network.
+TPTT hands a *shift* d_t = target - h_t back in time, d_{t-1} = G(x_t, h_t + d_t) - G(x_t, h_t): the difference
+correction, with the difference taken analytically, since shifts are 1e-4 of h and smaller. An inverse model has weights
+of its own and never reads those of the forward network.
 """
 
 import abc
@@ -120,7 +120,8 @@ class AffineInverse(AbstractInverse):
     `difference_loss`. W and V start orthogonal, c at 0. `correction=False` sets targets to G(x_t, target of h_t) as
     the paper prints it, without the difference correction of its code: then targets hold the error of reconstruction.
     A cell's states together are one vector; those outside the squash's range (c of an LSTM) cannot be
-    reconstructed, but their differences can be learned. Cost: states (inputs + states) multiply-adds a step and direction.
+    reconstructed, but their differences can be learned. Cost: states (inputs + states) multiply-adds a step and
+    direction.
     """
 
     squash: Squash = eqx.field(default="tanh", static=True)
@@ -230,9 +231,10 @@ class FeedbackInverse(AbstractInverse):
 
         d_{t-1} = z d + V_z d_z + V_r d_r + V_c d_c,     d_z = d (h_{t-1} - c) z (1 - z), ...
 
-    V is shaped like the recurrent weights U, starts at random (`scale` / sqrt(units), normal) and never sees them: it learns by
-    difference reconstruction (`loss`), whose minimum makes this map the transpose of F's Jacobian. So where V is learned well targets
-    move along the gradient; where V is fixed (no inverse steps) this is feedback alignment through time.
+    V is shaped like the recurrent weights U, starts at random (`scale` / sqrt(units), normal) and never sees them: it
+    learns by difference reconstruction (`loss`), whose minimum makes this map the transpose of F's Jacobian. So where V
+    is learned well targets move along the gradient; where V is fixed (no inverse steps) this is feedback alignment
+    through time.
     Fits a `Dense` layer of any gates, and a `Hybrid` one. Cost of a shift: that of the recurrent weights.
     """
 
@@ -263,7 +265,8 @@ class FeedbackInverse(AbstractInverse):
         """What the memory of each unit carries back, and what the feedback weights bring to the last state."""
         layer = layer_of(cell)
         on_slots, on_states = pull_back(seen, d, layer.gates.slots)
-        drive = jnp.stack([on_slots[i] for i in layer.gates.recurrent_slots])
+        # Not jnp.stack: under vmap XLA then loops over single gates (1.3x the time of a whole sweep).
+        drive = jnp.concatenate([on_slots[i] for i in layer.gates.recurrent_slots]).reshape(-1, layer.units)
         back = lambda v, drive: loop_back(layer.sources, Parameters(v, v, v), drive)
         return on_states, runs(back, layer.units)(weights, drive)
 
@@ -274,7 +277,7 @@ class FeedbackInverse(AbstractInverse):
         """
         hidden = transition.before.hidden
         response_key, shift_key = jax.random.split(key)
-        xi, eta = _noise(response_key, hidden), _noise(shift_key, hidden)
+        xi, eta = _signs(response_key, hidden), _signs(shift_key, hidden)
         seen = self.observe(cell, transition)
         zero = (jnp.zeros_like(hidden[-1]),) * layer_of(cell).gates.slots
         kept = push_forward(seen, zero, xi)
@@ -288,8 +291,8 @@ def layer_of(cell: AbstractCell) -> Dense:
     layer = cell.cell if isinstance(cell, Hybrid) else cell
     if not isinstance(layer, Dense):
         raise TypeError(
-            f"FeedbackInverse fits a dense layer (Elman, GRU, LSTM, Dense) or a Hybrid of one, got {type(cell).__name__}; "
-            "AffineInverse, ResidualInverse and IdentityInverse fit any cell"
+            "FeedbackInverse fits a dense layer (Elman, GRU, LSTM, Dense) or a Hybrid of one, got "
+            f"{type(cell).__name__}; AffineInverse, ResidualInverse and IdentityInverse fit any cell"
         )
     return layer
 
@@ -297,16 +300,18 @@ def layer_of(cell: AbstractCell) -> Dense:
 def difference_loss(
     inverse: AbstractInverse, weights: PyTree, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray
 ) -> Array:
-    """Difference reconstruction, local (L-DRL; Meulemans et al., 2020; Ernoult et al., 2022), for small perturbations:
+    """Local difference reconstruction (L-DRL) for small perturbations.
 
-        E[ -xi . S(J xi) + |S(eta)|^2 / 2 ],     xi, eta ~ N(0, 1)
+        E[ -xi . S(J xi) + |S(eta)|^2 / 2 ],     every xi_i and eta_i -1 or 1 at random
 
-    J is the Jacobian of the cell's step at h_{t-1}, met only as the response J xi to a perturbation; S is the linear part of
-    `shift` at h_t. In expectation it is |S - J^T|^2 / 2 up to a constant: its minimum sends shifts back as a gradient would.
+    (Meulemans et al., 2020; Ernoult et al., 2022.) J is the Jacobian of the cell's step at h_{t-1}, met only as the
+    response J xi to a perturbation; S is the linear part of `shift` at h_t. In expectation it is |S - J^T|^2 / 2 up to
+    a constant: its minimum sends shifts back as a gradient would. Signs, not normal numbers: the same expectation, less
+    variance, and cheaper to draw.
     """
     hidden = transition.before.hidden
     response_key, shift_key = jax.random.split(key)
-    xi, eta = _noise(response_key, hidden), _noise(shift_key, hidden)
+    xi, eta = _signs(response_key, hidden), _signs(shift_key, hidden)
     response = _response(cell, transition, xi)
     seen = inverse.observe(cell, transition)
     zero = jax.tree.map(jnp.zeros_like, hidden)
@@ -323,6 +328,6 @@ def _response(cell: AbstractCell, transition: Transition, xi: PyTree) -> PyTree:
     return jax.jvp(step, (hidden,), (xi,))[1]
 
 
-def _noise(key: PRNGKeyArray, like: PyTree) -> PyTree:
+def _signs(key: PRNGKeyArray, like: PyTree) -> PyTree:
     vector, as_tree = ravel_pytree(like)
-    return as_tree(jax.random.normal(key, vector.shape, vector.dtype))
+    return as_tree(jax.random.rademacher(key, vector.shape, vector.dtype))

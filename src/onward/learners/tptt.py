@@ -20,7 +20,7 @@ Rate = float | Float[Array, ""]
 
 
 class TPTTState(NamedTuple):
-    """The model, its running moments, the inverse model's weights, both optimisers, and where random numbers come from."""
+    """The model, its running moments, the inverse model's weights, both optimisers, where random numbers come from."""
 
     model: Model
     stats: PyTree
@@ -34,9 +34,9 @@ class TPTTState(NamedTuple):
 class Sweep(NamedTuple):
     """One sweep over a batch, forward and back.
 
-    `gradient` (of the model) is a sum over the batch, to be divided by `weight`, the sum of the mask; `inverse_loss` and
-    `inverse_gradient` are sums to be divided by `transitions`. `hidden` and `shifts` (None unless kept) are h_t and d_t,
-    (time, rows, ...), where rows are the batch times the trajectories of a row.
+    `gradient` (of the model) is a sum over the batch, to be divided by `weight`, the sum of the mask; `inverse_loss`
+    and `inverse_gradient` are sums to be divided by `transitions`. `hidden` and `shifts` (None unless kept) are h_t and
+    d_t, (time, rows, ...), where rows are the batch times the trajectories of a row.
     """
 
     loss: Array
@@ -54,24 +54,26 @@ class Sweep(NamedTuple):
 class TPTT(AbstractLearner):
     """Target propagation through time (Manchev & Spratling, 2020 and 2024, eqs 3-4), on batches of sequences.
 
-    Forward, h_t = F(x_t, h_{t-1}); the loss E at the last step(s) sets the first target, and an inverse model the others,
-    from last to first, as shifts d_t = target - h_t:
+    Forward, h_t = F(x_t, h_{t-1}); the loss E at the last step(s) sets the first target, and an inverse model the
+    others, from last to first, as shifts d_t = target - h_t:
 
         d_T = -target_step_size dE/dh_T,     d_{t-1} = shift_t(d_t)     (plus the first shift of any step with a loss)
 
     Then F descends the local losses sum_t |F(x_t, h_{t-1}) - (h_t + d_t)|^2 / 2, the head descends E, and the inverse its
-    own loss. Local: h_{t-1} is a constant of step t's loss, and no gradient crosses a step. E counts each row by itself, and local
-    losses are averaged over the batch, so rates do not depend on its size. Biased: only an inverse whose shift is the transpose of
-    F's Jacobian gives the gradient of BPTT (then with target_step_size 1 exactly it).
+    own loss. Local: h_{t-1} is a constant of step t's loss, and no gradient crosses a step. E counts each row by itself,
+    and local losses are averaged over the batch, so rates do not depend on its size. Biased: only an inverse whose shift
+    is the transpose of F's Jacobian gives the gradient of BPTT (then with target_step_size 1 exactly it).
 
-    `optimiser` with `step_size` (alpha_f) trains F and head, `inverse_optimiser` with `inverse_step_size` (alpha_g; None: the
-    same as step_size) the inverse; `target_step_size` is alpha_i (None: the same as step_size). `inverse_steps` counts updates
-    of the inverse for each of F; 0 leaves it as it starts. It learns from `transitions` steps of the batch, drawn at random (None: from
-    all). Targets are set by the weights that the inverse had before its last update, as in the paper. With a
-    `Hybrid` cell and a `MonteCarlo` head this is STPTT: each trajectory gets targets of its own.
+    `optimiser` with `step_size` (alpha_f) trains F and head, `inverse_optimiser` with `inverse_step_size` (alpha_g;
+    None: the same as step_size) the inverse; `target_step_size` is alpha_i (None: the same as step_size).
+    `inverse_steps` counts updates of the inverse for each of F; 0 leaves it as it starts. It learns from `transitions`
+    steps of the batch, drawn at random (None: from all). Targets are set by the weights that the inverse had before its
+    last update, as in the paper. With a `Hybrid` cell and a `MonteCarlo` head this is STPTT: each trajectory gets
+    targets of its own.
 
-    The batch is swept in blocks of at most `block` rows, whose sums are the batch's. Cost of a sweep with T steps: a forward pass,
-    one outer product and one shift a step (linear in T), and the inverse's loss; memory T times the states of one block.
+    The batch is swept in blocks of at most `block` rows, whose sums are the batch's. Cost of a sweep with T steps: a
+    forward pass, one outer product and one shift a step (linear in T), and the inverse's loss; memory T times the
+    states of one block.
     """
 
     inverse: AbstractInverse
@@ -128,7 +130,10 @@ class TPTT(AbstractLearner):
         return state._replace(inverse=apply_scaled(state.inverse, updates, rate), inverse_optimiser=optimiser)
 
     def sweep(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray, keep: bool = False) -> Sweep:
-        """Forward, targets, and the gradients of all local losses. `keep`: hidden states and shifts too, in one block."""
+        """Forward, targets, and the gradients of all local losses.
+
+        `keep`: hidden states and shifts too, in one block.
+        """
         batch = example.xs.shape[1]
         rows = max(1, self.block // (state.model.head.trajectories or 1))
         blocks = 1 if keep else -(-batch // rows)
