@@ -8,7 +8,7 @@ SRC = Path(__file__).parents[1] / "src" / "onward"
 LAYERS = [
     {"cli"},
     {"experiments"},
-    {"run", "report", "verify", "metrics", "checkpoint", "_progress"},
+    {"run", "report", "verify", "verify_targets", "metrics", "checkpoint", "_progress"},
     {"tasks", "learners"},
     {"objectives", "credit"},
     {"model"},

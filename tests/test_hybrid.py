@@ -243,20 +243,11 @@ def test_refused_at_construction(key):
         ow.MonteCarlo(ow.MonteCarlo(ow.Linear(3)))
 
 
-# Faults of the library as it is: each test is to pass once its fault is mended, and then loses its mark.
-
-
-def wrong(reason):
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-
-
-@wrong("h + (value - h) is rounded: tanh units say 0.99999994 in float32")
 def test_samples_are_the_two_values_exactly(key):
     h = jnp.linspace(-0.9, 0.9, UNITS, dtype=jnp.float32)
     assert set(np.unique(read(hybrid("tanh", share=1.0), h, jax.random.split(key, DRAWS)))) == {-1.0, 1.0}
 
 
-@wrong("Stack gives a cell one key for its step and for what the next one reads of it")
 def test_a_stack_reads_other_draws_than_its_cells(key):
     """Below: an even chance at every step, hardly moved by the sample read. Above: says what it read."""
     lower = vt.filled(lambda: ow.Elman(1, UNITS, key=key, activation="sigmoid"))

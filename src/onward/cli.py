@@ -47,7 +47,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward run --resume DIR                go on with a run that was stopped
   onward report DIR                      draw the figures and report.html of a run again
   onward report DIR --markdown           print its tables as Markdown, every seed included
-  onward verify [--json | --markdown]    compare every rule with BPTT and finite differences
+  onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
 """
 
 # Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
@@ -273,17 +273,20 @@ def _verify(arguments: list[str]) -> int:
     if form is None:
         _no_more(arguments, "verify")
     _cache_programs()
+    from onward import verify_targets
     from onward.verify import as_markdown, as_table, costs, matrix
 
-    rows, spent = matrix(), costs()
-    ok = all(row.ok for row in rows)
+    rows, spent, checks = matrix(), costs(), verify_targets.checks()
+    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
     if form == "--json":
         import json
 
-        found = {"ok": ok, "rows": [row.as_dict() for row in rows], "costs": [cost.as_dict() for cost in spent]}
-        print(json.dumps(found, indent=1))
+        parts: dict[str, Any] = {"rows": rows, "checks": checks, "costs": spent}
+        print(json.dumps({"ok": ok, **{k: [one.as_dict() for one in v] for k, v in parts.items()}}, indent=1))
+    elif form:
+        print(f"{as_markdown(rows, spent)}\n\n{verify_targets.as_markdown(checks)}")
     else:
-        print(as_markdown(rows, spent) if form else "\n".join(as_table(rows, spent)))
+        print("\n".join([*as_table(rows, spent), "", *verify_targets.as_table(checks)]))
     return 0 if ok else 1
 
 

@@ -121,18 +121,18 @@ def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: 
 class _Loop:
     """One method on one tile of runs: its state, and the compiled functions of its current stage."""
 
-    def __init__(self, method: Method, tile: Sequence[tuple[float, int]]):
+    def __init__(self, method: Method, tile: Sequence[tuple[float, int]], programs: dict[str, Any] | None = None):
         self.method, self.tile = method, tile
         self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
         self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
         self.state: Any = None
         self.sums = self._zero_sums()
         self.compile_seconds = 0.0
-        self._programs: dict[str, Any] = {}
+        self._programs = {} if programs is None else programs
 
     def skeleton(self, stages: int) -> Any:
         """Shapes of the state after `stages - 1` growths, computing nothing."""
-        grown = eqx.filter_eval_shape(self._start)
+        grown = eqx.filter_eval_shape(self._start, self.keys, self.sizes)
         for _ in range(stages - 1):
             grown = eqx.filter_eval_shape(self._grown, grown)
         return grown
@@ -145,13 +145,15 @@ class _Loop:
         return (*zeros(), {name: zeros() for name in monitored}) if monitored else zeros()
 
     def start(self) -> None:
-        self.state = eqx.filter_jit(self._start, **_once())()
+        if "start" not in self._programs:
+            self._programs["start"] = eqx.filter_jit(self._start, **_once())
+        self.state = self._programs["start"](self.keys, self.sizes)
 
     def grow(self) -> None:
         self.state = eqx.filter_jit(self._grown, **_once())(self.state)
-        self._programs.clear()
+        self._programs = {}
 
-    def _start(self) -> Any:
+    def _start(self, keys: Array, sizes: Array) -> Any:
         def one(key: PRNGKeyArray, size: Array) -> Any:
             model_key, task_key, learner_key = jax.random.split(key, 3)
             task = self.method.task.init(task_key)
@@ -159,7 +161,7 @@ class _Loop:
             _, example = self.method.task.emit(task)
             return task, self.method.learner(model, size).init(model, example, key=learner_key)
 
-        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.method.batch_axis))(self.keys, self.sizes)
+        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.method.batch_axis))(keys, sizes)
 
     def _grown(self, state: Any) -> Any:
         def one(state: Any) -> Any:
@@ -323,9 +325,13 @@ def train(
     progress: Progress,
     stop: Callable[[], bool],
     start_offset: int,
+    programs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta."""
-    loop = _Loop(method, tile)
+    """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta.
+
+    `programs`: compiled programs, shared by jobs of one method and as many runs.
+    """
+    loop = _Loop(method, tile, programs)
     checkpoints = folder / "checkpoints"
     meta = _restore(loop, checkpoints, job, digest, progress) or {
         "step": 0,

@@ -36,6 +36,7 @@ from onward.cells.columns import Columns
 from onward.cells.dense import Dense
 from onward.cells.elman import ElmanGates
 from onward.cells.gru import GRUGates
+from onward.cells.hybrid import Hybrid
 from onward.cells.lstm import LSTMGates
 from onward.cells.moments import Moments
 from onward.cells.stack import Stack
@@ -297,6 +298,11 @@ def verify(
     """
     if steps < 1 or streams < 1:
         raise ValueError(f"verify: steps and streams must be at least 1, got {steps} and {streams}")
+    if isinstance(cell, Hybrid) and cell.stochastic:
+        raise TypeError(
+            "verify: a Hybrid samples its units, and finite differences of samples say nothing; "
+            "onward.verify_targets checks the straight-through gradient"
+        )
     with jax.enable_x64(True):
         key, data_key = jax.random.split(jax.random.key(0) if key is None else key)
         cell = in_float64(cell)

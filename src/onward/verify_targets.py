@@ -7,6 +7,7 @@ gradient must not go, none may arrive; and what is random is compared, draw by d
 import functools
 import operator
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Sequence_
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -444,3 +445,26 @@ def checks() -> list[Check]:
     """Every claim."""
     parts = (linear_inverse, exact_feedback, local, least_difference, no_share, straight_through, likelihoods)
     return [check for part in parts for check in part()]
+
+
+def as_table(found: Sequence_[Check]) -> list[str]:
+    """Lines of text: every claim, its number, what it has to be."""
+    width = max(len(c.name) for c in found)
+    lines = [f"{c.name:{width}}  {c.value:12.3g}  {c.limit:9}  {'ok' if c.ok else 'FAILED'}  {c.what}" for c in found]
+    return [
+        *lines,
+        f"{sum(c.ok for c in found)} of {len(found)} claims of target propagation hold",
+    ]
+
+
+def as_markdown(found: Sequence_[Check]) -> str:
+    """The section of `docs/exactness.md`."""
+    lines = [
+        "## Target propagation, stochastic units and mixtures",
+        "",
+        "| claim | what is compared | found | must be |",
+        "|---|---|---|---|",
+    ]
+    failed = lambda c: "" if c.ok else " **FAILED**"
+    lines += [f"| {c.name} | {c.what} | {c.value:.3g}{failed(c)} | {c.limit} |" for c in found]
+    return "\n".join(lines)

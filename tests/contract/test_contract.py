@@ -56,7 +56,9 @@ def test_cell(name, key):
     cell = zoo.CELLS[name]()
     carry = cell.init()
     xs = jax.random.normal(key, (6, cell.inputs))
-    after, features = quick(lambda c: jax.lax.scan(lambda c, x: ((d := cell(c, x)), cell.features(d)), c, xs))(carry)
+    after, features = quick(
+        lambda c: jax.lax.scan(lambda c, x: ((d := cell(c, x, key=key)), cell.features(d, key=key)), c, xs)
+    )(carry)
     assert jax.tree.structure(after) == jax.tree.structure(carry)
     assert features.shape == (6, cell.feature_count)
     assert np.isfinite(features).all()
@@ -74,7 +76,7 @@ def test_no_gradient_flows_through_statistics(name, key):
     def total(cell):
         c = carry
         for x in xs:
-            c = cell(c, x)
+            c = cell(c, x, key=key)
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(c.stats)) + 0.0
 
     gradient = eqx.filter_grad(total)(cell)
@@ -84,21 +86,25 @@ def test_no_gradient_flows_through_statistics(name, key):
 @pytest.mark.parametrize("name", zoo.HEADS)
 def test_head(name, key):
     head = zoo.HEADS[name](4)
-    features = jax.random.normal(key, (4,))
+    features = jax.random.normal(key, (4,) if head.trajectories is None else (head.trajectories, 4))
     prediction = head(features)
     y = head.sample(prediction, key=key)
     assert head.log_prob(prediction, y).shape == ()
     assert np.isfinite(head.log_prob(prediction, y))
     assert np.isfinite(head.mean(prediction)).all()
     grown = head.grow(6)
-    assert np.array_equal(grown(jnp.concatenate([features, jnp.ones(2)])), prediction)
+    assert np.array_equal(grown(jnp.concatenate([features, jnp.ones((*features.shape[:-1], 2))], -1)), prediction)
     with pytest.raises(ValueError, match="cannot grow"):
         head.grow(3)
 
 
+WIRED = (ow.Dense, ow.Stack, AbstractColumnar)
 REFUSED = {
     "Columnwise": (AbstractColumnar, "use RTRL"),
     "RFLO": (ow.Dense, "columns have the exact Columnwise"),
+    "TBPTT": (WIRED, "cannot draw the same samples"),
+    "SnAp": (WIRED, "use RTRL, UORO or TBPTT"),
+    "SnAp-2": (WIRED, "use RTRL, UORO or TBPTT"),
 }
 
 
@@ -115,7 +121,7 @@ def test_credit(name, rule, key):
     state = credit.init(cell, x, key=key)
     carry, after = quick(lambda *a: credit.advance(*a, key=key))(cell, cell.init(), x, state)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
-    plain = quick(cell.__call__)(cell.init(), x)
+    plain = quick(lambda c, x: cell(c, x, key=key))(cell.init(), x)
     for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     cotangent = jax.tree.map(lambda h: jax.random.normal(key, h.shape), carry.hidden)

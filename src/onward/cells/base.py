@@ -69,9 +69,10 @@ class AbstractGates(eqx.Module):
         """Add both drives, (gates, units) each, into one array per slot."""
         drives: list[Array | None] = [None] * self.slots
         for rows, slots in ((from_input, self.input_slots), (from_recurrent, self.recurrent_slots)):
-            for row, slot in enumerate(slots):
-                before = drives[slot]
-                drives[slot] = rows[row] if before is None else before + rows[row]
+            # Split, not indexed: the transpose is then one concatenation (25 % of a GRU's BPTT).
+            for row, slot in zip(jnp.split(rows, len(slots)), slots, strict=True):
+                before, row = drives[slot], row.reshape(row.shape[1:])
+                drives[slot] = row if before is None else before + row
         return tuple(d for d in drives if d is not None)
 
     def jacobian(self, preactivation: States, states: States) -> tuple[States, list[Derivatives]]:

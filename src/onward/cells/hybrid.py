@@ -86,7 +86,7 @@ class Hybrid(AbstractCell):
         mean = h[:count]
         value = jnp.where(drawn * (high - low) + low < mean, high, low).astype(h.dtype)
         if self.straight_through:
-            value = mean + lax.stop_gradient(value - mean)
+            value = value + (mean - lax.stop_gradient(mean))  # the value exactly, the derivative of the mean
         return jnp.concatenate([value, h[count:]])
 
     def slots(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> States:

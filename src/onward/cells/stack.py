@@ -59,7 +59,8 @@ class Stack(AbstractCell):
         keys = [None] * len(self.cells) if key is None else list(jax.random.split(key, len(self.cells)))
         for cell, h, s, k in zip(self.cells, carry.hidden, carry.stats, keys, strict=True):
             after = cell(Carry(h, s), x, key=k)
-            x = cell.features(after, key=k)
+            # Other draws than those of the step that led here.
+            x = cell.features(after, key=None if k is None else jax.random.fold_in(k, 1))
             hidden.append(after.hidden)
             stats.append(after.stats)
         return Carry(tuple(hidden), tuple(stats))

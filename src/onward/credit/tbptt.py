@@ -12,6 +12,7 @@ from onward._tree import runs, sum_in_blocks
 from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, require_size
 from onward.cells.dense import Dense, Sources, loop_back, preactivation, sources_of
+from onward.cells.hybrid import Hybrid
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
 
 # Steps back that are written out for a single network. In a batch XLA would then recompute the chain at each step: 25x.
@@ -62,6 +63,11 @@ class TBPTT(AbstractCredit):
     def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
         """Nothing seen."""
         admit(self, cell, x)
+        if isinstance(cell, Hybrid) and cell.stochastic:
+            raise TypeError(
+                "TBPTT runs its window again and cannot draw the same samples of a Hybrid; use RTRL or UORO, or BPTT "
+                "on whole sequences"
+            )
         if isinstance(cell, Dense):
             dtype, gates = cell.bias.dtype, cell.gates
             rows = jax.ShapeDtypeStruct((self.window, cell.units), dtype)

@@ -27,10 +27,10 @@ from onward.heads.base import AbstractHead
 from onward.heads.categorical import Categorical
 from onward.heads.mixture import Mixture
 from onward.heads.monte_carlo import MonteCarlo
-from onward.learners.base import AbstractLearner, require_sequences
+from onward.learners.base import AbstractLearner, Rate, require_sequences
 from onward.learners.bptt import BPTTState
 from onward.learners.inverses import AffineInverse, Transition
-from onward.learners.tptt import Rate, TPTTState
+from onward.learners.tptt import TPTTState
 from onward.model import Model
 
 Split = Literal["units", "rows"]

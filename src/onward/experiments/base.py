@@ -226,6 +226,8 @@ def execute(
     with Progress(quiet=quiet) as progress, stopping() as stop:
         offset = 0
         for method, tiles in plans:
+            # A last, smaller tile needs programs of its own.
+            programs: dict[int, dict[str, Any]] = {len(tile): {} for tile in tiles}
             for job, tile in zip(job_names(method, len(tiles)), tiles, strict=True):
                 ends[job] = train(
                     method,
@@ -236,6 +238,7 @@ def execute(
                     progress=progress,
                     stop=stop,
                     start_offset=offset,
+                    programs=programs[len(tile)],
                 )
                 offset = ends[job]["metrics_bytes"]
         checkpoint.write_json(folder / "summary.json", summarise(experiment, folder, ends))

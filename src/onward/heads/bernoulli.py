@@ -34,11 +34,12 @@ class Bernoulli(AbstractHead):
         return self.weight @ features + self.bias
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """Y log p + (1 - y) log(1 - p), summed over outputs."""
+        """Y log p + (1 - y) log(1 - p), summed over outputs; NaN for a y outside [0, 1], so that a run stops."""
         if jnp.shape(y) != (self.outputs,):
             raise ValueError(f"Bernoulli: y must have shape {(self.outputs,)}, got {jnp.shape(y)}")
         y = jnp.asarray(y, prediction.dtype)
-        return jnp.sum(y * jax.nn.log_sigmoid(prediction) + (1 - y) * jax.nn.log_sigmoid(-prediction))
+        found = jnp.sum(y * jax.nn.log_sigmoid(prediction) + (1 - y) * jax.nn.log_sigmoid(-prediction))
+        return jnp.where(jnp.all((y >= 0) & (y <= 1)), found, jnp.nan)
 
     def mean(self, prediction: Array) -> Float[Array, " outputs"]:
         """The probabilities of a one."""

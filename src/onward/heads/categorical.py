@@ -34,8 +34,10 @@ class Categorical(AbstractHead):
         return jax.nn.log_softmax(self.weight @ features + self.bias)
 
     def log_prob(self, prediction: Array, y: Int[Array, ""]) -> Float[Array, ""]:
-        """The log-probability of class y."""
-        return prediction @ jax.nn.one_hot(y, self.classes, dtype=prediction.dtype)
+        """The log-probability of class y; NaN if there is no such class, so that a run stops."""
+        known = (y >= 0) & (y < self.classes) & (y == jnp.round(y))
+        found = prediction @ jax.nn.one_hot(y, self.classes, dtype=prediction.dtype)
+        return jnp.where(known, found, jnp.nan)
 
     def mean(self, prediction: Array) -> Float[Array, " classes"]:
         """The class probabilities."""

@@ -1,13 +1,19 @@
 """What a learner is: an example in, a new model out."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward._types import Info, PyTree, Sequence, Step
 from onward.heads.base import AbstractHead
 from onward.model import Model
+
+Rate = float | Float[Array, ""]
 
 
 class AbstractLearner(eqx.Module):
@@ -32,6 +38,20 @@ def require_sequences(owner: str, model: Model, example: Sequence) -> None:
             f"{owner} needs y and mask of shape (outputs, {xs.shape[1]}, ...), for the last `outputs` of "
             f"{len(xs)} steps; the task gives y {y.shape} and mask {mask.shape}"
         )
+
+
+def require_rate(owner: str, name: str, rate: Any) -> None:
+    """Refuse a rate that is known now and is not a positive, finite number; None stands for a default."""
+    if rate is None or isinstance(rate, jax.core.Tracer):
+        return
+    number = not isinstance(rate, bool | str) and np.issubdtype(np.asarray(rate).dtype, np.number)
+    if not number or not bool(np.all((np.asarray(rate) > 0) & np.isfinite(rate))):
+        raise ValueError(f"{owner}: {name} must be positive and finite, got {rate}")
+
+
+def weighted_sum(log_probs: Array, mask: Array) -> Array:
+    """Sum of mask times log-probability; where the mask is 0 a target may be anything."""
+    return jnp.sum(jnp.where(mask > 0, log_probs, 0) * mask)
 
 
 def gather_trajectories(head: AbstractHead, features: Float[Array, "rows features"]) -> Array:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from onward._tree import apply_scaled
 from onward._types import Carry, Info, PyTree, Sequence
-from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences
+from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences, weighted_sum
 from onward.model import Model
 
 
@@ -47,6 +47,7 @@ class BPTT(AbstractLearner):
 
     def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
         """One batch."""
+        require_sequences("BPTT", state.model, example)
         parameters, rest = eqx.partition(state.model, state.model.trainable())
         key = jax.random.fold_in(state.key, state.steps)
 
@@ -89,5 +90,5 @@ def sequence_loss(
         carry, _ = lax.scan(advance, carry, take(steps, slice(quiet)))
     last = take((*steps, reading), slice(quiet, None))
     carry, (predictions, log_probs) = lax.scan(answer, carry, (*last[:2], example.y, last[2]))
-    loss = -jnp.sum(log_probs * example.mask) / jnp.sum(example.mask)
+    loss = -weighted_sum(log_probs, example.mask) / jnp.sum(example.mask)
     return loss, (predictions, jax.tree.map(lambda a: jnp.mean(a, 0), carry.stats))

@@ -1,6 +1,5 @@
 """Target propagation through time: local losses in place of gradients through time."""
 
-import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,15 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from onward._tree import apply_scaled
 from onward._types import Carry, Info, PyTree, Sequence
-from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences
+from onward.cells.base import require_size
+from onward.learners.base import (
+    AbstractLearner,
+    Rate,
+    gather_trajectories,
+    require_rate,
+    require_sequences,
+    weighted_sum,
+)
 from onward.learners.inverses import AbstractInverse, Transition
 from onward.model import Model
-
-Rate = float | Float[Array, ""]
 
 
 class TPTTState(NamedTuple):
@@ -34,13 +39,13 @@ class TPTTState(NamedTuple):
 class Sweep(NamedTuple):
     """One sweep over a batch, forward and back.
 
-    `gradient` (of the model) is a sum over the batch, to be divided by `weight`, the sum of the mask; `inverse_loss`
-    and `inverse_gradient` are sums to be divided by `transitions`. `hidden` and `shifts` (None unless kept) are h_t and
-    d_t, (time, rows, ...), where rows are the batch times the trajectories of a row.
+    `loss` and `gradient` (of the model) are sums over the batch, to be divided by `weight`, the sum of the mask;
+    `inverse_loss` and `inverse_gradient` are sums to be divided by `transitions`. `hidden` and `shifts` (None unless
+    kept) are h_t and d_t, (time, rows, ...), where rows are the batch times the trajectories of a row.
     """
 
     loss: Array
-    predictions: Array
+    predictions: PyTree
     stats: PyTree
     weight: Array
     gradient: PyTree
@@ -59,10 +64,10 @@ class TPTT(AbstractLearner):
 
         d_T = -target_step_size dE/dh_T,     d_{t-1} = shift_t(d_t)     (plus the first shift of any step with a loss)
 
-    Then F descends the local losses sum_t |F(x_t, h_{t-1}) - (h_t + d_t)|^2 / 2, the head descends E, and the inverse its
-    own loss. Local: h_{t-1} is a constant of step t's loss, and no gradient crosses a step. E counts each row by itself,
-    and local losses are averaged over the batch, so rates do not depend on its size. Biased: only an inverse whose shift
-    is the transpose of F's Jacobian gives the gradient of BPTT (then with target_step_size 1 exactly it).
+    Then F descends the local losses sum_t |F(x_t, h_{t-1}) - (h_t + d_t)|^2 / 2, the head descends E, and the inverse
+    its own loss. Local: h_{t-1} is a constant of step t's loss, and no gradient crosses a step. E counts each row by
+    itself, and local losses are averaged over the batch, so rates do not depend on its size. Biased: only an inverse
+    whose shift is the transpose of F's Jacobian gives the gradient of BPTT (then with target_step_size 1 exactly it).
 
     `optimiser` with `step_size` (alpha_f) trains F and head, `inverse_optimiser` with `inverse_step_size` (alpha_g;
     None: the same as step_size) the inverse; `target_step_size` is alpha_i (None: the same as step_size).
@@ -88,14 +93,13 @@ class TPTT(AbstractLearner):
 
     def __check_init__(self) -> None:
         for name in ("step_size", "inverse_step_size", "target_step_size"):
-            rate = getattr(self, name)
-            if isinstance(rate, int | float) and not 0 < rate < math.inf:
-                raise ValueError(f"TPTT: {name} must be positive and finite, got {rate}")
-        if self.inverse_steps < 0:
-            raise ValueError(f"TPTT: inverse_steps must be at least 0, got {self.inverse_steps}")
-        for name, count in (("transitions", self.transitions), ("block", self.block)):
-            if count is not None and count < 1:
-                raise ValueError(f"TPTT: {name} must be a whole number of at least 1, got {count}")
+            require_rate("TPTT", name, getattr(self, name))
+        steps = self.inverse_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"TPTT: inverse_steps must be a whole number of at least 0, got {steps!r}")
+        require_size(
+            "TPTT", block=self.block, **({} if self.transitions is None else {"transitions": self.transitions})
+        )
 
     def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""
@@ -108,6 +112,7 @@ class TPTT(AbstractLearner):
 
     def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
         """One batch."""
+        require_sequences("TPTT", state.model, example)
         key = jax.random.fold_in(state.key, state.steps)
         for i in range(1, self.inverse_steps):
             swept = self.sweep(state, example, key=jax.random.fold_in(key, i))
@@ -135,15 +140,14 @@ class TPTT(AbstractLearner):
         `keep`: hidden states and shifts too, in one block.
         """
         batch = example.xs.shape[1]
-        rows = max(1, self.block // (state.model.head.trajectories or 1))
-        blocks = 1 if keep else -(-batch // rows)
-        while batch % blocks:
-            blocks += 1
-        if blocks == 1:
-            return _sweep(self, state, example, key, blocks, keep)
-        split = lambda a: jnp.moveaxis(a.reshape(a.shape[0], blocks, -1, *a.shape[2:]), 1, 0)
-        one = lambda part: _sweep(self, state, part[0], part[1], blocks, False)
-        parts = (jax.tree.map(split, example), jax.random.split(key, blocks))
+        size = batch if keep else min(batch, max(1, self.block // (state.model.head.trajectories or 1)))
+        blocks, rest = divmod(batch, size)
+        if blocks == 1 and not rest:
+            return _sweep(self, state, example, key, 1.0, keep)
+        cut = lambda some: jax.tree.map(lambda a: a[:, some], example)
+        split = lambda a: jnp.moveaxis(a.reshape(a.shape[0], blocks, size, *a.shape[2:]), 1, 0)
+        one = lambda part: _sweep(self, state, part[0], part[1], size / batch, False)
+        parts = (jax.tree.map(split, cut(slice(blocks * size))), jax.random.split(key, blocks))
         shapes = jax.eval_shape(one, jax.tree.map(lambda a: a[0], parts))._replace(predictions=None)
         zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
@@ -153,13 +157,16 @@ class TPTT(AbstractLearner):
 
         total, predictions = lax.scan(add, zero, parts)
         predictions = jnp.moveaxis(predictions, 0, 1)
-        return total._replace(
-            stats=jax.tree.map(lambda a: a / blocks, total.stats),
-            predictions=predictions.reshape(predictions.shape[0], batch, *predictions.shape[3:]),
-        )
+        predictions = predictions.reshape(predictions.shape[0], blocks * size, *predictions.shape[3:])
+        if rest:
+            last = _sweep(self, state, cut(slice(blocks * size, None)), key, rest / batch, False)
+            total = jax.tree.map(jnp.add, total, last._replace(predictions=None))
+            predictions = jnp.concatenate([predictions, last.predictions], 1)
+        return total._replace(predictions=predictions)
 
 
-def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray, blocks: int, keep: bool) -> Sweep:
+def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray, share: float, keep: bool) -> Sweep:
+    """One block, which is this share of the batch."""
     model, inverse, weights = state.model, learner.inverse, state.inverse
     cell, copies = model.cell, model.head.trajectories or 1
     time, batch = example.xs.shape[:2]
@@ -195,7 +202,7 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
         features = jax.vmap(jax.vmap(read))(hidden, answered.stats, jax.random.split(head_key, (outputs, rows)))
         predictions = jax.vmap(lambda f: jax.vmap(head)(gather_trajectories(head, f)))(features)
         log_probs = jax.vmap(jax.vmap(head.log_prob))(predictions, example.y)
-        return -jnp.sum(log_probs * example.mask), predictions
+        return -weighted_sum(log_probs, example.mask), predictions
 
     loss, pull_loss, predictions = jax.vjp(lose, parameters.head, answered.hidden, has_aux=True)
     head_gradient, first = pull_loss(jnp.ones_like(loss))
@@ -224,9 +231,9 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
     loop = (zeros(end.hidden), end.hidden, zeros(parameters.cell), (jnp.zeros_like(loss), zeros(weights)))
     inputs = (jnp.arange(time), befores, pulls, seen, example.xs, keys)
     (_, _, gradient, blamed), shifts = lax.scan(backward, loop, inputs, reverse=True)
-    count = (time - 1) * rows
+    count = max(1, (time - 1) * rows)
     if learning and not everywhere:
-        count = max(1, (learner.transitions or 1) // blocks)
+        count = max(1, round((learner.transitions or 1) * share))
         of_time, of_row = jax.random.split(noise_key)
         t = jax.random.randint(of_time, (count,), 1, time)
         row = jax.random.randint(of_row, (count,), 0, rows)
@@ -237,7 +244,7 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
     return Sweep(
         loss=loss,
         predictions=predictions,
-        stats=jax.tree.map(lambda a: jnp.mean(a, 0), end.stats),
+        stats=jax.tree.map(lambda a: share * jnp.mean(a, 0), end.stats),
         weight=jnp.sum(example.mask),
         gradient=eqx.tree_at(lambda m: (m.cell, m.head), spec, (gradient, head_gradient)),
         inverse_loss=blamed[0],

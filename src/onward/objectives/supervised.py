@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from onward._types import Info, PyTree, Step
@@ -25,7 +26,9 @@ class Supervised(AbstractObjective):
         self, state: tuple[()], model: Model, prediction: Array, example: Step, pull: Callable[[Array], Any]
     ) -> tuple[tuple[()], PyTree, Bool[Array, ""], Info]:
         """The gradient of this instant's loss."""
-        loss, cotangent = jax.value_and_grad(lambda p: -example.weight * model.head.log_prob(p, example.y))(prediction)
+        # Where nothing counts a target may be anything, a class that does not exist too.
+        lose = lambda p: jnp.where(example.weight > 0, -example.weight * model.head.log_prob(p, example.y), 0)
+        loss, cotangent = jax.value_and_grad(lose)(prediction)
         return (), pull(cotangent), example.weight > 0, Info(prediction, loss)
 
     def grow(self, state: tuple[()], model: Model) -> tuple[()]:
