@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run test test-slow test-oracles lint exactness bench clean
+.PHONY: setup run run-one-to-many test test-slow test-oracles lint exactness bench clean
 
 setup: .venv/.done
 
@@ -19,6 +19,11 @@ setup: .venv/.done
 run: setup
 	$(BIN)/onward run trace-patterning --out runs/trace-patterning --replace
 	$(BIN)/onward run sequential-digits --out runs/sequential-digits --replace
+
+# The second paper's experiments at a size that ends within two minutes each.
+run-one-to-many: setup
+	$(BIN)/onward run one-to-many-mixture --lengths 5 30 --methods gru-bptt gru-tptt gru-memory --iterations 1000 --seeds 3 --out runs/one-to-many-mixture --replace
+	$(BIN)/onward run one-to-many-classes --lengths 2 20 --methods gru-bptt gru-tptt --iterations 600 --seeds 2 --out runs/one-to-many-classes --replace
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q
@@ -50,6 +55,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/columns.py $(if $(LANES),--lanes $(LANES))
 	$(BIN)/python benchmarks/rules.py
+	$(BIN)/python benchmarks/targets.py
 
 clean:
 	rm -rf .venv .oracles runs dist .mypy_cache .pytest_cache .ruff_cache
