@@ -352,7 +352,10 @@ def _report(experiment: OneToManyExperiment, folder: Path) -> Path:
         f"No answer can be better than {floor:.3f} ({floor_name}); ignoring the input gives "
         f"{summary['references']['learn nothing']:.3f}."
     )
-    parts = [_table(experiment, rows, summary["references"]), _curves(experiment, folder, rows, summary["references"])]
+    parts = [
+        *_tables(experiment, folder, rows, summary["references"]),
+        _curves(experiment, folder, rows, summary["references"]),
+    ]
     parts += [_samples(experiment, folder), _densities(experiment, folder)]
     parts += _credit(experiment, folder)
     settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
@@ -378,12 +381,22 @@ def table(experiment: OneToManyExperiment, rows: Sequence[Any], references: dict
     return lines
 
 
-def _table(experiment: OneToManyExperiment, rows: Any, references: dict[str, float]) -> Any:
+def _tables(experiment: OneToManyExperiment, folder: Path, rows: Any, references: dict[str, float]) -> list[Any]:
     from onward import report
 
     header, *body = table(experiment, rows, references)
     caption = "Loss in nats on held-out rows at the end: mean over seeds (best to worst seed)."
-    return report.Table(header, body, caption)
+    lines = read_metrics(folder)
+    training = []
+    for method in experiment.methods:
+        cells = []
+        for n in experiment.lengths:
+            best = min((r for r in rows if base_name(r) == f"{method}-{n}"), key=lambda r: r["mean"])
+            last = curves_of(experiment, lines, f"{method}-{n}", best["step_size"])[1][-1]
+            cells.append(f"{last.mean():.3f} ({last.min():.3f} to {last.max():.3f})")
+        training.append([method, *cells])
+    seen = f"Training loss, mean over the last {1 / POINTS:.0%} of the updates, each before its update (best to worst seed)."
+    return [report.Table(header, body, caption), report.Table(header, training, seen)]
 
 
 def _colours(experiment: OneToManyExperiment) -> dict[str, str]:
@@ -431,22 +444,22 @@ def _grid(experiment: OneToManyExperiment, first: str, draw: Any) -> Any:
     rows, columns = len(experiment.lengths), 1 + len(experiment.methods)
     figure = Figure(figsize=(1.75 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for line, length in zip(panels, experiment.lengths, strict=True):
+    for i, (line, length) in enumerate(zip(panels, experiment.lengths, strict=True)):
         for axes, method in zip(line, (None, *experiment.methods), strict=True):
             draw(axes, method, length)
             axes.tick_params(labelsize=7)
-            if line is panels[0]:
+            if i == 0:
                 axes.set_title(first if method is None else method, fontsize=8)
         line[0].set_ylabel(f"T = {length}", fontsize=9)
     return figure
 
 
-def _records(experiment: OneToManyExperiment, folder: Path, method: str, length: int, when: str = "end") -> Any:
-    """What was recorded of the first seed at the best step size."""
+def _records(experiment: OneToManyExperiment, folder: Path, method: str, length: int) -> Any:
+    """What was recorded at the end of the first seed at the best step size."""
     rows = [r for r in load_summary(folder)["methods"] if base_name(r) == f"{method}-{length}"]
     best = min(range(len(rows)), key=lambda i: rows[i]["mean"])
     job = f"{method}-{length}" + (f".{best * experiment.seeds}" if experiment.seeds * len(rows) > 1 else "")
-    return {k: v[0] for k, v in load_records(folder, job, when).items()}
+    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
 
 
 def _samples(experiment: OneToManyExperiment, folder: Path) -> Any:
@@ -537,21 +550,23 @@ def _credit(experiment: OneToManyExperiment, folder: Path) -> list[Any]:
     rows = []
     for method in shown:
         for length in experiment.lengths:
-            start, end = _records(experiment, folder, method, length, "start"), found[method, length]
+            end = found[method, length]
             rows.append(
-                [f"{method}, T = {length}"]
-                + [f"{r['update_cosine']:.3f} / {r['update_ratio']:.3g}" for r in (start, end)]
-                + [f"{end['shift_cosine'][0]:.3f} / {end['shift_ratio'][0]:.3g}", f"{end['inverse_loss']:.3g}"]
+                [
+                    f"{method}, T = {length}",
+                    f"{end['update_cosine']:.3f} / {end['update_ratio']:.3g}",
+                    f"{end['shift_cosine'][0]:.3f} / {end['shift_ratio'][0]:.3g}",
+                    f"{end['inverse_loss']:.3g}",
+                ]
             )
     header = [
         "cosine / norm ratio",
-        "update, at the start",
-        "update, at the end",
-        "target of the first step, at the end",
+        "whole update",
+        "target of the first step",
         "inverse loss",
     ]
     caption = (
-        "The whole update of the recurrent layer, and the target of its first step, against the gradient. The inverse's loss is the "
+        "The whole update of the recurrent layer, and the target of its first step, against the gradient, at the end of training. The inverse's loss is the "
         "squared error of reconstruction / 2 a transition, or the (negative) loss of difference reconstruction."
     )
     return [picture, report.Table(header, rows, caption)]
