@@ -36,7 +36,7 @@ class Categorical(AbstractHead):
     def log_prob(self, prediction: Array, y: Int[Array, ""]) -> Float[Array, ""]:
         """The log-probability of class y; NaN if there is no such class, so that a run stops."""
         known = (y >= 0) & (y < self.classes) & (y == jnp.round(y))
-        found = prediction @ jax.nn.one_hot(y, self.classes, dtype=prediction.dtype)
+        found = prediction @ jax.nn.one_hot(jnp.asarray(y).astype(jnp.int32), self.classes, dtype=prediction.dtype)
         return jnp.where(known, found, jnp.nan)
 
     def mean(self, prediction: Array) -> Float[Array, " classes"]:
