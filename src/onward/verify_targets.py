@@ -466,5 +466,6 @@ def as_markdown(found: Sequence_[Check]) -> str:
         "|---|---|---|---|",
     ]
     failed = lambda c: "" if c.ok else " **FAILED**"
-    lines += [f"| {c.name} | {c.what} | {c.value:.3g}{failed(c)} | {c.limit} |" for c in found]
+    what = lambda c: c.what.replace("|", "\\|")
+    lines += [f"| {c.name} | {what(c)} | {c.value:.5g}{failed(c)} | {c.limit} |" for c in found]
     return "\n".join(lines)
