@@ -35,11 +35,6 @@ class Model(eqx.Module):
             return carry
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (trajectories, *a.shape)), carry)
 
-    def resume(self, stats: PyTree) -> Carry:
-        """A clean hidden state, with running moments that have seen something."""
-        start = self.init()
-        return Carry(start.hidden, jax.tree.map(lambda a, s: jnp.broadcast_to(s, a.shape), start.stats, stats))
-
     def __call__(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> tuple[Carry, Array]:
         """Read one observation and predict. `key` is for cells that sample."""
         carry = self.advance(carry, x, key=key)
