@@ -56,6 +56,7 @@ bench: setup
 	$(BIN)/python benchmarks/columns.py $(if $(LANES),--lanes $(LANES))
 	$(BIN)/python benchmarks/rules.py
 	$(BIN)/python benchmarks/targets.py
+	$(BIN)/python benchmarks/data.py
 
 clean:
 	rm -rf .venv .oracles runs dist .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,7 @@ LAYERS = [
     {"objectives", "credit"},
     {"model"},
     {"cells", "heads"},
-    {"_types", "_tree", "_random", "errors"},
+    {"_types", "_tree", "_random", "errors", "datasets", "_formats", "_midi", "_mat", "_etudes"},
 ]
 
 

@@ -91,8 +91,8 @@ def test_bad_fields_end_with_one_clear_line(fields, words, capsys, tmp_path, mon
 def test_bad_fields_of_digits(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails(["run", "sequential-digits", "--columns", "0"], capsys, "--columns must be positive")
-    fails(["run", "sequential-digits", "--ccn-width", "5"], capsys, "--ccn-width must divide")
-    fails(["run", "sequential-digits", "--passes", "0"], capsys, "--passes must be positive")
+    fails(["run", "sequential-digits", "--stages", "0"], capsys, "--stages must be positive")
+    fails(["run", "sequential-digits", "--passes", "-1"], capsys, "--passes must be positive, or 0")
 
 
 def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):
@@ -116,8 +116,6 @@ def test_digits_end_to_end(tmp_path, capsys):
         "2",
         "--columns",
         "6",
-        "--ccn-columns",
-        "4",
         "--ccn-width",
         "2",
         "--units",
@@ -127,7 +125,7 @@ def test_digits_end_to_end(tmp_path, capsys):
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
     assert [m["name"] for m in summary["methods"]] == ["columnar", "ccn", "bptt"]
     assert all(0 <= v <= 1 for m in summary["methods"] for v in m["values"])
-    assert {p.stem for p in (tmp_path / "d" / "figures").iterdir()} == {"accuracy", "reading", "confusion"}
+    assert {p.stem for p in (tmp_path / "d" / "figures").iterdir()} == {"accuracy", "cost", "reading", "confusion"}
     assert main(["report", str(tmp_path / "d")]) == 0
     capsys.readouterr()
     assert main(["report", str(tmp_path / "d"), "--markdown"]) == 0

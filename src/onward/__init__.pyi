@@ -11,6 +11,7 @@ from ._types import Step as Step
 from .cells.cascade import Cascade as Cascade
 from .cells.columns import Columns as Columns
 from .cells.dense import Dense as Dense
+from .cells.echo import Echo as Echo
 from .cells.elman import Elman as Elman
 from .cells.elman import ElmanGates as ElmanGates
 from .cells.gru import GRU as GRU
@@ -35,6 +36,7 @@ from .heads.linear import Linear as Linear
 from .heads.mixture import Mixture as Mixture
 from .heads.monte_carlo import MonteCarlo as MonteCarlo
 from .learners.bptt import BPTT as BPTT
+from .learners.frequencies import Frequencies as Frequencies
 from .learners.inverses import AffineInverse as AffineInverse
 from .learners.inverses import FeedbackInverse as FeedbackInverse
 from .learners.inverses import IdentityInverse as IdentityInverse
@@ -54,3 +56,6 @@ from .tasks.copy import Copy as Copy
 from .tasks.digits import SequentialDigits as SequentialDigits
 from .tasks.one_to_many import OneToManyClasses as OneToManyClasses
 from .tasks.one_to_many import OneToManyMixture as OneToManyMixture
+from .tasks.parity import DigitParity as DigitParity
+from .tasks.piano import PianoRoll as PianoRoll
+from .tasks.streams import Streams as Streams

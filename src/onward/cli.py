@@ -1,4 +1,4 @@
-"""The command line: onward list | run | report | verify."""
+"""The command line: onward list | run | report | verify | data."""
 
 import difflib
 import os
@@ -21,6 +21,16 @@ EXPERIMENTS = {
         "onward.experiments.sequential_digits",
         "SequentialDigitsExperiment",
         "real 8x8 digits read row by row: columns learning online beside a dense LSTM with BPTT",
+    ),
+    "sequential-mnist": (
+        "onward.experiments.sequential_mnist",
+        "SequentialMNISTExperiment",
+        "MNIST read row by row or pixel by pixel: columns, exact and approximate online rules, BPTT whole and cut",
+    ),
+    "piano": (
+        "onward.experiments.piano",
+        "PianoExperiment",
+        "Manchev & Spratling 5.3: the next notes of piano music; BPTT, straight-through, STPTT, online columns",
     ),
     "one-to-many-classes": (
         "onward.experiments.one_to_many_classes",
@@ -48,6 +58,10 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward report DIR                      draw the figures and report.html of a run again
   onward report DIR --markdown           print its tables as Markdown, every seed included
   onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
+  onward data list                       the data sets: embedded, installed or to be had
+  onward data fetch NAME                 download one, and check it
+  onward data import NAME PATH           take one from your files: IDX digits, piano rolls, a folder of MIDI files
+  onward data where                      the folder they are kept in; ONWARD_DATA names another
 """
 
 # Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
@@ -87,7 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"onward {version('onward')}")
         return 0
-    commands = {"list": _list, "run": _run, "report": _report, "verify": _verify}
+    commands = {"list": _list, "run": _run, "report": _report, "verify": _verify, "data": _data}
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         raise _unknown("command", name, commands)
@@ -288,6 +302,31 @@ def _verify(arguments: list[str]) -> int:
     else:
         print("\n".join([*as_table(rows, spent), "", *verify_targets.as_table(checks)]))
     return 0 if ok else 1
+
+
+def _data(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    known = {"list": "", "fetch": "NAME", "import": "NAME PATH", "where": ""}
+    command, rest = arguments[0], arguments[1:]
+    if command not in known:
+        raise _unknown("data command", command, known)
+    if len(rest) != len(known[command].split()) or any(argument.startswith("--") for argument in rest):
+        raise OnwardError(f"the command is: onward data {command} {known[command]}".rstrip())
+    from onward import datasets
+
+    if command == "list":
+        print("\n".join(datasets.overview()))
+    elif command == "where":
+        print(datasets.data_folder())
+    elif command == "fetch":
+        datasets.fetch(rest[0])
+    else:
+        datasets.install(rest[0], Path(rest[1]))
+    return 0
 
 
 if __name__ == "__main__":

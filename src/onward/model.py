@@ -42,21 +42,24 @@ class Model(eqx.Module):
 
     def advance(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation."""
-        return self._each(lambda c, k: self.cell(c, x, key=k), carry, key)
+        copies = self.head.trajectories
+        # Copied, not shared: kernels of small layers cannot be batched twice over an argument that is not batched.
+        xs = x if copies is None else jnp.broadcast_to(x, (copies, *jnp.shape(x)))
+        return self._each(lambda c, x, k: self.cell(c, x, key=k), (carry, xs), key)
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Array:
         """What the head reads: of every trajectory, if it asks for several."""
         # Other draws than those of the step that led here.
         key = None if key is None else jax.random.fold_in(key, 1)
-        return self._each(lambda c, k: self.cell.features(c, key=k), carry, key)
+        return self._each(lambda c, k: self.cell.features(c, key=k), (carry,), key)
 
-    def _each(self, function: Callable[..., Any], carry: Carry, key: PRNGKeyArray | None) -> Any:
+    def _each(self, function: Callable[..., Any], arguments: tuple[Any, ...], key: PRNGKeyArray | None) -> Any:
         trajectories = self.head.trajectories
         if trajectories is None:
-            return function(carry, key)
+            return function(*arguments, key)
         if key is None:
-            return jax.vmap(lambda c: function(c, None))(carry)
-        return jax.vmap(function)(carry, jax.random.split(key, trajectories))
+            return jax.vmap(lambda *some: function(*some, None))(*arguments)
+        return jax.vmap(function)(*arguments, jax.random.split(key, trajectories))
 
     def evaluation(self) -> "Model":
         """The same network with as many trajectories as its head wants for measuring."""

@@ -74,7 +74,9 @@ class Method:
     weight; `monitor(example, info)` gives as many more by name: those in `monitored`. `batch_axis` is where
     independent runs lie: -1 for columns and small layers, 0 for matrix products.
     `evaluate(state)` is an optional measurement on held-out data, made at every point. `tile` is how many runs
-    advance together: one by one where a run's own arrays are large.
+    advance together: one by one where a run's own arrays are large. `select` names one of the evaluated numbers: the
+    state at the point where it was least (since the last growth) is kept of every run (early stopping), `inspect` at
+    the end reads that state, and `conclude(state)` is measured on it once, after the last step.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Method:
     record_steps: int = 0
     evaluate: Callable[[Any], dict[str, Array]] | None = None
     inspect: Callable[[Any], dict[str, Array]] | None = None
+    conclude: Callable[[Any], dict[str, Array]] | None = None
+    select: str | None = None
     monitor: Callable[[Any, Info], dict[str, tuple[Array, Array]]] | None = None
     monitored: tuple[str, ...] = ()
     published: float | None = None
@@ -123,18 +127,57 @@ class _Loop:
 
     def __init__(self, method: Method, tile: Sequence[tuple[float, int]], programs: dict[str, Any] | None = None):
         self.method, self.tile = method, tile
+        # Arrays of the task (a data set, say) are arguments of every program: as constants they would be compiled in.
+        self.data, self._task = eqx.partition(method.task, eqx.is_array)
         self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
         self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
         self.state: Any = None
+        self.best: Any = ()
         self.sums = self._zero_sums()
         self.compile_seconds = 0.0
         self._programs = {} if programs is None else programs
 
-    def skeleton(self, stages: int) -> Any:
+    @property
+    def kept(self) -> Any:
+        """What a checkpoint holds."""
+        return (self.state, self.sums, self.best) if self.method.select else (self.state, self.sums)
+
+    def resume(self, path: Path, stages: int) -> dict[str, Any]:
+        """Read a checkpoint, made after `stages - 1` growths."""
+        state = self._skeleton(stages)
+        skeleton: Any = (state, self.sums)
+        if self.method.select:
+            skeleton = (*skeleton, (jax.ShapeDtypeStruct((len(self.tile),), jnp.float32), state[1]))
+        (self.state, self.sums, *best), meta = checkpoint.load(path, skeleton)
+        if best:
+            values, learned = best[0]
+            self.best = (values, eqx.filter(learned, eqx.is_array))
+        return meta
+
+    def _forget_best(self) -> None:
+        """No best state yet, of this structure."""
+        if self.method.select:
+            learned = jax.tree.map(jnp.copy, eqx.filter(self.state[1], eqx.is_array))
+            self.best = (jnp.full(len(self.tile), jnp.inf), learned)
+
+    def keep_best(self, values: np.ndarray) -> None:
+        """Of each run whose value is the least so far, the present state."""
+        best, learned = self.best
+        better, axis = jnp.asarray(values) < best, self.method.batch_axis
+
+        def choose(new: Array, old: Array) -> Array:
+            shape = [1] * new.ndim
+            shape[axis] = len(self.tile)
+            return jnp.where(better.reshape(shape), new, old)
+
+        learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
+        self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), best), learned)
+
+    def _skeleton(self, stages: int) -> Any:
         """Shapes of the state after `stages - 1` growths, computing nothing."""
-        grown = eqx.filter_eval_shape(self._start, self.keys, self.sizes)
+        grown = eqx.filter_eval_shape(self._start, self.data, self.keys, self.sizes)
         for _ in range(stages - 1):
-            grown = eqx.filter_eval_shape(self._grown, grown)
+            grown = eqx.filter_eval_shape(self._grown, self.data, grown)
         return grown
 
     def _zero_sums(self) -> Any:
@@ -147,38 +190,44 @@ class _Loop:
     def start(self) -> None:
         if "start" not in self._programs:
             self._programs["start"] = eqx.filter_jit(self._start, **_once())
-        self.state = self._programs["start"](self.keys, self.sizes)
+        self.state = self._programs["start"](self.data, self.keys, self.sizes)
+        self._forget_best()
 
     def grow(self) -> None:
-        self.state = eqx.filter_jit(self._grown, **_once())(self.state)
+        self.state = eqx.filter_jit(self._grown, **_once())(self.data, self.state)
         self._programs = {}
+        self._forget_best()
 
-    def _start(self, keys: Array, sizes: Array) -> Any:
+    def _start(self, data: Any, keys: Array, sizes: Array) -> Any:
+        source = eqx.combine(data, self._task)
+
         def one(key: PRNGKeyArray, size: Array) -> Any:
             model_key, task_key, learner_key = jax.random.split(key, 3)
-            task = self.method.task.init(task_key)
+            task = source.init(task_key)
             model = self.method.model(model_key)
-            _, example = self.method.task.emit(task)
+            _, example = source.emit(task)
             return task, self.method.learner(model, size).init(model, example, key=learner_key)
 
         return eqx.filter_vmap(one, out_axes=eqx.if_array(self.method.batch_axis))(keys, sizes)
 
-    def _grown(self, state: Any) -> Any:
+    def _grown(self, data: Any, state: Any) -> Any:
+        source = eqx.combine(data, self._task)
+
         def one(state: Any) -> Any:
             task, learned = state
-            _, example = self.method.task.emit(task)
+            _, example = source.emit(task)
             learner: Any = self.method.learner(learned.model, 1.0)
             return task, learner.grow(learned, example)
 
         axis = eqx.if_array(self.method.batch_axis)
         return eqx.filter_vmap(one, in_axes=axis, out_axes=axis)(state)
 
-    def _step(self, static: Any) -> Callable[..., Any]:
-        axis = self.method.batch_axis
+    def _step(self, static: Any, data: Any) -> Callable[..., Any]:
+        axis, source = self.method.batch_axis, eqx.combine(data, self._task)
 
         def one(dynamic: Any, size: Array) -> Any:
             task, learned = eqx.combine(dynamic, static)
-            task, example = self.method.task.emit(task)
+            task, example = source.emit(task)
             learned, info = self.method.learner(learned.model, size).step(learned, example)
             return eqx.filter((task, learned), eqx.is_array), (example, info)
 
@@ -188,9 +237,11 @@ class _Loop:
         """Learn for `steps` steps, adding metric and weight of each to `sums`."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "advance" not in self._programs:
-            step, measure, monitor = self._step(static), self.method.measure, self.method.monitor
+            measure, monitor = self.method.measure, self.method.monitor
 
-            def chunk(dynamic: Any, sums: Any, sizes: Array, steps: Array) -> Any:
+            def chunk(dynamic: Any, sums: Any, data: Any, sizes: Array, steps: Array) -> Any:
+                step = self._step(static, data)
+
                 def body(_: Any, loop: Any) -> Any:
                     dynamic, sums = loop
                     dynamic, (example, info) = step(dynamic, sizes)
@@ -203,10 +254,11 @@ class _Loop:
 
             started = time.process_time()
             self._programs["advance"] = _compile(
-                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.sizes, jnp.asarray(1)
+                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.data, self.sizes, jnp.asarray(1)
             )
             self.compile_seconds += time.process_time() - started
-        dynamic, self.sums = self._programs["advance"](dynamic, self.sums, self.sizes, jnp.asarray(steps))
+        advance = self._programs["advance"]
+        dynamic, self.sums = advance(dynamic, self.sums, self.data, self.sizes, jnp.asarray(steps))
         jax.block_until_ready(self.sums)
         self.state = eqx.combine(dynamic, static)
 
@@ -226,9 +278,10 @@ class _Loop:
         """The next `steps` steps of the first run, step by step, on a copy of the state."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "record" not in self._programs:
-            step = self._step(static)
 
-            def roll(dynamic: Any, sizes: Array) -> Any:
+            def roll(dynamic: Any, data: Any, sizes: Array) -> Any:
+                step = self._step(static, data)
+
                 def body(dynamic: Any, _: Any) -> Any:
                     dynamic, seen = step(dynamic, sizes)
                     return dynamic, jax.tree.map(lambda a: a[0], seen)
@@ -236,19 +289,27 @@ class _Loop:
                 return lax.scan(body, dynamic, length=steps)[1]
 
             self._programs["record"] = jax.jit(roll)
-        example, info = self._programs["record"](dynamic, self.sizes)
+        example, info = self._programs["record"](dynamic, self.data, self.sizes)
         return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
-    def evaluate(self, which: str) -> dict[str, np.ndarray]:
-        """What the method measures on held-out data, one array a run."""
+    def evaluate(self, which: str, *, best: bool = False) -> dict[str, np.ndarray]:
+        """What the method measures on held-out data, one array a run; `best`: in the best state, where that is kept."""
         function = getattr(self.method, which)
         if function is None:
             return {}
         dynamic, static = eqx.partition(self.state, eqx.is_array)
+        if best and self.method.select:
+            dynamic = (dynamic[0], self.best[1])
+        # Arrays of a measurement that is a module are arguments, as the task's are.
+        held_out, rest = eqx.partition(function, eqx.is_array)
         if which not in self._programs:
-            one = lambda dynamic: function(eqx.combine(dynamic, static)[1])
-            self._programs[which] = jax.jit(jax.vmap(one, in_axes=self.method.batch_axis))
-        return {k: np.asarray(v) for k, v in self._programs[which](dynamic).items()}
+
+            def each(dynamic: Any, held_out: Any) -> Any:
+                one = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
+                return jax.vmap(one, in_axes=self.method.batch_axis)(dynamic)
+
+            self._programs[which] = jax.jit(each)
+        return {k: np.asarray(v) for k, v in self._programs[which](dynamic, held_out).items()}
 
     def not_finite(self) -> str | None:
         """The first array of the network, or else of the learner's state, that is not finite."""
@@ -366,7 +427,7 @@ def train(
             "compile_seconds": compile_before + loop.compile_seconds,
             "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
         }
-        checkpoint.save(checkpoint.path_of(checkpoints, job, step), (loop.state, loop.sums), made)
+        checkpoint.save(checkpoint.path_of(checkpoints, job, step), loop.kept, made)
         checkpoint.prune(checkpoints, job)
         return made
 
@@ -391,7 +452,14 @@ def train(
             if loop.not_finite() is not None:
                 _fail(loop, job, step, count, np.zeros(0), checkpoints)
             history.append(Point(step, step - point_start, values))
-            extra = {k: v.tolist() for k, v in (loop.evaluate("evaluate") | monitored).items()}
+            found = loop.evaluate("evaluate")
+            if method.select is not None:
+                loop.keep_best(found[method.select])
+            if step == method.steps:
+                found |= loop.evaluate("conclude", best=True)
+                if method.select is not None:
+                    found[f"{method.select}_least"] = np.asarray(loop.best[0])
+            extra = {k: v.tolist() for k, v in (found | monitored).items()}
             line = {"job": job, "step": step, "count": step - point_start, "values": values.tolist(), **extra}
             _append(folder / METRICS, line)
             point_start = step
@@ -415,8 +483,7 @@ def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Pr
             meta = checkpoint.read_meta(path)
             if meta["digest"] != digest:
                 raise OnwardError(f"{path} was written by a run of another configuration; it cannot be resumed here")
-            skeleton = (loop.skeleton(len(meta["grown_at"]) + 1), loop.sums)
-            (loop.state, loop.sums), meta = checkpoint.load(path, skeleton)
+            meta = loop.resume(path, len(meta["grown_at"]) + 1)
             progress.say(f"{job}: resuming at step {meta['step']:,}")
             return meta
         except checkpoint.Unreadable as error:
@@ -428,7 +495,7 @@ def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
     if not (loop.method.record_steps or loop.method.inspect):
         return
     found = loop.record(loop.method.record_steps) if loop.method.record_steps else {}
-    found |= loop.evaluate("inspect")
+    found |= loop.evaluate("inspect", best=when == "end")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
     checkpoint.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())

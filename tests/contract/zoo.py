@@ -38,8 +38,11 @@ CELLS = {
     "Elman-sparse": lambda: ow.Elman(3, 4, key=KEY, activation="sigmoid", mask=MASK),
     "Hybrid": lambda: ow.Hybrid(ow.GRU(3, 4, key=KEY)),
     "Hybrid-sigmoid": lambda: ow.Hybrid(ow.Elman(3, 4, key=KEY, activation="sigmoid"), share=1.0),
+    "Echo": lambda: ow.Echo(3),
     "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
+# Credit rules have nothing to do there.
+WITHOUT_PARAMETERS = {"Echo"}
 HEADS = {
     "Linear": lambda features: ow.Linear(features),
     "Linear-3": lambda features: ow.Linear(features, 3),
@@ -73,12 +76,21 @@ TASKS = {
     "AnBn": ow.AnBn,
     "SequentialDigits": ow.SequentialDigits,
     "SequentialDigits-batch": lambda: ow.SequentialDigits(batch=3),
+    "DigitParity": ow.DigitParity,
+    "DigitParity-gap": lambda: ow.DigitParity(gap=2),
+    "SequentialDigits-pixels": lambda: ow.SequentialDigits(
+        images=np.eye(3)[[[0, 1], [1, 2]]], labels=[3, 4], by="pixels", every=True
+    ),
+    "PianoRoll": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2]], np.eye(5)[[4, 3]]]),
+    "PianoRoll-batch": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2, 4]]], 2, batch=3, every=True, transpose=1),
+    "Streams": lambda: ow.Streams(ow.AnBn(), 3),
     "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),
     "OneToManyMixture": lambda: ow.OneToManyMixture(4, batch=3, rows=5),
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
+    "Frequencies": ow.Frequencies,
     "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),
 }
 INVERSES = {

@@ -25,6 +25,7 @@ from onward.cells.elman import ElmanGates
 from onward.cells.hybrid import Hybrid
 from onward.heads.base import AbstractHead
 from onward.heads.categorical import Categorical
+from onward.heads.linear import grow_weight
 from onward.heads.mixture import Mixture
 from onward.heads.monte_carlo import MonteCarlo
 from onward.learners.base import AbstractLearner, Rate, require_sequences
@@ -110,6 +111,40 @@ class VarianceMixture(AbstractHead):
     def grow(self, features: int) -> "VarianceMixture":
         """The mixture grows."""
         return VarianceMixture(self.head.grow(features))
+
+
+class SigmoidSquares(AbstractHead):
+    """The readout of Javed et al.'s digit notebooks: ten sigmoid units and their squared error; -sum (sigmoid - one-hot)^2.
+
+    A prediction is the vector of logits. Not a probability: `log_prob` is what they descend.
+    """
+
+    weight: Float[Array, "classes features"]
+    bias: Float[Array, " classes"]
+
+    def __init__(self, features: int, classes: int):
+        self.weight, self.bias = jnp.zeros((classes, features)), jnp.zeros(classes)
+
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " classes"]:
+        """Logits."""
+        return self.weight @ features + self.bias
+
+    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
+        """Minus the squared error."""
+        return -jnp.sum(jnp.square(jax.nn.sigmoid(prediction) - jax.nn.one_hot(y, len(self.bias))))
+
+    def mean(self, prediction: Array) -> Float[Array, " classes"]:
+        """The units."""
+        return jax.nn.sigmoid(prediction)
+
+    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
+        """The class of the greatest unit."""
+        return jnp.argmax(prediction)
+
+    def grow(self, features: int) -> "SigmoidSquares":
+        """New weights are zero."""
+        grown: SigmoidSquares = grow_weight(self, features)
+        return grown
 
 
 class Sweep(NamedTuple):

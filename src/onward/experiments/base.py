@@ -36,6 +36,10 @@ class Experiment(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     higher_is_better: ClassVar[bool] = False
+    also: ClassVar[tuple[str, ...]] = ()
+    """Other numbers of the last point that stand beside the reported one."""
+    levels: ClassVar[str] = "exact"
+    """What the references are."""
 
     methods: tuple[str, ...]
     """Which methods to run."""
@@ -82,6 +86,16 @@ class Experiment(abc.ABC):
         """The step size of a method unless the user says otherwise."""
 
     @property
+    def fingerprint(self) -> str:
+        """Of data that is read from outside, so that a run does not go on with other data; empty: there is none."""
+        return ""
+
+    @property
+    def notice(self) -> str:
+        """What a user should know before the run starts; empty: nothing."""
+        return ""
+
+    @property
     def fuse_outputs(self) -> bool:
         """Whether the command line may use an XLA option that makes columns faster; it crashes on some other programs."""
         return False
@@ -118,11 +132,11 @@ def require_share(**fields: float) -> None:
             raise OnwardError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
 
 
-def require_stages(columns: int, width: int) -> None:
+def require_stages(columns: int, width: int, *, columns_field: str = "ccn-columns") -> None:
     """Refuse columns that do not fall into whole stages."""
     if columns % width:
         raise OnwardError(
-            f"--ccn-width must divide --ccn-columns: {columns} columns do not fall into stages of {width}"
+            f"--ccn-width must divide --{columns_field}: {columns} columns do not fall into stages of {width}"
         )
 
 
@@ -151,7 +165,8 @@ def from_config(kind: Any, config: dict[str, Any], where: Path) -> Experiment:
 
 def digest_of(experiment: Experiment) -> str:
     """A fingerprint of everything that decides the numbers."""
-    text = json.dumps({"experiment": experiment.name, **config_of(experiment)}, sort_keys=True)
+    data = {"fingerprint": experiment.fingerprint} if experiment.fingerprint else {}
+    text = json.dumps({"experiment": experiment.name, **config_of(experiment), **data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -224,6 +239,8 @@ def execute(
     digest = digest_of(experiment)
     ends: dict[str, dict[str, Any]] = {}
     with Progress(quiet=quiet) as progress, stopping() as stop:
+        if experiment.notice:
+            progress.say(experiment.notice)
         offset = 0
         for method, tiles in plans:
             # A last, smaller tile needs programs of its own.
@@ -261,19 +278,23 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
     for name in experiment.rows:
         method, tiles = experiment.build(name), plan_of(experiment, name)
         jobs = job_names(method, len(tiles))
-        values = np.concatenate([experiment.final_values([m for m in lines if m["job"] == job]) for job in jobs])
+        mine = {job: [m for m in lines if m["job"] == job] for job in jobs}
+        values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
+        also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
         runs = [run for tile in tiles for run in tile]
         sizes = list(dict.fromkeys(size for size, _ in runs))
         for size in sizes:
-            mine = np.asarray([v for v, (s, _) in zip(values, runs, strict=True) if s == size])
+            chosen = np.asarray([s == size for s, _ in runs])
+            own = values[chosen]
             methods.append(
                 {
                     "name": name if len(sizes) == 1 else f"{name}@{size:g}",
                     "metric": experiment.final_metric,
-                    "values": mine.tolist(),
-                    "mean": float(mine.mean()),
-                    "median": float(np.median(mine)),
-                    "std": float(mine.std(ddof=1)) if len(mine) > 1 else 0.0,
+                    "also": {k: v[chosen].tolist() for k, v in also.items()},
+                    "values": own.tolist(),
+                    "mean": float(own.mean()),
+                    "median": float(np.median(own)),
+                    "std": float(own.std(ddof=1)) if len(own) > 1 else 0.0,
                     "steps": method.steps,
                     "cpu_seconds": sum(ends[job]["cpu_seconds"] for job in jobs) / len(sizes),
                     "compile_seconds": sum(ends[job]["compile_seconds"] for job in jobs) / len(sizes),
@@ -358,12 +379,13 @@ def base_name(row: dict[str, Any]) -> str:
 
 
 def best_rows(summary: dict[str, Any], kind: type[Experiment]) -> list[dict[str, Any]]:
-    """Of each method the row of its best step size, by the mean over seeds, named without it."""
+    """Of each method the row of its best step size, by the mean over seeds (on validation data, where there are), named without it."""
     sign = -1 if kind.higher_is_better else 1
+    chosen_by = lambda m: np.mean(m["also"]["valid_least"]) if "valid_least" in kind.also else sign * m["mean"]
     found: dict[str, dict[str, Any]] = {}
     for row in summary["methods"]:
         name = base_name(row)
-        if name not in found or sign * row["mean"] < sign * found[name]["mean"]:
+        if name not in found or chosen_by(row) < chosen_by(found[name]):
             found[name] = {**row, "name": name}
     return list(found.values())
 
@@ -376,9 +398,11 @@ def as_markdown(folder: Path, kind: type[Experiment]) -> str:
     digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
     show = lambda v: f"{v:.{digits}f}"
     best, sizes = best_rows(summary, kind), list(dict.fromkeys(m["step_size"] for m in summary["methods"]))
+    names = kind.also
     lines = [
-        f"| {best[0]['metric']} | mean | 95 % interval | median | sd | least | most | step size | steps | CPU s a seed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| {best[0]['metric']} | mean | 95 % interval | median | sd | least | most | "
+        f"{''.join(f'{name} (mean) | ' for name in names)}step size | steps | CPU s a seed |",
+        "|---|---|---|---|---|---|---|---|---|---|" + "---|" * len(names),
     ]
     for m in best:
         values = m["values"]
@@ -387,12 +411,14 @@ def as_markdown(folder: Path, kind: type[Experiment]) -> str:
             show(m["mean"]),
             f"{show(low)} - {show(high)}",
             *map(show, (m["median"], m["std"], min(values), max(values))),
+            *(show(float(np.mean(m["also"][name]))) for name in names),
         )
         cost = m["cpu_seconds"] / len(values)
         lines.append(
             f"| {m['name']}: {m['note']} | {' | '.join(numbers)} | {m['step_size']:g} | {m['steps']:,} | {cost:.1f} |"
         )
-    lines += [f"| *{name}* (exact) | {show(value)} | | | | | | | | |" for name, value in summary["references"].items()]
+    blank = "| " * (8 + len(names))
+    lines += [f"| *{name}* ({kind.levels}) | {show(value)} {blank}|" for name, value in summary["references"].items()]
     if len(summary["methods"]) > len(best):
         lines += [
             "",

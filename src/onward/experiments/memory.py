@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from onward._types import Info, Step
+from onward import metrics
 from onward.cells.base import AbstractCell, AbstractGates
 from onward.cells.columns import Columns
 from onward.cells.dense import Dense
@@ -56,11 +56,6 @@ LEVELS = {
     "counter-blind": "cannot count",
     "bayes": "best possible",
 }
-
-
-def cross_entropy(example: Step, info: Info) -> tuple[Array, Array]:
-    """-log p of what came, in nats, by the prediction made before the update; weighted as the loss is."""
-    return info.loss, example.weight
 
 
 @dataclass(frozen=True)
@@ -179,7 +174,7 @@ class MemoryExperiment(Experiment):
             model=model,
             learner=learner,
             steps=self.steps,
-            measure=cross_entropy,
+            measure=metrics.stream_loss,
             metric="nats",
             point_every=self.point_every,
             record_steps=RECORDED if self.task == "anbn" else max(RECORDED, 3 * task.period),

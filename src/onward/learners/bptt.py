@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from onward._tree import apply_scaled
 from onward._types import Carry, Info, PyTree, Sequence
+from onward.cells.base import require_size
 from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences, weighted_sum
 from onward.model import Model
 
@@ -34,25 +35,40 @@ class BPTT(AbstractLearner):
     is learned before its end. Running moments of a cell are carried from batch to batch as the mean over the
     batch; no gradient flows through them. Clip gradients in the optimiser,
     `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1.0))`.
+
+    `window=k`: truncated BPTT for targets at the last step only; the gradient reaches the last k steps, as if the
+    state before them were given. Biased where earlier steps matter; exact for k of at least the length. (`TBPTT(k)` is
+    the rule for streams.)
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     step_size: float | Float[Array, ""] = 1.0
+    window: int | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self) -> None:
+        if self.window is not None:
+            require_size("BPTT", window=self.window)
 
     def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""
-        require_sequences("BPTT", model, example)
+        self._require(model, example)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
         return BPTTState(model, model.cell.init().stats, optimiser, key, jnp.zeros((), jnp.int32))
 
+    def _require(self, model: Model, example: Sequence) -> None:
+        require_sequences("BPTT", model, example)
+        if self.window is not None and len(example.mask) != 1:
+            steps = len(example.mask)
+            raise ValueError(f"BPTT: a window needs targets at the last step only, the task gives {steps} steps")
+
     def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
         """One batch."""
-        require_sequences("BPTT", state.model, example)
+        self._require(state.model, example)
         parameters, rest = eqx.partition(state.model, state.model.trainable())
         key = jax.random.fold_in(state.key, state.steps)
 
         def objective(parameters: PyTree) -> Any:
-            return sequence_loss(eqx.combine(parameters, rest), state.stats, example, key=key)
+            return sequence_loss(eqx.combine(parameters, rest), state.stats, example, key=key, window=self.window)
 
         (loss, (predictions, stats)), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
@@ -62,9 +78,12 @@ class BPTT(AbstractLearner):
 
 
 def sequence_loss(
-    model: Model, stats: PyTree, example: Sequence, *, key: PRNGKeyArray | None = None
+    model: Model, stats: PyTree, example: Sequence, *, key: PRNGKeyArray | None = None, window: int | None = None
 ) -> tuple[Array, tuple[Array, PyTree]]:
-    """Mean negative log-likelihood of a batch, with its predictions (outputs, batch, ...) and the new moments."""
+    """Mean negative log-likelihood of a batch, with its predictions (outputs, batch, ...) and the new moments.
+
+    `window`: no gradient flows to before the last so many steps.
+    """
     time, batch = example.xs.shape[:2]
     cell, copies = model.cell, model.head.trajectories or 1
     rows = batch * copies
@@ -86,8 +105,12 @@ def sequence_loss(
     quiet = time - len(example.mask)
     steps, reading = (example.xs, draw(0)), draw(1)
     take = lambda tree, chosen: jax.tree.map(lambda a: a[chosen], tree)
-    if quiet:
-        carry, _ = lax.scan(advance, carry, take(steps, slice(quiet)))
+    cut = 0 if window is None else max(0, time - window)
+    if cut:
+        carry, _ = lax.scan(advance, carry, take(steps, slice(cut)))
+        carry = lax.stop_gradient(carry)
+    if quiet > cut:
+        carry, _ = lax.scan(advance, carry, take(steps, slice(cut, quiet)))
     last = take((*steps, reading), slice(quiet, None))
     carry, (predictions, log_probs) = lax.scan(answer, carry, (*last[:2], example.y, last[2]))
     loss = -weighted_sum(log_probs, example.mask) / jnp.sum(example.mask)

@@ -167,7 +167,7 @@ class Online(AbstractLearner):
         objective = lambda o: self.objective.grow(o, model)
         if self.streams is not None:
             credit, watched = _copies((credit, watched), self.streams)
-            objective = jax.vmap(objective)
+            objective = jax.vmap(objective, axis_size=self.streams)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
         return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps, watched)
 

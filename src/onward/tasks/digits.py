@@ -1,35 +1,33 @@
-"""Scanned digits, read row by row."""
+"""Scanned digits, read row by row or pixel by pixel."""
 
-import functools
-from importlib import resources
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt32
 
+from onward import datasets
 from onward._random import integer, seed_of
 from onward._types import Sequence, Step
 from onward.cells.base import require_size
 from onward.tasks.base import AbstractTask
 
-ROWS, INPUTS, CLASSES = 8, 8, 10
+Reading = Literal["rows", "pixels"]
 
 
-@functools.cache
-def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images and labels, then test images and labels: every fifth image is held out.
+def as_sequences(images: Any, by: Reading = "rows") -> Shaped[np.ndarray, "count time inputs"]:
+    """Images (count, height, width) in reading order: a row a step, or a pixel a step.
 
-    1,438 and 359 images of 8x8 floats in [0, 1]; source and licence in `onward/data/digits.md`.
-
-    >>> [a.shape for a in load_digits()]
-    [(1438, 8, 8), (1438,), (359, 8, 8), (359,)]
+    >>> as_sequences(np.zeros((5, 8, 8)), "pixels").shape
+    (5, 64, 1)
     """
-    with resources.files("onward").joinpath("data/digits.npz").open("rb") as file, np.load(file) as data:
-        images, labels = data["images"].astype(np.float32) / 16, data["labels"].astype(np.int32)
-    test = np.arange(len(labels)) % 5 == 4
-    return images[~test], labels[~test], images[test], labels[test]
+    images = np.asarray(images)
+    if images.ndim != 3 or 0 in images.shape:
+        raise ValueError(f"SequentialDigits: images must be (count, height, width), got shape {images.shape}")
+    if by not in ("rows", "pixels"):
+        raise ValueError(f"SequentialDigits: by must be 'rows' or 'pixels', got {by!r}")
+    return images if by == "rows" else images.reshape(len(images), -1, 1)
 
 
 class DigitState(NamedTuple):
@@ -42,41 +40,79 @@ class DigitState(NamedTuple):
 
 
 class SequentialDigits(AbstractTask):
-    """8x8 digits drawn at random (with replacement) from the training images, one row of 8 pixels a step.
+    """Images drawn at random (with replacement), a row of pixels a step (`by="pixels"`: a pixel), values in [0, 1].
 
-    `batch=None`: a stream of steps; an image starts with `reset`, and its label counts (weight 1) at
-    its last row only. `batch=n`: n whole images at a time, as a `Sequence` for `BPTT`.
+    `batch=None`: a stream of steps; an image starts with `reset`, and its label counts (weight 1) at its last step
+    only, or at each (`every=True`). `batch=n`: n whole images at a time, as a `Sequence` for `BPTT`.
+    Default: the training images of the embedded 8x8 digits; `onward.datasets.load_digits("mnist")` has others.
+    `top` is the value of a white pixel: by default the greatest in `images`.
+
+    >>> SequentialDigits(images=np.zeros((3, 28, 28), np.uint8), labels=[7, 0, 1], top=255).inputs
+    28
     """
 
-    batch: int | None = eqx.field(default=None, static=True)
+    images: Shaped[Array, "count time inputs"]
+    labels: Int[Array, " count"]
+    batch: int | None = eqx.field(static=True)
+    every: bool = eqx.field(static=True)
+    top: float = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        if self.batch is not None:
-            require_size("SequentialDigits", batch=self.batch)
+    def __init__(
+        self,
+        batch: int | None = None,
+        *,
+        images: Any = None,
+        labels: Any = None,
+        by: Reading = "rows",
+        top: float | None = None,
+        every: bool = False,
+    ):
+        if batch is not None:
+            require_size("SequentialDigits", batch=batch)
+        if (images is None) != (labels is None):
+            raise ValueError("SequentialDigits: give both images and labels, or neither for the embedded digits")
+        if images is None:
+            embedded = datasets.load_digits("digits")
+            images, labels, top = embedded.train_images, embedded.train_labels, embedded.top
+        images, labels = as_sequences(images, by), np.asarray(labels)
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"SequentialDigits: {len(images)} images need as many labels, got shape {labels.shape}")
+        self.images, self.labels = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+        self.batch, self.every, self.top = batch, every, float(images.max() if top is None else top)
+        if not self.top > 0:
+            raise ValueError("SequentialDigits: every pixel is 0; give `top`, the value of a white one")
 
     @property
     def inputs(self) -> int:
-        """One row of pixels."""
-        return INPUTS
+        """Pixels of a step."""
+        return self.images.shape[2]
+
+    @property
+    def length(self) -> int:
+        """Steps of an image."""
+        return self.images.shape[1]
 
     def init(self, key: PRNGKeyArray) -> DigitState:
         """Before the first image."""
         zero = jnp.zeros((), jnp.int32)
         return DigitState(seed_of(key), zero, zero, zero)
 
+    def _light(self, pixels: Array) -> Float[Array, "..."]:
+        return pixels.astype(jnp.float32) / self.top
+
     def emit(self, state: DigitState) -> tuple[DigitState, Step | Sequence]:
         """The next row, or the next batch of images."""
-        images, labels = (jnp.asarray(a) for a in load_digits()[:2])
-        last = len(images) - 1
+        last = len(self.images) - 1
         count = state.step + 1
         if self.batch is not None:
             drawn = integer(state.seed, count, jnp.arange(self.batch, dtype=jnp.uint32), 0, last)
-            mask = jnp.zeros((ROWS, self.batch)).at[-1].set(1)
-            y = jnp.broadcast_to(labels[drawn], (ROWS, self.batch))
-            return state._replace(step=count), Sequence(jnp.swapaxes(images[drawn], 0, 1), y, mask)
+            outputs = self.length if self.every else 1
+            y = jnp.broadcast_to(self.labels[drawn], (outputs, self.batch))
+            xs = jnp.swapaxes(self._light(self.images[drawn]), 0, 1)
+            return state._replace(step=count), Sequence(xs, y, jnp.ones(y.shape))
         starts = state.row == 0
         image = jnp.where(starts, integer(state.seed, count, 0, 0, last), state.image)
-        y = labels[image]
-        weight = (state.row == ROWS - 1).astype(jnp.float32)
-        after = DigitState(state.seed, count, (state.row + 1) % ROWS, image)
-        return after, Step(images[image, state.row], y, weight, starts, y)
+        y = self.labels[image]
+        weight = jnp.ones(()) if self.every else (state.row == self.length - 1).astype(jnp.float32)
+        after = DigitState(state.seed, count, (state.row + 1) % self.length, image)
+        return after, Step(self._light(self.images[image, state.row]), y, weight, starts, y)
