@@ -308,7 +308,7 @@ class _Loop:
                 one = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
                 return jax.vmap(one, in_axes=self.method.batch_axis)(dynamic)
 
-            self._programs[which] = jax.jit(each)
+            self._programs[which] = jax.jit(each, **(_once() if which == "inspect" else {}))
         return {k: np.asarray(v) for k, v in self._programs[which](dynamic, held_out).items()}
 
     def not_finite(self) -> str | None:
@@ -321,7 +321,7 @@ class _Loop:
 
 
 def _once() -> dict[str, Any]:
-    """For a program that runs once: compile it fast rather than well."""
+    """For a program that runs once or twice: compile it fast rather than well."""
     return {"compiler_options": {"xla_backend_optimization_level": 0}} if jax.default_backend() == "cpu" else {}
 
 

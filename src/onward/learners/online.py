@@ -94,7 +94,9 @@ class Online(AbstractLearner):
             keys = jax.random.split(key, self.streams)
             assign = lambda s, e, k: self._assign(state.model, s, e, k)
             stream, gradient, learn, info = jax.vmap(assign)(stream, example, keys)
-            gradient = jax.tree.map(lambda g: jnp.mean(g, 0), gradient)
+            # The mean over streams as a product: XLA's own sum over a leading axis takes SnAp(1) 6x as long.
+            share = lambda g: jnp.full(self.streams, 1 / self.streams, g.dtype)
+            gradient = jax.tree.map(lambda g: jnp.tensordot(share(g), g, 1), gradient)
             learn = jnp.any(learn)
         model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
         carry, credit, objective, watched = stream
