@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run run-one-to-many test test-slow test-oracles lint exactness bench clean
+.PHONY: setup run run-one-to-many run-data test test-slow test-oracles lint exactness bench clean
 
 setup: .venv/.done
 
@@ -24,6 +24,11 @@ run: setup
 run-one-to-many: setup
 	$(BIN)/onward run one-to-many-mixture --lengths 5 30 --methods gru-bptt gru-tptt gru-memory --iterations 1000 --seeds 3 --out runs/one-to-many-mixture --replace
 	$(BIN)/onward run one-to-many-classes --lengths 2 20 --methods gru-bptt gru-tptt --iterations 600 --seeds 2 --out runs/one-to-many-classes --replace
+
+# Real data, or what is embedded where none is installed: about two minutes each.
+run-data: setup
+	$(BIN)/onward run sequential-mnist --out runs/sequential-mnist --replace
+	$(BIN)/onward run piano --out runs/piano --replace
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q

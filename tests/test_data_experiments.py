@@ -683,6 +683,11 @@ def test_resuming_without_the_data_says_so_and_loses_nothing(tmp_path, folder, c
     again = json.loads((out / "summary.json").read_text())
     assert [m["values"] for m in again["methods"]] == [m["values"] for m in run.summary["methods"]]
     capsys.readouterr()
+    with np.load(folder / "tiny.npz") as file:
+        other = dict(file)
+    other["train_images"][0] ^= 1
+    np.savez(folder / "tiny.npz", **other)
+    fails(["run", "--resume", str(out)], capsys, "another configuration, or of other data")
     (folder / "tiny.npz").unlink()
     fails(["report", str(out)], capsys, "unknown data set 'tiny'", "onward data import")
 

@@ -482,7 +482,9 @@ def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Pr
         try:
             meta = checkpoint.read_meta(path)
             if meta["digest"] != digest:
-                raise OnwardError(f"{path} was written by a run of another configuration; it cannot be resumed here")
+                raise OnwardError(
+                    f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
+                )
             meta = loop.resume(path, len(meta["grown_at"]) + 1)
             progress.say(f"{job}: resuming at step {meta['step']:,}")
             return meta
