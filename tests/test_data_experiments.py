@@ -347,7 +347,8 @@ def test_own_arrays_with_pieces_that_are_too_short(tmp_path):
     experiment = PianoExperiment(data="mine", length=5, methods=("bptt",))
     experiment.check()
     assert experiment.notice == (
-        "pieces without a window of 5 frames and a next one are left out of windows: 1 of 3 train, 1 of 2 test"
+        "pieces without a window of 5 frames and a next one are left out of windows: "
+        "1 of 3 train (number 2), 1 of 2 test (number 2)"
     )
     assert experiment.references() == pytest.approx(
         trivial([parts["train"][0], parts["train"][2]], parts["test"][:1], 5)
@@ -355,7 +356,7 @@ def test_own_arrays_with_pieces_that_are_too_short(tmp_path):
     method = experiment.build("bptt-adam")
     assert (method.task.windows, method.task.left_out) == (4 + 7, 1)
     assert np.asarray(method.evaluate.starts).tolist() == [0, 1]
-    assert replace(experiment, length=4).notice.endswith("left out of windows: 1 of 3 train")
+    assert replace(experiment, length=4).notice.endswith("left out of windows: 1 of 3 train (number 2)")
     assert replace(experiment, length=3).notice == ""
 
 

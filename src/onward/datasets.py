@@ -50,6 +50,7 @@ class Music(NamedTuple):
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
     embedded: bool
+    titles: tuple[tuple[str, ...], ...] = ((), (), ())  # of each part; a piece without one has its number
 
 
 class Download(NamedTuple):
@@ -207,7 +208,8 @@ def load_music(name: str) -> Music:
     [60, 12, 12]
     """
     if name == "etudes":
-        return Music(name, **_etudes.etudes(), embedded=True)
+        made = _etudes.etudes()
+        return Music(name, made["train"], made["valid"], made["test"], embedded=True)
     return cast(Music, _load(name, "music"))
 
 
@@ -268,7 +270,8 @@ def _cached(name: str, path: Path, changed: int, size: int) -> Digits | Music:
     found = _formats.read_npz(path)
     if isinstance(found, Pieces):
         train, valid, test = (tuple(piece.roll for piece in part) for part in found[:3])
-        return _frozen(Music(name, train, valid, test, embedded=False))
+        titles = tuple(tuple(p.title or f"number {i}" for i, p in enumerate(part, 1)) for part in found[:3])
+        return _frozen(Music(name, train, valid, test, False, titles))
     labels = [part.astype(np.int32) for part in (found.train_labels, found.test_labels)]
     return _frozen(Digits(name, found.train_images, labels[0], found.test_images, labels[1], top=255))
 
