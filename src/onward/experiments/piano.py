@@ -130,7 +130,8 @@ class PianoExperiment(Experiment):
     streams: int = 8
     """Pieces that online learners hear side by side."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of adam and rms, relative to the step size; for the others that size is of another kind."""
+    """Decoupled weight decay of adam and rms, relative to the step size; none for other optimisers, whose size is of another kind, nor
+    online, where updates are many and small."""
     gain: float = 1.0
     """Size of the recurrent weights at the start (`orthogonal`)."""
     inverse_step_size: float = 3e-3
@@ -262,10 +263,10 @@ class PianoExperiment(Experiment):
         method, optimiser = split(name)
         return STEP_SIZES[optimiser] * (ONLINE_SHARE if method in ONLINE else 1)
 
-    def optimiser(self, name: str, updates: int) -> optax.GradientTransformation:
+    def optimiser(self, name: str, updates: int, weight_decay: float) -> optax.GradientTransformation:
         """Clipped, warmed up, falling to zero along a cosine."""
-        decayed = self.weight_decay and name in ("adam", "rms")
-        decay = [optax.add_decayed_weights(self.weight_decay)] if decayed else []
+        decayed = weight_decay > 0 and name in ("adam", "rms")
+        decay = [optax.add_decayed_weights(weight_decay)] if decayed else []
         warm = min(100, max(1, updates // 4))
         return optax.chain(
             optax.clip_by_global_norm(1.0),
@@ -283,7 +284,7 @@ class PianoExperiment(Experiment):
         width = self.ccn_width if method == "ccn" else self.units
         stages = self.units // width if method == "ccn" else 1
         steps = self.updates(online)
-        optimiser = self.optimiser(optimiser_name, steps // stages)
+        optimiser = self.optimiser(optimiser_name, steps // stages, 0 if online else self.weight_decay)
         rate = frequencies(pieces.train)
 
         def model(key: PRNGKeyArray) -> Model:
