@@ -699,3 +699,11 @@ def test_a_damaged_set_is_named(tmp_path, folder, capsys):
     fails(["run", "sequential-mnist", "--data", "tiny"], capsys, "damaged", "onward data import tiny PATH")
     with pytest.raises(OnwardError, match="damaged"):
         SequentialMNISTExperiment(data="tiny").check()
+
+
+def test_switches_that_are_on_can_be_turned_off(tmp_path, capsys, unpainted):
+    run = Run(tmp_path / "p", "piano", "--methods", "bptt", "--no-every", *PIANO)
+    assert run.fields["every"] is False
+    assert run.rows["bptt-adam"]["values"][0] > 0
+    fails(["run", "piano", "--no-evry"], capsys, "did you mean --no-every?")
+    fails(["run", "piano", "--no-units"], capsys, "has no field --no-units")

@@ -241,6 +241,7 @@ def _parse(kind: Any, fields: list[str]) -> "Experiment":
     from onward.errors import OnwardError
 
     known = [f.name for f in dataclasses.fields(kind)]
+    known += [f"no_{f.name}" for f in dataclasses.fields(kind) if f.type in (bool, "bool")]
     for argument in fields:
         if argument.startswith("--") and argument != "--help":
             given = argument[2:].partition("=")[0]
