@@ -263,7 +263,7 @@ class PianoExperiment(Experiment):
         method, optimiser = split(name)
         return STEP_SIZES[optimiser] * (ONLINE_SHARE if method in ONLINE else 1)
 
-    def optimiser(self, name: str, updates: int, weight_decay: float) -> optax.GradientTransformation:
+    def optimiser(self, name: str, updates: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
         """Clipped, warmed up, falling to zero along a cosine."""
         decayed = weight_decay > 0 and name in ("adam", "rms")
         decay = [optax.add_decayed_weights(weight_decay)] if decayed else []
