@@ -248,7 +248,8 @@ class DigitsExperiment(Experiment):
             metric="training accuracy",
             growth=Growth(stages=stages, every=max(1, steps // stages)),
             batch_axis=-1 if columnar and width < WIDE_COLUMNS else 0,
-            point_every=max(1 if whole else length, steps // max(POINTS, stages)),
+            # Rounded up, so that a point falls where a stage ends.
+            point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
             examples_per_step=side if whole else side / length,
             evaluate=metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top),
             inspect=metrics.ReadDigits(
