@@ -15,7 +15,7 @@ setup: .venv/.done
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	@touch $@
 
-# The main job: both experiments at their default size, in about three minutes.
+# The main job: trace patterning and sequential digits at their default size, in about three minutes.
 run: setup
 	$(BIN)/onward run trace-patterning --out runs/trace-patterning --replace
 	$(BIN)/onward run sequential-digits --out runs/sequential-digits --replace

@@ -171,8 +171,9 @@ class DigitsExperiment(Experiment):
 
     @property
     def fuse_outputs(self) -> bool:
-        """The option has been tried with all but these."""
-        return not {"rtrl", "authors-columnar"} & set(self.methods)
+        """The option has been tried with all but these, reading rows."""
+        untried = {"rtrl", "authors-columnar", "constructive", "constructive-gru"}
+        return self.by == "rows" and not untried & set(self.methods)
 
     @property
     def seen(self) -> int:
