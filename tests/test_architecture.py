@@ -7,7 +7,7 @@ SRC = Path(__file__).parents[1] / "src" / "onward"
 # Each layer may import from those to its right.
 LAYERS = [
     {"cli"},
-    {"experiments"},
+    {"experiments", "adapters"},
     {"run", "report", "verify", "verify_targets", "metrics", "checkpoint", "_progress"},
     {"tasks", "learners"},
     {"objectives", "credit"},

@@ -20,6 +20,7 @@ from .cells.hybrid import Hybrid as Hybrid
 from .cells.lstm import LSTM as LSTM
 from .cells.lstm import LSTMGates as LSTMGates
 from .cells.moments import Moments as Moments
+from .cells.skip import Skip as Skip
 from .cells.stack import Stack as Stack
 from .cells.start import chrono as chrono
 from .cells.start import knots as knots
@@ -42,6 +43,7 @@ from .learners.inverses import FeedbackInverse as FeedbackInverse
 from .learners.inverses import IdentityInverse as IdentityInverse
 from .learners.inverses import ResidualInverse as ResidualInverse
 from .learners.online import Online as Online
+from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_head as scale_head
 from .learners.tptt import TPTT as TPTT

@@ -63,19 +63,29 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def show(
-        self, job: str, step: int, steps: int, *, rate: float, metric: str, value: float | None, note: str
+        self,
+        job: str,
+        step: int,
+        steps: int,
+        *,
+        rate: float,
+        metric: str,
+        value: float | None,
+        note: str,
+        unit: str = "steps",
     ) -> None:
-        """Where `job` is; `rate` counts run-steps a second, `step` the steps of each run."""
+        """Where `job` is; `rate` counts run-steps a second, `step` the steps of each run. `steps` 0: nobody knows."""
         if self._quiet:
             return
         eta = (steps - step) / rate if rate > 0 else float("inf")
         shown = "" if value is None else f"  {metric} {value:.4g}"
         left = f"  ETA {_clock(eta)}" if eta < 1e7 and step < steps else ""
-        text = f"{_count(rate)}steps/s{shown}{left}{note}"
+        text = f"{_count(rate)}{unit}/s{shown}{left}{note}"
         if self._bar is not None:
             if job not in self._tasks:
-                self._tasks[job] = self._bar.add_task(job, total=steps, text="")
-            self._bar.update(self._tasks[job], completed=step, text=text)
+                self._tasks[job] = self._bar.add_task(job, total=steps or None, text="")
+            self._bar.update(self._tasks[job], completed=step, total=steps or None, text=text)
         elif time.monotonic() - self._said > PLAIN_EVERY or step == steps:
             self._said = time.monotonic()
-            print(f"{job}: {step:,} of {steps:,} steps ({step / steps:.0%})  {text}", file=sys.stderr, flush=True)
+            whole = f" of {steps:,} {unit} ({step / steps:.0%})" if steps else f" {unit}"
+            print(f"{job}: {step:,}{whole}  {text}", file=sys.stderr, flush=True)

@@ -196,3 +196,15 @@ _add_scaled = pointwise(lambda weight, update, size: weight + size * update)
 def apply_scaled(parameters: PyTree, updates: PyTree, size: float | Array) -> PyTree:
     """Parameters + size * updates, leaf by leaf."""
     return jax.tree.map(lambda w, u: _add_scaled(w, u, size), parameters, updates)
+
+
+def remember(ring: Array, step: Array, value: Array) -> tuple[Array, Array]:
+    """Keep `value`, of the step before `step`, in a ring buffer; the ring, and its oldest value: of as many steps ago
+    as it has slots.
+
+    Written first and read from the result, so that a loop does it in place. In the other order XLA's CPU compiler
+    copies the ring at every step (decisions.md).
+    """
+    slots = len(ring)
+    ring = lax.dynamic_update_index_in_dim(ring, value, (step - 1) % slots, 0)
+    return ring, lax.dynamic_index_in_dim(ring, step % slots, keepdims=False)

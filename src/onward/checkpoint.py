@@ -60,20 +60,24 @@ def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 def save(path: Path, state: PyTree, meta: dict[str, Any]) -> None:
     """Every array of `state` under its path, and `meta` as JSON."""
+    save_arrays(path, {f"state.{name}": _plain(leaf) for name, leaf in _leaves(state)}, meta)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Arrays by name, and `meta` as JSON."""
     buffer = io.BytesIO()
     header = np.frombuffer(json.dumps({"format": FORMAT, **meta}).encode(), np.uint8)
-    arrays: dict[str, Any] = {f"state.{name}": _plain(leaf) for name, leaf in _leaves(state)}
-    arrays[_META] = header
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **{**arrays, _META: header})  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """What the checkpoint says of itself; reads and checks the whole file."""
-    return _read(path)[0]
+    return load_arrays(path)[0]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `save_arrays` kept: meta and arrays."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -88,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def load(path: Path, skeleton: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """The state saved in `path`, in the structure of `skeleton` (arrays or their shapes)."""
-    meta, arrays = _read(path)
+    meta, arrays = load_arrays(path)
     dynamic, static = eqx.partition(skeleton, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
     flat, structure = jax.tree_util.tree_flatten_with_path(dynamic)
     restored = []

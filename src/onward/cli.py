@@ -1,4 +1,4 @@
-"""The command line: onward list | run | report | verify | data."""
+"""The command line: onward list | run | learn | predict | report | verify | data."""
 
 import difflib
 import os
@@ -55,6 +55,10 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward run EXPERIMENT [--field value]  run one; its fields: onward run EXPERIMENT --help
              [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
   onward run --resume DIR                go on with a run that was stopped
+  onward learn SOURCE --target COLUMN    learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
+             [--out DIR] [--replace]     where to (default runs/learn); all options: onward learn --help
+  onward learn SOURCE --resume DIR       go on after a stop, or after SOURCE has grown
+  onward predict DIR SOURCE [--out FILE] predict with what DIR has learned, and learn nothing
   onward report DIR                      draw the figures and report.html of a run again
   onward report DIR --markdown           print its tables as Markdown, every seed included
   onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
@@ -101,7 +105,8 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"onward {version('onward')}")
         return 0
-    commands = {"list": _list, "run": _run, "report": _report, "verify": _verify, "data": _data}
+    commands = {"list": _list, "run": _run, "learn": _learn, "predict": _predict}
+    commands |= {"report": _report, "verify": _verify, "data": _data}
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         raise _unknown("command", name, commands)
@@ -190,6 +195,51 @@ def _run(arguments: list[str]) -> int:
     return _execute(experiment, Path(out or f"runs/{name}"), replace=replace)
 
 
+def _learn(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    arguments, resume = _take(arguments, "--resume")
+    arguments, out = _take(arguments, "--out")
+    replace = "--replace" in arguments
+    arguments = [a for a in arguments if a != "--replace"]
+    source = arguments[0] if arguments and (arguments[0] == "-" or not arguments[0].startswith("-")) else None
+    fields = arguments[1:] if source else arguments
+    asked_help = bool({"-h", "--help"} & set(fields))
+    _set_up_jax(columns=False, single=True)
+    from onward.adapters import learn
+    from onward.adapters.options import Learn
+    from onward.adapters.report import write_report
+
+    options = _parse(Learn, fields, prog="onward learn SOURCE")
+    if asked_help or source is None:
+        raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
+    if resume:
+        if out and Path(out) != Path(resume):
+            raise OnwardError("--resume goes on in its own folder: leave out --out")
+        options = learn.same_options(Path(resume), options)
+    folder = Path(resume or out or "runs/learn")
+    learn.learn(options, source, folder, resume=bool(resume), replace=replace)
+    text = "\n".join(learn.as_lines(folder))
+    print(f"{text}\nreport: {write_report(folder)}", file=sys.stderr if source == "-" else sys.stdout)
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    arguments, out = _take(arguments, "--out")
+    if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
+        raise OnwardError("the command is: onward predict DIR SOURCE [--out FILE]")
+    _set_up_jax(columns=False, single=True)
+    from onward.adapters.learn import predict
+
+    predict(Path(arguments[0]), arguments[1], out, lambda text: print(text, file=sys.stderr))
+    return 0
+
+
 def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) -> int:
     from onward.errors import OnwardError
 
@@ -229,8 +279,8 @@ def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, re
     return 0
 
 
-def _parse(kind: Any, fields: list[str]) -> "Experiment":
-    """Fields to an experiment. Unknown fields get the nearest name; tyro does the rest."""
+def _parse(kind: Any, fields: list[str], prog: str = "") -> Any:
+    """Fields to an experiment, or to other options. Unknown fields get the nearest name; tyro does the rest."""
     import contextlib
     import dataclasses
     import io
@@ -252,7 +302,7 @@ def _parse(kind: Any, fields: list[str]) -> "Experiment":
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            experiment: Experiment = tyro.cli(kind, args=fields, prog=f"onward run {kind.name}")
+            experiment = tyro.cli(kind, args=fields, prog=prog or f"onward run {kind.name}")
     except SystemExit as stop:
         if not stop.code:
             raise

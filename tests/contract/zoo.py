@@ -39,6 +39,8 @@ CELLS = {
     "Hybrid": lambda: ow.Hybrid(ow.GRU(3, 4, key=KEY)),
     "Hybrid-sigmoid": lambda: ow.Hybrid(ow.Elman(3, 4, key=KEY, activation="sigmoid"), share=1.0),
     "Echo": lambda: ow.Echo(3),
+    "Skip": lambda: ow.Skip(_columns(ow.GRUGates())),
+    "Skip-dense": lambda: ow.Skip(ow.GRU(3, 4, key=KEY)),
     "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
 # Credit rules have nothing to do there.
@@ -103,4 +105,4 @@ INVERSES = {
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "scale_head", "chrono", "knots", "orthogonal"}
+PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_head", "chrono", "knots", "orthogonal"}

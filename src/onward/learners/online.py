@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import apply_scaled, select, tree_sum, when
+from onward._tree import apply_scaled, remember, select, tree_sum, when
 from onward._types import Carry, Info, PyTree, Step
 from onward.cells.cascade import Cascade
+from onward.cells.skip import Skip
 from onward.credit.base import AbstractCredit
 from onward.credit.rtrl import RTRL
 from onward.learners.base import AbstractLearner
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
+from onward.objectives.supervised import Supervised
 
 # Up to so many streams their gradients are added one by one.
 UNROLLED = 64
@@ -32,6 +34,7 @@ class OnlineState(NamedTuple):
     key: PRNGKeyArray
     steps: Array
     watched: PyTree = ()
+    pending: PyTree = ()
 
     @property
     def stats(self) -> PyTree:
@@ -51,6 +54,11 @@ class Online(AbstractLearner):
     gradient of `credit` and of each of them is compared with the exact one, on the same cotangent:
     `info.alignment` holds (cosine, norm ratio, 1 if there was a gradient) for `credit` first. It costs all
     those rules, and exact RTRL.
+
+    `delay`: targets come late. `y` and `weight` of a step then belong to the prediction that was made `delay` steps
+    before it; the model learns from them first, and then reads `x` and predicts. The state and the credit of every
+    prediction that waits are kept (`delay` times both), so the gradient is the one that the rule had then, with the
+    head and the error of now. The first `delay` steps have no prediction to learn from.
     """
 
     credit: AbstractCredit
@@ -59,6 +67,17 @@ class Online(AbstractLearner):
     step_size: float | Float[Array, ""] = 1.0
     streams: int | None = eqx.field(default=None, static=True)
     watch: tuple[AbstractCredit, ...] = ()
+    delay: int = eqx.field(default=0, static=True)
+
+    def __check_init__(self) -> None:
+        if isinstance(self.delay, bool) or not isinstance(self.delay, int) or self.delay < 0:
+            raise ValueError(f"Online: delay must be a whole number of steps, 0 or more, got {self.delay!r}")
+        if self.delay and not isinstance(self.objective, Supervised):
+            raise TypeError(
+                f"Online: only targets of Supervised can come late, not those of {type(self.objective).__name__}"
+            )
+        if self.delay and self.watch:
+            raise TypeError("Online: rules are not watched where targets come late; leave out watch, or delay")
 
     def init(self, model: Model, example: Step, *, key: PRNGKeyArray) -> OnlineState:  # type: ignore[override]
         """Start of the stream. `example` gives shapes only."""
@@ -74,9 +93,17 @@ class Online(AbstractLearner):
         stream = (model.init(), credit, self.objective.init(model), self._watched(model, one.x, credit_key))
         if self.streams is not None:
             stream = _copies(stream, self.streams)
+        pending = self._pending(stream[:2])
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
         carry, credit, objective, watched = stream
-        return OnlineState(model, carry, credit, objective, optimiser, key, jnp.zeros((), jnp.int32), watched)
+        return OnlineState(model, carry, credit, objective, optimiser, key, jnp.zeros((), jnp.int32), watched, pending)
+
+    def _pending(self, now: PyTree) -> PyTree:
+        """Steps so far, and room for the states behind the predictions that wait; of just one, the present state."""
+        if not self.delay:
+            return ()
+        ring = lambda a: jnp.zeros((self.delay, *a.shape), a.dtype)
+        return jnp.zeros((), jnp.int32), jax.tree.map(ring, now) if self.delay > 1 else ()
 
     @property
     def _riders(self) -> tuple[AbstractCredit, ...]:
@@ -89,6 +116,8 @@ class Online(AbstractLearner):
 
     def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
         """One example (or one of each parallel stream)."""
+        if self.delay:
+            return self._late_step(state, example)
         stream = (state.carry, state.credit, state.objective, state.watched)
         key = jax.random.fold_in(state.key, state.steps)
         if self.streams is None:
@@ -102,6 +131,50 @@ class Online(AbstractLearner):
         model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
         carry, credit, objective, watched = stream
         return OnlineState(model, carry, credit, objective, optimiser, state.key, state.steps + 1, watched), info
+
+    def _late_step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:
+        """Learn from the target of an earlier prediction, then read and predict."""
+        now, (age, rings) = (state.carry, state.credit), state.pending
+        then = now
+        if self.delay > 1:
+            kept = [remember(ring, age, a) for ring, a in zip(*map(jax.tree.leaves, (rings, now)), strict=True)]
+            rings, then = (jax.tree.unflatten(jax.tree.structure(now), part) for part in zip(*kept, strict=True))
+        example = example._replace(weight=jnp.where(age >= self.delay, example.weight, 0))
+        key = jax.random.fold_in(state.key, state.steps)
+        each = (lambda f: f) if self.streams is None else jax.vmap
+        keys = key if self.streams is None else jax.random.split(key, self.streams)
+
+        def judge(then: Any, example: Step, key: PRNGKeyArray) -> Any:
+            carry, credit = then
+            prediction, pull = self._pull(state.model, carry, credit, jax.random.fold_in(key, 2))
+            _, gradient, learn, info = self.objective.step((), state.model, prediction, example, pull)
+            return gradient, learn, info.loss
+
+        gradient, learn, loss = each(judge)(then, example, keys)
+        if self.streams is not None:
+            gradient, learn = jax.tree.map(_mean, gradient), jnp.any(learn)
+        model, optimiser = self._update(state.model, state.optimiser, gradient, learn)
+
+        def read(now: Any, example: Step, key: PRNGKeyArray) -> Any:
+            carry, credit = now
+            fresh = (model.init().hidden, self.credit.init(model.cell, example.x, key=key))
+            hidden, credit = select(example.reset, fresh, (carry.hidden, credit))
+            carry, credit = self.credit.advance(model.cell, Carry(hidden, carry.stats), example.x, credit, key=key)
+            return carry, credit, model.head(model.features(carry, key=key))
+
+        carry, credit, prediction = each(read)(now, example, keys)
+        after = state._replace(model=model, carry=carry, credit=credit, optimiser=optimiser)
+        return after._replace(steps=state.steps + 1, pending=(age + 1, rings)), Info(prediction, loss)
+
+    def _pull(self, model: Model, carry: Carry, credit: PyTree, key: PRNGKeyArray) -> tuple[Array, Any]:
+        """The prediction of a state, and how a cotangent on it becomes a model-shaped gradient."""
+        prediction, pullback = model.answer(carry, key=key)
+
+        def pull(cotangent: Array) -> PyTree:
+            head, hidden = pullback(cotangent)
+            return _gradient_of(model, self.credit.pull(model.cell, credit, hidden), head)
+
+        return prediction, pull
 
     def _assign(self, model: Model, stream: Any, example: Step, key: PRNGKeyArray) -> Any:
         """Forward, predict, assign credit: everything of one stream but the update."""
@@ -126,8 +199,7 @@ class Online(AbstractLearner):
             if watched:
                 exact, *others = (r.pull(cell, w, hidden) for r, w in zip(self._riders, watched, strict=True))
                 alignment.extend(_compare(g, exact) for g in (own, *others))
-            gradient = eqx.filter(model, jax.tree.map(lambda _: False, model))
-            return eqx.tree_at(lambda m: (m.cell, m.head), gradient, (own, head))
+            return _gradient_of(model, own, head)
 
         objective, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
         info = info._replace(alignment=tuple(alignment))
@@ -150,9 +222,10 @@ class Online(AbstractLearner):
         """Freeze the live stage of a `Cascade` and add the next.
 
         Traces and the optimiser's moments start anew; the eligibility of output weights, the state
-        of old stages and their running moments go on. Prediction is unchanged by growth itself.
+        of old stages and their running moments go on. Prediction is unchanged by growth itself. Predictions whose
+        targets have not come yet (`delay`) are not learned from.
         """
-        if not isinstance(state.model.cell, Cascade):
+        if not isinstance(state.model.cell, Cascade | Skip):
             raise TypeError(f"only a Cascade grows, got {type(state.model.cell).__name__}")
         key, stage_key, credit_key = jax.random.split(state.key, 3)
         carry = state.carry
@@ -172,7 +245,14 @@ class Online(AbstractLearner):
             credit, watched = _copies((credit, watched), self.streams)
             objective = jax.vmap(objective, axis_size=self.streams)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps, watched)
+        grown = OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps, watched)
+        return grown._replace(pending=self._pending((carry, credit)))
+
+
+def _gradient_of(model: Model, cell: PyTree, head: PyTree) -> PyTree:
+    """A model-shaped gradient."""
+    nothing = eqx.filter(model, jax.tree.map(lambda _: False, model))
+    return eqx.tree_at(lambda m: (m.cell, m.head), nothing, (cell, head))
 
 
 def _compare(gradient: PyTree, exact: PyTree) -> Float[Array, "3"]:

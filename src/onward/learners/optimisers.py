@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from onward._tree import pointwise
 from onward._types import PyTree
@@ -56,3 +56,79 @@ def scale_head(factor: float) -> optax.GradientTransformation:
         return eqx.tree_at(lambda m: m.head, updates, scaled), state
 
     return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)
+
+
+class LeastSquaresState(NamedTuple):
+    """Covariance of the head's weights, running mean of |error|, examples seen, and the cell's optimiser."""
+
+    covariance: Float[Array, "features+1 features+1"]
+    error: Float[Array, ""]
+    steps: Float[Array, ""]
+    cell: PyTree
+
+
+def least_squares(
+    cell: optax.GradientTransformation,
+    *,
+    prior: float = 0.05,
+    leak: float = 1e-5,
+    clip: float = 1.0,
+    rate: float = 0.01,
+    noise: float = 1.0,
+) -> optax.GradientTransformation:
+    """Recursive least squares for a `Linear` head, `cell` for all other parameters. Use it with a step size of 1.
+
+    Of a squared error e = prediction - y the head's gradient is e [features, 1], and that of its bias e itself, so all
+    that a Kalman filter needs is in the gradient. With phi = [features, 1] and R = noise (1.25 mean |e|)^2:
+
+        k = P phi / (R + phi' P phi);   weights <- weights - k e;   P <- (1 - leak) (P - k phi' P) + leak prior I
+
+    P starts at prior I and returns to it where nothing is seen, so it is bounded: a feature that is always 0, or a
+    constant, does no harm. Errors are cut at `clip` times the running mean of |e| (rate `rate`, a plain average at
+    first), for the weights and, as e / mean |e|, for the gradient of `cell`, whose step is then free of the unit of y.
+    Several outputs share P. Cost: 3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
+    """
+    if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not noise > 0:
+        raise ValueError(
+            "least_squares needs prior, clip and noise > 0, leak in [0, 1) and rate in (0, 1], got "
+            f"prior={prior}, clip={clip}, noise={noise}, leak={leak}, rate={rate}"
+        )
+
+    def init(parameters: PyTree) -> LeastSquaresState:
+        weight = parameters.head.weight
+        eye = prior * jnp.eye(weight.shape[-1] + 1, dtype=weight.dtype)
+        zero = jnp.zeros((), weight.dtype)
+        return LeastSquaresState(eye, zero, zero, cell.init(parameters.cell))
+
+    def update(
+        gradient: PyTree, state: LeastSquaresState, parameters: PyTree = None
+    ) -> tuple[PyTree, LeastSquaresState]:
+        weight, bias = jnp.atleast_2d(gradient.head.weight), jnp.atleast_1d(gradient.head.bias)
+        power = jnp.sum(bias * bias)
+        there = power > 1e-30
+        phi = jnp.append(jnp.where(there, (bias @ weight) / jnp.where(there, power, 1), 0), 1)
+        size = jnp.sqrt(power / len(bias))
+        steps = state.steps + 1
+        pace = jnp.maximum(1 / steps, rate)
+        # An outlier moves the mean by no more than ten of the usual ones.
+        usual = jnp.where(steps > 1, state.error, size)
+        error = usual + pace * (jnp.minimum(size, 10 * usual + 1e-30) - usual)
+        cut = jnp.minimum(1, clip * error / jnp.maximum(size, 1e-30))
+        p_phi = state.covariance @ phi
+        spread = noise * jnp.square(1.25 * error) + 1e-6
+        gain = jnp.where(there, p_phi / (spread + phi @ p_phi), 0)
+        covariance = (1 - leak) * (state.covariance - jnp.outer(gain, p_phi))
+        covariance = covariance + leak * prior * jnp.eye(len(phi), dtype=phi.dtype)
+        move = -cut * bias[:, None] * gain[None]
+        head = eqx.tree_at(
+            lambda h: (h.weight, h.bias),
+            gradient.head,
+            (move[:, :-1].reshape(gradient.head.weight.shape), move[:, -1].reshape(gradient.head.bias.shape)),
+        )
+        scale = cut / (error + 1e-6)
+        scaled = jax.tree.map(pointwise(lambda g: g * scale), gradient.cell)
+        updates, inner = cell.update(scaled, state.cell, None if parameters is None else parameters.cell)
+        updates = eqx.tree_at(lambda m: (m.cell, m.head), gradient, (updates, head))
+        return updates, LeastSquaresState(covariance, error, steps, inner)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,144 @@
+"""What a forecast must beat: the last value, the seasonal last value and the running mean, on the same rows."""
+
+from typing import Any
+
+import numpy as np
+
+# Rows that are remembered: a period can be found up to half of it.
+MEMORY = 4096
+# Rows after which a period is looked for, and again at every multiple of the last of them.
+LOOK = (256, 512, 1024, 2048, MEMORY)
+# Least autocorrelation, of the series without its trend, that makes a period.
+LEAST = 0.2
+NAMES = ("last value", "seasonal", "mean")
+
+
+class Baselines:
+    """Predictions of y_t from y_{t-lag} and what came before it; how the rows come in blocks makes no difference.
+
+    y has one column a target, NaN where missing (the last known value stands in). For classes, y holds their
+    numbers and the mean is the most frequent one. `period=None` finds it: the lag, at least 2, at which the
+    autocorrelation of the last `MEMORY` values has its highest peak; until one is found the seasonal value is the last.
+    State: `MEMORY` + lag rows of y, sums, and counts of classes.
+    """
+
+    def __init__(self, targets: int, lag: int, *, period: int | None = None, classes: bool = False):
+        self.lag, self.given, self.classes = lag, period, classes
+        self.period = period
+        self.rows = 0
+        self.memory = max(MEMORY, 2 * (period or 0)) + lag
+        self.past = np.full((self.memory, targets), np.nan)
+        self.means = np.full((self.memory, targets), np.nan)
+        self.total = np.zeros(targets)
+        self.count = np.zeros(targets)
+        self.counts = np.zeros(0)
+
+    def score(self, y: np.ndarray) -> np.ndarray:
+        """(baseline, rows, targets) predictions for the rows of y (rows, targets), then remember y."""
+        parts = []
+        while len(y):
+            upto = min((event for event in (*LOOK, self._next_look()) if event > self.rows), default=self.rows + len(y))
+            part, y = y[: upto - self.rows], y[upto - self.rows :]
+            parts.append(self._stretch(part))
+            if self.given is None and self.rows == upto:
+                self.period = find_period(self.past[:, 0]) if not self.classes else find_period(self.past[:, 0], True)
+        return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, self.past.shape[1]))
+
+    def _next_look(self) -> int:
+        return MEMORY * (self.rows // MEMORY + 1)
+
+    def _stretch(self, y: np.ndarray) -> np.ndarray:
+        n = len(y)
+        filled = _carry_forward(np.concatenate([self.past, y]))
+        means = np.concatenate([self.means, self._means(y)])
+        self.rows += n
+        first = self.memory
+        period = self.period or 1
+        back = period * -(-self.lag // period) if self.period else self.lag
+        if back > self.memory:
+            back = self.lag
+        seasonal = filled[first - back : first - back + n]
+        last = filled[first - self.lag : first - self.lag + n]
+        seasonal = np.where(np.isnan(seasonal), last, seasonal)
+        out = np.stack([last, seasonal, means[first - self.lag : first - self.lag + n]])
+        self.past, self.means = filled[-self.memory :].copy(), means[-self.memory :].copy()
+        return out
+
+    def _means(self, y: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(y)
+        if self.classes:
+            return self._majority(y[:, 0])[:, None]
+        # Sequential sums: the same whatever the blocks.
+        total = np.cumsum(np.concatenate([self.total[None], np.where(known, y, 0)]), 0)[1:]
+        count = np.cumsum(np.concatenate([self.count[None], known]), 0)[1:]
+        if len(y):
+            self.total, self.count = total[-1].copy(), count[-1].copy()
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def _majority(self, y: np.ndarray) -> np.ndarray:
+        out = np.full(len(y), np.nan)
+        for i, value in enumerate(y):
+            if value == value:
+                c = int(value)
+                if c >= len(self.counts):
+                    self.counts = np.concatenate([self.counts, np.zeros(c + 1 - len(self.counts))])
+                self.counts[c] += 1
+            if len(self.counts):
+                out[i] = np.argmax(self.counts)
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What changes, for a checkpoint."""
+        scalars = np.array([self.rows, self.period or 0], np.int64)
+        return {"scalars": scalars, "past": self.past, "means": self.means} | {
+            "total": self.total,
+            "count": self.count,
+            "counts": self.counts,
+        }
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.rows, period = (int(v) for v in arrays["scalars"])
+        self.period = period or None
+        self.past, self.means = np.array(arrays["past"]), np.array(arrays["means"])
+        self.total, self.count = np.array(arrays["total"]), np.array(arrays["count"])
+        self.counts = np.array(arrays["counts"])
+
+
+def _carry_forward(y: np.ndarray) -> np.ndarray:
+    """NaN replaced by the last value before it in its column."""
+    if not np.isnan(y).any():
+        return y
+    rows = np.where(np.isnan(y), -1, np.arange(len(y))[:, None])
+    at = np.maximum.accumulate(rows, 0)
+    return np.where(at >= 0, np.take_along_axis(y, np.maximum(at, 0), 0), np.nan)
+
+
+def find_period(y: np.ndarray, classes: bool = False) -> int | None:
+    """The lag of the highest peak of the autocorrelation, the linear trend taken out; None if there is none."""
+    y = y[~np.isnan(y)]
+    n = len(y)
+    if n < 16:
+        return None
+    if classes:
+        kinds = [k for k in np.unique(y) if 0 < np.mean(y == k) < 1][:8]
+        series = [(y == k).astype(float) for k in kinds]
+    else:
+        series = [y]
+    total = np.zeros(n // 2 + 1)
+    for values in series:
+        t = np.arange(n) - (n - 1) / 2
+        values = values - values.mean()
+        values = values - t * (t @ values) / (t @ t)
+        power = np.abs(np.fft.rfft(values, 2 * n)) ** 2
+        total = total + np.fft.irfft(power)[: n // 2 + 1] * n / (n - np.arange(n // 2 + 1))
+    if not total[0] > 1e-12 * n * max(1.0, float(np.max(np.abs(y))) ** 2):
+        return None
+    r = total / total[0]
+    inner = np.arange(2, len(r) - 1)
+    peaks = inner[(r[inner] > r[inner - 1]) & (r[inner] >= r[inner + 1]) & (r[inner] > LEAST)]
+    if not len(peaks):
+        return None
+    best = r[peaks].max()
+    # The shortest of nearly equal ones: multiples of a period peak too.
+    return int(peaks[r[peaks] >= 0.95 * best][0])

@@ -1,0 +1,104 @@
+"""A cell whose head sees the observation too."""
+
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward._types import Carry, PyTree
+from onward.cells.base import AbstractCell, AbstractColumnar, States
+from onward.cells.cascade import Cascade
+
+
+class Skip(AbstractColumnar):
+    """Any cell, with features [x, features of the cell]: a linear model of x is then contained in every linear head.
+
+    x is kept in the state, and is not differentiated by any parameter. Over columns (`Columns`, `Cascade`) it
+    is a cell of columns itself, and `Columnwise` is exact and as cheap as without; other rules treat x as
+    `inputs` more states.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from onward import Columns, GRUGates, Skip
+    >>> cell = Skip(Columns(GRUGates(), 3, 5, key=jax.random.key(0)))
+    >>> cell.feature_count, cell.features(cell(cell.init(), jnp.ones(3)))[:3].tolist()
+    (8, [1.0, 1.0, 1.0])
+    """
+
+    cell: AbstractCell
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation."""
+        return self.cell.inputs
+
+    @property
+    def feature_count(self) -> int:
+        """Inputs and features of the cell."""
+        return self.cell.inputs + self.cell.feature_count
+
+    def init(self) -> Carry:
+        """The cell at its start, and an observation of zeros."""
+        inner = self.cell.init()
+        like = jax.tree.leaves(inner.hidden)[0]
+        return Carry((jnp.zeros(self.inputs, like.dtype), inner.hidden), inner.stats)
+
+    def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
+        """Read one observation, and keep it."""
+        return _with(x, self.cell(_without(carry), x, key=key))
+
+    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
+        """The observation first."""
+        return jnp.concatenate([carry.hidden[0], self.cell.features(_without(carry), key=key)])
+
+    def trainable(self) -> PyTree:
+        """What the cell says of itself."""
+        return eqx.tree_at(lambda s: s.cell, jax.tree.map(lambda _: False, self), self.cell.trainable())
+
+    def grow(self, carry: Carry, *, key: PRNGKeyArray) -> tuple["Skip", Carry]:
+        """The next stage of a `Cascade`."""
+        if not isinstance(self.cell, Cascade):
+            raise TypeError(f"only a Cascade grows, got Skip({type(self.cell).__name__})")
+        cell, inner = self.cell.grow(_without(carry), key=key)
+        return Skip(cell), _with(carry.hidden[0], inner)
+
+    @property
+    def live(self) -> AbstractColumnar:
+        """The trainable columns of the cell."""
+        return self._columnar.live
+
+    @property
+    def _columnar(self) -> AbstractColumnar:
+        if not isinstance(self.cell, AbstractColumnar):
+            raise TypeError(
+                f"Columnwise needs columns that do not read one another (Columns or Cascade), "
+                f"got Skip({type(self.cell).__name__}); use RTRL, which is exact for any cell"
+            )
+        return self.cell
+
+    def feed(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, Carry, Carry]:
+        """What the columns read, their carry, and the rest's with x."""
+        read, live, rest = self._columnar.feed(_without(carry), x)
+        return read, live, _with(x, rest)
+
+    def join(self, live: Carry, rest: Carry) -> Carry:
+        """The whole again."""
+        return _with(rest.hidden[0], self._columnar.join(live, _without(rest)))
+
+    def embed(self, live: PyTree) -> Self:
+        """A gradient of the columns as one of this cell."""
+        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        return eqx.tree_at(lambda s: s.cell, nothing, self._columnar.embed(live), is_leaf=lambda n: n is None)
+
+    def live_cotangent(self, cotangent: Any) -> States:
+        """The part on the columns."""
+        return self._columnar.live_cotangent(cotangent[1])
+
+
+def _without(carry: Carry) -> Carry:
+    return Carry(carry.hidden[1], carry.stats)
+
+
+def _with(x: Array, inner: Carry) -> Carry:
+    return Carry((x, inner.hidden), inner.stats)
