@@ -561,10 +561,17 @@ class _Programs:
         return state
 
     def of(self, what: str, rows: int) -> Any:
-        """The program `what` (step, read or peek) for up to `rows` rows."""
+        """The program `what` (step, read, peek; row, ask, asks) for up to `rows` rows."""
         if (what, rows) not in self._compiled:
-            function = {"step": self._many(self._step), "read": self._many(self._read), "peek": self._peek}[what]
-            donate = () if what == "peek" else (0,)
+            function = {
+                "step": self._many(self._step),
+                "read": self._many(self._read),
+                "peek": self._peek,
+                "row": self._row,
+                "ask": self._ask,
+                "asks": self._asks,
+            }[what]
+            donate = (0,) if what in ("step", "read", "row") else ()
             self._compiled[what, rows] = jax.jit(function, donate_argnums=donate)
         return self._compiled[what, rows]
 
@@ -576,6 +583,26 @@ class _Programs:
 
     def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
         return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
+
+    def _row(self, packed: Packed, row: Array, plain: Array) -> Packed:
+        """Learn from one row [x, targets] that is known as it comes (lag 0), and answer nothing."""
+        y = row[self.stream.capacity :]
+        return self.packing.pack(
+            self.stream.step(self.packing.unpack(packed), row[: self.stream.capacity], plain, y, y)[0]
+        )
+
+    def _ask(self, packed: Packed, row: Array, plain: Array) -> Array:
+        """The outputs for one row [x, targets]; nothing changes."""
+        return self._outputs(self.packing.unpack(packed), row, plain)
+
+    def _asks(self, packed: Packed, rows: Array, plain: Array) -> Array:
+        """The same for many rows, each as if it came next."""
+        state = self.packing.unpack(packed)
+        return lax.map(lambda row: self._outputs(state, row, plain), rows)
+
+    def _outputs(self, state: StreamState, row: Array, plain: Array) -> Array:
+        capacity = self.stream.capacity
+        return self.stream.peek(state, row[:capacity], plain, row[capacity:])[: self.stream.outputs]
 
     def _many(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def many(

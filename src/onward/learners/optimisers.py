@@ -75,6 +75,7 @@ def least_squares(
     clip: float = 1.0,
     rate: float = 0.01,
     noise: float = 1.0,
+    floor: float = 1e-3,
 ) -> optax.GradientTransformation:
     """Recursive least squares for a `Linear` head, `cell` for all other parameters. Use it with a step size of 1.
 
@@ -86,12 +87,13 @@ def least_squares(
     P starts at prior I and returns to it where nothing is seen, so it is bounded: a feature that is always 0, or a
     constant, does no harm. Errors are cut at `clip` times the running mean of |e| (rate `rate`, a plain average at
     first), for the weights and, as e / mean |e|, for the gradient of `cell`, whose step is then free of the unit of y.
-    Several outputs share P. Cost: 3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
+    `floor` is the least mean error that is reckoned with: y should vary by about 1. Several outputs share P. Cost:
+    3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
     """
-    if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not noise > 0:
+    if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not min(noise, floor) > 0:
         raise ValueError(
-            "least_squares needs prior, clip and noise > 0, leak in [0, 1) and rate in (0, 1], got "
-            f"prior={prior}, clip={clip}, noise={noise}, leak={leak}, rate={rate}"
+            "least_squares needs prior, clip, noise and floor > 0, leak in [0, 1) and rate in (0, 1], got "
+            f"prior={prior}, clip={clip}, noise={noise}, floor={floor}, leak={leak}, rate={rate}"
         )
 
     def init(parameters: PyTree) -> LeastSquaresState:
@@ -110,12 +112,12 @@ def least_squares(
         size = jnp.sqrt(power / len(bias))
         steps = state.steps + 1
         pace = jnp.maximum(1 / steps, rate)
-        # An outlier moves the mean by no more than ten of the usual ones.
-        usual = jnp.where(steps > 1, state.error, size)
-        error = usual + pace * (jnp.minimum(size, 10 * usual + 1e-30) - usual)
-        cut = jnp.minimum(1, clip * error / jnp.maximum(size, 1e-30))
+        # A plain average at first; then an outlier moves it by no more than ten of the usual errors.
+        counted = jnp.where(steps > 1 / rate, jnp.minimum(size, 10 * state.error), size)
+        error = jnp.maximum(state.error + pace * (counted - state.error), floor)
+        cut = jnp.minimum(1, clip * error / jnp.maximum(size, floor))
         p_phi = state.covariance @ phi
-        spread = noise * jnp.square(1.25 * error) + 1e-6
+        spread = noise * jnp.square(1.25 * error)
         gain = jnp.where(there, p_phi / (spread + phi @ p_phi), 0)
         covariance = (1 - leak) * (state.covariance - jnp.outer(gain, p_phi))
         covariance = covariance + leak * prior * jnp.eye(len(phi), dtype=phi.dtype)
@@ -125,7 +127,7 @@ def least_squares(
             gradient.head,
             (move[:, :-1].reshape(gradient.head.weight.shape), move[:, -1].reshape(gradient.head.bias.shape)),
         )
-        scale = cut / (error + 1e-6)
+        scale = cut / error
         scaled = jax.tree.map(pointwise(lambda g: g * scale), gradient.cell)
         updates, inner = cell.update(scaled, state.cell, None if parameters is None else parameters.cell)
         updates = eqx.tree_at(lambda m: (m.cell, m.head), gradient, (updates, head))
