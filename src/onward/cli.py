@@ -204,18 +204,21 @@ def _learn(arguments: list[str]) -> int:
     arguments = [a for a in arguments if a != "--replace"]
     source = arguments[0] if arguments and (arguments[0] == "-" or not arguments[0].startswith("-")) else None
     fields = arguments[1:] if source else arguments
-    asked_help = bool({"-h", "--help"} & set(fields))
+    if source is None and not {"-h", "--help"} & set(fields):
+        raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
     _set_up_jax(columns=False, single=True)
     from onward.adapters import learn
     from onward.adapters.options import Learn
     from onward.adapters.report import write_report
 
-    options = _parse(Learn, fields, prog="onward learn SOURCE")
-    if asked_help or source is None:
-        raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
+    before = learn.load_options(Path(resume))[0] if resume else None
+    options = _parse(Learn, fields, prog="onward learn SOURCE", default=before)
+    assert source is not None  # --help has ended by now
     if resume:
         if out and Path(out) != Path(resume):
             raise OnwardError("--resume goes on in its own folder: leave out --out")
+        if replace:
+            raise OnwardError("--resume goes on, --replace starts anew: choose one")
         options = learn.same_options(Path(resume), options)
     folder = Path(resume or out or "runs/learn")
     learn.learn(options, source, folder, resume=bool(resume), replace=replace)
@@ -279,8 +282,11 @@ def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, re
     return 0
 
 
-def _parse(kind: Any, fields: list[str], prog: str = "") -> Any:
-    """Fields to an experiment, or to other options. Unknown fields get the nearest name; tyro does the rest."""
+def _parse(kind: Any, fields: list[str], prog: str = "", default: Any = None) -> Any:
+    """Fields to an experiment, or to other options; those left out are as in `default`.
+
+    Unknown fields get the nearest name; tyro does the rest.
+    """
     import contextlib
     import dataclasses
     import io
@@ -302,7 +308,8 @@ def _parse(kind: Any, fields: list[str], prog: str = "") -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            experiment = tyro.cli(kind, args=fields, prog=prog or f"onward run {kind.name}")
+            kept: dict[str, Any] = {} if default is None else {"default": default}
+            experiment = tyro.cli(kind, args=fields, prog=prog or f"onward run {kind.name}", **kept)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -321,6 +328,11 @@ def _report(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise OnwardError("onward report takes one run folder, and --markdown")
     folder = Path(arguments[0])
+    if (folder / "predictions.csv").exists() and not markdown:
+        from onward.adapters.report import write_report
+
+        print(f"report: {write_report(folder)}")
+        return 0
     from onward.experiments.base import as_markdown, from_config, load_config
 
     config = load_config(folder)

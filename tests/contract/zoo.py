@@ -91,6 +91,7 @@ TASKS = {
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
+    "Online-late": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1), delay=3),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
     "Frequencies": ow.Frequencies,
     "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),

@@ -32,22 +32,32 @@ class Baselines:
         self.total = np.zeros(targets)
         self.count = np.zeros(targets)
         self.counts = np.zeros(0)
+        self.ahead = np.zeros((0, targets))
 
     def score(self, y: np.ndarray) -> np.ndarray:
-        """(baseline, rows, targets) predictions for the rows of y (rows, targets), then remember y."""
-        parts = []
+        """(baseline, rows, targets) predictions for the rows of y (rows, targets), then remember y.
+
+        `ahead` is then, for each of these rows, the value one season before the row that lies `lag` rows after it.
+        """
+        parts, ahead = [], []
         while len(y):
             upto = min((event for event in (*LOOK, self._next_look()) if event > self.rows), default=self.rows + len(y))
             part, y = y[: upto - self.rows], y[upto - self.rows :]
-            parts.append(self._stretch(part))
+            said, season = self._stretch(part)
+            parts.append(said)
+            ahead.append(season)
             if self.given is None and self.rows == upto:
-                self.period = find_period(self.past[:, 0]) if not self.classes else find_period(self.past[:, 0], True)
-        return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, self.past.shape[1]))
+                # What is known when the next row is predicted, `lag` rows before.
+                known = self.past[1 : self.memory - self.lag + 1, 0]
+                self.period = find_period(known, self.classes)
+        targets = self.past.shape[1]
+        self.ahead = np.concatenate(ahead) if ahead else np.zeros((0, targets))
+        return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets))
 
     def _next_look(self) -> int:
         return MEMORY * (self.rows // MEMORY + 1)
 
-    def _stretch(self, y: np.ndarray) -> np.ndarray:
+    def _stretch(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(y)
         filled = _carry_forward(np.concatenate([self.past, y]))
         means = np.concatenate([self.means, self._means(y)])
@@ -61,8 +71,10 @@ class Baselines:
         last = filled[first - self.lag : first - self.lag + n]
         seasonal = np.where(np.isnan(seasonal), last, seasonal)
         out = np.stack([last, seasonal, means[first - self.lag : first - self.lag + n]])
+        at = first + self.lag - back
+        ahead = filled[at : at + n].copy() if self.period else np.full(y.shape, np.nan)
         self.past, self.means = filled[-self.memory :].copy(), means[-self.memory :].copy()
-        return out
+        return out, ahead
 
     def _means(self, y: np.ndarray) -> np.ndarray:
         known = ~np.isnan(y)
@@ -130,15 +142,26 @@ def find_period(y: np.ndarray, classes: bool = False) -> int | None:
         t = np.arange(n) - (n - 1) / 2
         values = values - values.mean()
         values = values - t * (t @ values) / (t @ t)
+        # Two outliers are no period.
+        most = 5 * np.mean(np.abs(values))
+        values = np.clip(values, -most, most)
         power = np.abs(np.fft.rfft(values, 2 * n)) ** 2
         total = total + np.fft.irfft(power)[: n // 2 + 1] * n / (n - np.arange(n // 2 + 1))
     if not total[0] > 1e-12 * n * max(1.0, float(np.max(np.abs(y))) ** 2):
         return None
-    r = total / total[0]
+    r, chance = total / total[0], 1 / np.sqrt(n - np.arange(n // 2 + 1))
+    least = np.maximum(LEAST, 4 * chance)
+    # A peak stands out of what lies before it: a trend has none.
+    rise = r - np.minimum.accumulate(r)
     inner = np.arange(2, len(r) - 1)
-    peaks = inner[(r[inner] > r[inner - 1]) & (r[inner] >= r[inner + 1]) & (r[inner] > LEAST)]
+    peaks = inner[(r[inner] > r[inner - 1]) & (r[inner] >= r[inner + 1])]
+    peaks = peaks[np.minimum(r, rise)[peaks] > least[peaks]]
     if not len(peaks):
         return None
     best = r[peaks].max()
     # The shortest of nearly equal ones: multiples of a period peak too.
-    return int(peaks[r[peaks] >= 0.95 * best][0])
+    first = int(peaks[r[peaks] >= best - max(0.05 * best, 4 / np.sqrt(n))][0])
+    # Noise moves a peak: of those nearby, the one whose multiples are highest.
+    near = np.arange(first - first // 8, min(first + first // 4, len(r) - 1) + 1)
+    multiples = np.arange(1, max(1, min(8, (len(r) - 1) // near[-1])) + 1)
+    return int(near[np.argmax(r[np.outer(multiples, near)].mean(0))])

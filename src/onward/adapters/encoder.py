@@ -96,12 +96,11 @@ class Encoder:
                     return row
                 self._double()
             if self.used + needs > self.capacity:
-                if not self.full:
-                    self.complain(
-                        f"more than {MOST_SLOTS} columns and categories: {name!r} and all later ones are not read"
-                    )
+                self.complain(
+                    f"more than {MOST_SLOTS} columns and categories: {name!r} and all later ones are not read"
+                )
                 self.full = True
-                continue
+                break
             self._register(name, value)
         return stop
 
@@ -121,10 +120,15 @@ class Encoder:
                     news.append((first, name, column[first]))
                     continue
             known = self.vocabulary.get(name, {})
+            if name in self.shared:
+                continue
             part = column[start:stop]
-            for value in dict.fromkeys(part):
-                if not is_missing(value) and _text(value) not in known and name not in self.shared:
-                    news.append((start + part.index(value), name, value))
+            # By their text: 1, 1.0 and True are equal, and three categories.
+            texts = part if set(map(type, part)) <= {str} else list(map(_text, part))
+            first_row = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
+            for text, at in first_row.items():
+                if text not in known and not is_missing(part[at]):
+                    news.append((start + at, name, part[at]))
         return news
 
     def _is_category(self, name: str, cell: Cell) -> bool:
@@ -166,11 +170,11 @@ class Encoder:
     ) -> np.ndarray:
         """Rows start .. stop as (rows, capacity) floats; `rows` holds the number of every row, for complaints.
 
-        `waves` holds the columns that were named as plain: numbers that are read as they are.
+        `waves` holds the columns that were named as plain: numbers that are read as they are. A slot that no column
+        has yet is NaN, so that a row is the same whether the column's first cell comes in its block or in a later one.
         """
-        x = np.zeros((stop - start, self.capacity), np.float32)
-        for slot in self.slots.values():
-            x[:, slot] = np.nan
+        x = np.full((stop - start, self.capacity), np.nan, np.float32)
+        x[:, self.plain] = 0
         for name, slot in self.slots.items():
             if name in cells:
                 part = cells[name][start:stop]
@@ -215,42 +219,20 @@ class Encoder:
             slot = self.shared[name] + zlib.crc32(text.encode("utf-8", "surrogatepass")) % SHARED
         return slot
 
-    def encode_one(self, x: Mapping[str, Any]) -> np.ndarray:
-        """One row given as a dict; what has no slot is left out."""
-        row = np.zeros(self.capacity, np.float32)
-        row[list(self.slots.values())] = np.nan
-        for name, value in x.items():
-            slot = self.slots.get(name)
-            if slot is not None:
-                unit = self.units[name]
-                try:
-                    u = (float(value) - unit.origin) / unit.length
-                except (TypeError, ValueError, OverflowError):
-                    continue
-                if -REACH < u < REACH:
-                    row[slot] = u
-                continue
-            known = self.vocabulary.get(name)
-            if known is not None:
-                place = self._slot_of(name, known, value)
-                if place is not None:
-                    row[place] = 1.0
-        return row
-
     def as_dict(self) -> dict[str, Any]:
         """All that was learned about columns, as JSON."""
         return {
             "categories": sorted(self.categories),
-            "slots": self.slots,
-            "waves": self.waves,
+            "slots": dict(self.slots),
+            "waves": dict(self.waves),
             "origins": {name: unit.origin for name, unit in self.units.items()},
-            "vocabulary": self.vocabulary,
-            "shared": self.shared,
+            "vocabulary": {name: dict(known) for name, known in self.vocabulary.items()},
+            "shared": dict(self.shared),
             "used": self.used,
             "capacity": self.capacity,
             "plain": np.flatnonzero(self.plain).tolist(),
             "full": self.full,
-            "odd": self.odd,
+            "odd": dict(self.odd),
         }
 
     @classmethod
@@ -272,24 +254,31 @@ def _text(cell: Any) -> str:
 
 def seconds(cell: Cell) -> float:
     """A time as seconds: an ISO date (UTC unless it says otherwise), or a number as it is; NaN where it is neither."""
-    if isinstance(cell, str):
-        try:
-            return float(cell)
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(cell.strip())
-        except ValueError:
-            return math.nan
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return float(cell) if isinstance(cell, int | float) else math.nan
+    number = _number(cell)
+    if number is not None:
+        return number
+    try:
+        moment = datetime.fromisoformat(str(cell).strip())
+    except ValueError:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _number(cell: Cell) -> float | None:
+    if cell is None or (isinstance(cell, str) and "_" in cell):
+        return None
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.nan
+    except ValueError:
+        return None
 
 
 def is_date(cell: Cell) -> bool:
     """Whether a time says where in the day, week and year it lies: a date, or seconds since 1970 (from 1973 on)."""
     moment = seconds(cell)
-    written = isinstance(cell, str) and not cell.strip().replace(".", "", 1).isdigit()
-    return math.isfinite(moment) and (written or 1e8 < moment < 1e10)
+    return math.isfinite(moment) and (_number(cell) is None or 1e8 < moment < 1e10)
 
 
 def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,15 +1,15 @@
 """`onward learn`: predict, score, then learn, at every row of a file or a stream; and survive a restart."""
 
-import csv
 import dataclasses
-import io
+import errno
 import json
+import os
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from onward import checkpoint
 from onward._progress import Progress
 from onward.adapters.options import Learn
 from onward.adapters.rows import Source, open_rows
-from onward.adapters.session import CONTESTANTS, DIGITS, JOB, Session
+from onward.adapters.session import CONTESTANTS, DIGITS, JOB, Session, quoted
 from onward.adapters.stream import BLOCK, ONE
 from onward.errors import OnwardError, Stopped
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 PREDICTIONS, METRICS = "predictions.csv", "metrics.jsonl"
+# Options that may change from one call to the next.
+FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter")
 
 
 class Files:
@@ -32,13 +34,22 @@ class Files:
 
     def __init__(self, folder: Path, header: Sequence[str], written: dict[str, int] | None):
         self.folder = folder
-        for name in (PREDICTIONS, METRICS):
-            path = folder / name
-            if written is not None and path.exists():
-                with open(path, "r+b") as file:
-                    file.truncate(written[name])
-        if written is None:
-            self.append(PREDICTIONS, ",".join(_quoted(name) for name in header) + "\n")
+        if written is not None:
+            for name, size in self.sizes().items():
+                if size < written[name]:
+                    raise OnwardError(
+                        f"{folder / name} has {size:,} bytes and had {written[name]:,}: it was changed since. "
+                        "Put it back, or start anew"
+                    )
+            for name in (PREDICTIONS, METRICS):
+                if written[name]:
+                    os.truncate(folder / name, written[name])
+                else:
+                    (folder / name).unlink(missing_ok=True)
+        else:
+            for name in (PREDICTIONS, METRICS):
+                (folder / name).unlink(missing_ok=True)
+            self.append(PREDICTIONS, ",".join(quoted(name) for name in header) + "\n")
 
     def append(self, name: str, text: str) -> None:
         """Add to a file."""
@@ -54,16 +65,16 @@ class Files:
                 "Make room, then go on with --resume"
             ) from error
 
+    def secure(self) -> None:
+        """Have the disk hold what was added, as it will the checkpoint that counts on it."""
+        for name in (PREDICTIONS, METRICS):
+            with suppress(OSError), open(self.folder / name, "rb") as file:
+                os.fsync(file.fileno())
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each."""
         paths = {name: self.folder / name for name in (PREDICTIONS, METRICS)}
         return {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
-
-
-def _quoted(name: str) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([name])
-    return buffer.getvalue()
 
 
 @contextmanager
@@ -93,13 +104,14 @@ def _stopping(waiting: list[bool]) -> Iterator[Callable[[], bool]]:
 class _Run:
     """One call of `onward learn`: rows in, files out."""
 
-    def __init__(self, options: Learn, source: str, folder: Path, *, resume: bool):
-        self.options, self.source, self.folder, self.resume = options, source, folder, resume
+    def __init__(self, options: Learn, source: str, folder: Path, *, resume: bool, replace: bool):
+        self.options, self.source, self.folder, self.resume, self.replace = options, source, folder, resume, replace
         self.stream = source == "-"
         self.progress = Progress()
         self.position: Any = None
         self.saved = time.monotonic()
         self.waiting = [False]
+        self.whole = True  # whether the session stands between two blocks, all written
 
     def say(self, text: str) -> None:
         """To the person; standard output is for predictions."""
@@ -107,25 +119,53 @@ class _Run:
 
     def go(self) -> None:
         """Learn to the end of the source, or until somebody stops it."""
-        with open_source(self.options, self.source, self.say) as rows, self.progress, _stopping(self.waiting) as stop:
-            self.rows = rows
-            self.session = Session(self.options, rows.name, self.say, block=ONE if self.stream else BLOCK)
+        self.session = Session(self.options, "", self.say, block=ONE if self.stream else BLOCK)
+        with (
+            open_source(self.options, self.source, self._complain) as rows,
+            self.progress,
+            _stopping(self.waiting) as stop,
+        ):
+            self.rows, self.session.name = rows, rows.name
             self.session.choose(rows.names, whole=rows.form != "jsonl")
-            meta = self._restore() if self.resume else None
-            self.files = Files(self.folder, self.session.header, None if meta is None else meta["written"])
+            prepare(self.options, self.source, self.folder, resume=self.resume, replace=self.replace)
+            with alone(self.folder):
+                try:
+                    self._go(stop)
+                except OnwardError:
+                    if not checkpoint.newest_first(self.folder / "checkpoints", JOB) and not self.resume:
+                        for name in (CONFIG, PREDICTIONS, METRICS):  # nothing was learned: the folder is free again
+                            (self.folder / name).unlink(missing_ok=True)
+                    raise
+
+    def _go(self, stop: Callable[[], bool]) -> None:
+        meta = self._restore() if self.resume else None
+        self.files = Files(self.folder, self.session.header, None if meta is None else meta["written"])
+        try:
             if self.stream:
-                self._tell(",".join(map(_quoted, self._stream_header())) + "\n")
-            try:
-                self._rows(stop)
-            except (KeyboardInterrupt, BrokenPipeError) as end:
-                self._keep()
-                broken = isinstance(end, BrokenPipeError)
-                why = "nobody reads the predictions any more" if broken else "stopped"
-                raise Stopped(f"{why} after row {self.session.last_row:,}; {self._how_to_go_on()}") from None
-            self._end()
+                self._tell(",".join(map(quoted, self._stream_header())) + "\n")
+            self._rows(stop)
+        except (KeyboardInterrupt, BrokenPipeError) as end:
+            self._keep()
+            why = "stopped"
+            if isinstance(end, BrokenPipeError):
+                why = "nobody reads the predictions any more"
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+            raise Stopped(f"{why}{self._how_to_go_on()}") from None
+        except OnwardError:
+            self._keep()
+            raise
+        self._end()
+
+    def _complain(self, text: str) -> None:
+        self.session.complain(text)
 
     def _how_to_go_on(self) -> str:
-        return f"what was learned is kept; go on with: onward learn {self.source} --resume {self.folder}"
+        kept = checkpoint.newest_first(self.folder / "checkpoints", JOB)
+        if not kept:
+            return " before anything was learned"
+        row = checkpoint.read_meta(kept[0])["last_row"]
+        again = f"onward learn {self.source} --resume {self.folder}"
+        return f"; what was learned up to row {row:,} is kept, go on with: {again}"
 
     def _restore(self) -> dict[str, Any] | None:
         for path in checkpoint.newest_first(self.folder / "checkpoints", JOB):
@@ -146,16 +186,18 @@ class _Run:
         session, started, first = self.session, time.monotonic(), self.session.rows
         blocks = self.rows.blocks(session.block)
         while True:
-            self.waiting[0] = self.stream
+            self.waiting[0] = not self.rows.moves
             block = next(blocks, None)
             self.waiting[0] = False
             if block is None:
                 return
+            self.whole = False
             session.take(block)
             self.position = block.position
             self.files.append(PREDICTIONS, "".join(session.lines))
             self.files.append(METRICS, "".join(line + "\n" for line in session.metrics))
             session.lines, session.metrics = [], []
+            self.whole = True
             if self.stream:
                 self._tell(self._answer())
             if stop():
@@ -175,7 +217,9 @@ class _Run:
         )
 
     def _keep(self) -> None:
-        if self.session.learner is not None and self.position is not None:
+        """A checkpoint; none in the middle of a block."""
+        if self.whole and self.session.learner is not None and self.position is not None:
+            self.files.secure()
             self.session.save(
                 self.folder / "checkpoints", self.position, self.rows.fingerprint(self.position), self.files.sizes()
             )
@@ -200,7 +244,7 @@ class _Run:
         lines = []
         for i, row in enumerate(said.rows):
             if self.options.task == "classification":
-                cells = [_quoted(names[int(said.said[i, 0])]) if names else ""]
+                cells = [quoted(names[int(said.said[i, 0])]) if names else ""]
             else:
                 cells = [DIGITS % v for v in said.said[i].tolist()]
             cells += [DIGITS % v for v in said.extra[i].tolist()]
@@ -213,15 +257,23 @@ class _Run:
         self.rows.complaints.summary()
         if session.learner is None:
             raise OnwardError(f"{self.rows.name} has a header and no rows: there is nothing to learn")
-        if session.first_target is None:
+        if not session.scores.total[..., 0].any():
+            if self.stream:
+                self._keep()
             if session.rows <= options.lag:
                 raise OnwardError(
                     f"{self.rows.name} has {session.rows:,} rows: no target is known {options.lag:,} rows ahead. "
                     "Choose a smaller --horizon (or --discount), or bring more rows"
                 )
+            if options.task == "return":
+                raise OnwardError(
+                    f"{self.rows.name}: no {options.lag:,} rows on end have all values of column "
+                    f"{options.target[0]!r}: no return is known. Choose a smaller --discount, or fill the gaps"
+                )
+            known = "all" if session.first_target is None else "nearly all"
             raise OnwardError(
-                f"{self.rows.name}: column {options.target[0]!r} is missing in all {session.rows:,} rows: "
-                "there is nothing to predict"
+                f"{self.rows.name}: column {options.target[0]!r} is missing in {known} of {session.rows:,} rows: "
+                "no prediction could be scored"
             )
         self._keep()
         self.files.append(PREDICTIONS, session.future())
@@ -248,6 +300,7 @@ def summary(session: Session) -> dict[str, Any]:
     counts = np.maximum(scores.total[..., 0], 1)
     found: dict[str, Any] = {
         "source": session.name,
+        "task": options.task,
         "rows": session.rows,
         "scored": int(scores.total[0, :, 0].sum()),
         "targets": list(options.target),
@@ -255,7 +308,7 @@ def summary(session: Session) -> dict[str, Any]:
         "mean absolute error": (scores.total[..., 1] / counts).tolist(),
         "root mean square error": np.sqrt(scores.total[..., 2] / counts).tolist(),
         "period": session.baselines.period,
-        "columns read": len(session.encoder.slots) + len(session.encoder.vocabulary),
+        "columns read": len({*session.encoder.slots, *session.encoder.vocabulary} - {*session.seasonal}),
         "inputs": session.encoder.used,
         "constant": session.constant,
         "cpu_seconds": session.cpu,
@@ -273,8 +326,9 @@ def learn(options: Learn, source: str, folder: Path, *, resume: bool = False, re
     Standard input (`-`) is taken row by row, and each row is answered on standard output at once.
     """
     options.check()
-    prepare(options, source, folder, resume=resume, replace=replace)
-    _Run(options, source, folder, resume=resume).go()
+    if not resume:
+        vacant(folder, replace=replace)
+    _Run(options, source, folder, resume=resume, replace=replace).go()
 
 
 def as_lines(folder: Path) -> list[str]:
@@ -287,33 +341,62 @@ def as_lines(folder: Path) -> list[str]:
 
 
 def same_options(folder: Path, asked: Learn) -> Learn:
-    """The options of a run folder; an option that was given otherwise now is refused."""
-    options, _ = load_options(folder)
-    free = ("every", "checkpoint_seconds", "strict", "form", "delimiter")
+    """What was asked for in place of the options of a run folder, if going on with it is possible."""
+    before, _ = load_options(folder)
     for field in dataclasses.fields(Learn):
-        now, default, before = (getattr(o, field.name) for o in (asked, Learn(), options))
-        if now != default and now != before and field.name not in free:
+        old, new = getattr(before, field.name), getattr(asked, field.name)
+        if new != old and field.name not in FREE:
+            told = [" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in (old, new)]
             raise OnwardError(
-                f"{folder} was learned with --{field.name.replace('_', '-')} {before}, not {now}: "
+                f"{folder} was learned with --{field.name.replace('_', '-')} {told[0] or 'unset'}, not {told[1]}: "
                 "leave the option out, or start a new run"
             )
-    changed = {name: getattr(asked, name) for name in free if getattr(asked, name) != getattr(Learn(), name)}
-    return dataclasses.replace(options, **changed)
+    return asked
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another process is learning into at this moment."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise OnwardError(f"{folder} is in use by another onward: wait for it, or stop it first") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def vacant(folder: Path, *, replace: bool) -> None:
+    """Refuse a folder that holds something which is not to be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise OnwardError(f"{folder} is a file; --out names a folder")
+    if not folder.exists() or not any(path.name != "checkpoints" or any(path.iterdir()) for path in folder.iterdir()):
+        return
+    if not replace:
+        raise OnwardError(
+            f"{folder} holds a run already: go on with --resume {folder}, delete it with --replace, "
+            "or choose another --out"
+        )
+    if not (folder / CONFIG).exists():
+        raise OnwardError(f"{folder} does not look like a run of onward; it is not deleted. Choose another --out")
 
 
 def prepare(options: Learn, source: str, folder: Path, *, resume: bool, replace: bool) -> None:
-    """The run folder, with its configuration; a folder that is in use is refused."""
+    """The run folder, with its configuration."""
     if resume:
         return
-    if folder.exists() and any(folder.iterdir()):
-        if not replace:
-            raise OnwardError(
-                f"{folder} holds a run already: go on with --resume {folder}, delete it with --replace, "
-                "or choose another --out"
-            )
-        if not (folder / CONFIG).exists():
-            raise OnwardError(f"{folder} does not look like a run of onward; it is not deleted. Choose another --out")
-        shutil.rmtree(folder)
+    vacant(folder, replace=replace)
+    if replace and folder.exists():
+        with alone(folder):
+            shutil.rmtree(folder)
     config = {"command": "learn", "source": source, "options": dataclasses.asdict(options)}
     checkpoint.write_json(folder / CONFIG, config)
 
@@ -343,7 +426,6 @@ def predict(folder: Path, source: str, out: str | None, say: Callable[[str], Non
     stream = source == "-"
     with open_source(options, source, say) as rows:
         session = Session(options, rows.name, say, block=ONE if stream else BLOCK)
-        session.choose(rows.names, whole=rows.form != "jsonl")
         for path in checkpoint.newest_first(folder / "checkpoints", JOB):
             try:
                 session.load(path)
@@ -352,9 +434,12 @@ def predict(folder: Path, source: str, out: str | None, say: Callable[[str], Non
                 say(f"{error}; trying the one before")
         else:
             raise OnwardError(f"{folder} has no checkpoint: nothing was learned there yet")
+        session.name, session.notes = rows.name, []
+        if rows.form != "jsonl":
+            session.look(rows.names)
         session.forget_waiting()
-        with open(out, "w", encoding="utf-8", newline="") if out else _stdout() as file:
-            file.write(",".join(map(_quoted, session.header)) + "\n")
+        with _written(out, source) if out else _stdout() as file:
+            file.write(",".join(map(quoted, session.header)) + "\n")
             for block in rows.blocks(session.block):
                 session.take(block, learn=False)
                 file.write("".join(session.lines))
@@ -362,6 +447,20 @@ def predict(folder: Path, source: str, out: str | None, say: Callable[[str], Non
                 file.flush()
             file.write(session.future())
         rows.complaints.summary()
+
+
+@contextmanager
+def _written(out: str, source: str) -> Iterator[Any]:
+    """A new file; not the one that is read."""
+    path = Path(out)
+    if source != "-" and path.exists() and path.samefile(source):
+        raise OnwardError(f"--out {out} is the source itself: name another file")
+    try:
+        file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115
+    except OSError as error:
+        raise OnwardError(f"cannot write {out}: {error.strerror or error}") from error
+    with file:
+        yield file
 
 
 @contextmanager

@@ -13,7 +13,11 @@ REST = 1e-3
 
 @dataclass(frozen=True)
 class Learn:
-    """Predict, then learn, at every row of a table, in constant memory."""
+    """Predict, then learn, at every row of a table, in constant memory.
+
+    SOURCE is a file (CSV, JSON lines, Parquet) or - for standard input. Further: --out DIR for the results
+    (runs/learn), --replace to delete an older run there, --resume DIR to go on with one.
+    """
 
     name: ClassVar[str] = "learn"
 
@@ -33,8 +37,8 @@ class Learn:
     """Predict the target so many rows ahead. 0: that of the same row, from its other columns. Not for returns."""
     discount: float = 0.9
     """Of a return: what the value of the row after counts, relative to this one's."""
-    network: Literal["ccn", "columnar", "gru", "lstm"] = "ccn"
-    """Columns that grow in stages, columns in one stage (both exact online), or a dense layer."""
+    network: Literal["columnar", "ccn", "gru", "lstm"] = "columnar"
+    """Columns in one stage, columns that grow in stages (both exact online), or a dense layer."""
     rule: Literal["exact", "snap-1", "rflo", "uoro", "tbptt-10"] = "exact"
     """Credit of a dense layer; exact is RTRL. Columns are always exact."""
     units: int = 32
@@ -44,7 +48,7 @@ class Learn:
     stage_rows: int = 20_000
     """Rows after which a ccn grows by its next stage."""
     step_size: float = 0.0
-    """Of the recurrent weights. 0: adaptive."""
+    """Of the recurrent weights. 0: what did well everywhere; the gradient is scaled, and the readout needs none."""
     interval: float = 0.9
     """Share of targets that should lie between low and high. 0: no interval. Not for classes and returns."""
     components: int = 3

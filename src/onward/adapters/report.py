@@ -42,9 +42,7 @@ def write_report(folder: Path) -> Path:
     best = min(found["contestants"][1:], key=lambda name: _mean(found, name))
     ours, theirs = _mean(found, "network"), _mean(found, best)
     skill = 1 - ours / theirs if theirs > 0 else float("nan")
-    verdict = (
-        f"{skill:.1%} below that of the best alternative" if skill > 0 else "not below that of the best alternative"
-    )
+    verdict = f"{skill:.1%} below" if skill > 0 else "not below"
     lead = (
         f"{', '.join(found['targets'])} of {found['source']}, {_task(options)}: predicted, scored, then learned, row by row. "
         f"The network's {what} over {found['scored']:,} rows is {ours:.4g}, {verdict} that of the best "

@@ -1,9 +1,10 @@
 """What goes on between the rows of a table and a learner: what is predicted, how it is judged, what is kept."""
 
-import csv
 import difflib
-import io
+import itertools
 import json
+import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,11 @@ JOB = "learn"
 # What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
 CONTESTANTS = ("network", "linear", *NAMES)
 MOST_NOTES = 200
+MOST_CLASSES = 1024
+# Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
+LARGEST = 1e100
 DIGITS = "%.7g"
+SPECIAL = re.compile('[,"\r\n]')
 
 
 class Targets:
@@ -34,6 +39,20 @@ class Targets:
         self.units: dict[str, Unit] = {}
         self.classes: dict[str, int] = {}
 
+    def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
+        """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
+        found = {0, n}
+        for name in self.options.target:
+            column, seen = cells.get(name) or [None] * n, set(self.classes)
+            if self.options.task == "classification":
+                for i, cell in enumerate(column):
+                    if not is_missing(cell) and (label := str(cell).strip()) not in seen:
+                        seen.add(label)
+                        found.add(i)
+            elif name not in self.units:
+                found.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
+        return sorted(found)
+
     def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
         """(rows, targets) real values or class numbers, NaN where missing."""
         n = len(rows)
@@ -43,12 +62,17 @@ class Targets:
             for i, cell in enumerate(column):
                 if not is_missing(cell):
                     found[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
+                    if len(self.classes) > MOST_CLASSES:
+                        raise OnwardError(
+                            f"row {rows[i]}, column {self.options.target[0]!r}: {cell!r} would be class "
+                            f"{len(self.classes):,}, and {MOST_CLASSES:,} is the most; for numbers leave out --task"
+                        )
             return found
         return np.stack([self._numbers(name, cells.get(name) or [None] * n, rows) for name in self.options.target], 1)
 
     def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
         if name not in self.units:
-            first = next((i for i, cell in enumerate(column) if not is_missing(cell)), None)
+            first = next((i for i, cell in enumerate(column) if not is_missing(cell) and not _endless(cell)), None)
             if first is None:
                 return np.full(len(rows), np.nan)
             value = self.encoder.number(column[first])
@@ -56,6 +80,11 @@ class Targets:
                 raise OnwardError(
                     f"row {rows[first]}, column {name!r}: the target {column[first]!r} is not a number; "
                     "for a target of names say --task classification"
+                )
+            if abs(value) > LARGEST:
+                raise OnwardError(
+                    f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
+                    "learned beside others; leave the row out, or write nothing there if it stands for nothing"
                 )
             self.units[name] = Unit(value)
         unit = self.units[name]
@@ -82,6 +111,35 @@ class Targets:
         return (arrived - unit.origin * self.options.share) / unit.length
 
 
+def _endless(cell: Cell) -> bool:
+    """Whether a cell says infinity, or a number beyond all that can be held."""
+    try:
+        return math.isinf(float(cell)) if cell is not None else False
+    except OverflowError:
+        return True
+    except ValueError:
+        return False
+
+
+def as_text(values: np.ndarray) -> list[str]:
+    """Numbers for a file; nothing where there is none."""
+    told = list(map(DIGITS.__mod__, values.tolist()))
+    for i in np.flatnonzero(np.isnan(values)).tolist():
+        told[i] = ""
+    return told
+
+
+def quoted(cell: str) -> str:
+    """A cell for a CSV."""
+    return '"' + cell.replace('"', '""') + '"' if SPECIAL.search(cell) else cell
+
+
+def _onto(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """Sums, and those of more rows, one after the other: the same to the last bit however rows come in blocks."""
+    last: np.ndarray = np.add.accumulate(np.concatenate([sums[:, None], each], 1), 1)[:, -1]
+    return last
+
+
 class Scores:
     """Sums of errors of every contestant, over all rows and over the present window."""
 
@@ -96,9 +154,8 @@ class Scores:
         """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
         known = np.isfinite(errors).all(0)
         clean = np.where(known[None], errors, 0)
-        sums = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1).sum(1)
-        self.total += sums
-        self.window += sums
+        each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
+        self.total, self.window = _onto(self.total, each), _onto(self.window, each)
 
     def take_window(self) -> np.ndarray:
         """The mean absolute errors (contestant, target) of the window, and the rows; a new window begins."""
@@ -148,11 +205,13 @@ class Session:
         self.block = block
         self.rows = 0
         self.dates: bool | None = None
-        self.clock, self.backwards = -np.inf, 0
+        self.clock, self.backwards, self.timeless = -np.inf, 0, 0
         k = len(options.target)
         classes = options.task == "classification"
         self.scores = Scores(k)
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period or None, classes=classes)
+        ahead = options.horizon > 0 and options.task == "regression"
+        self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.waiting = Waiting.empty(options.lag, k, self.extras)
         self.rewards = np.zeros((0, k))
@@ -166,6 +225,8 @@ class Session:
     def complain(self, text: str) -> None:
         """One line for the person, and for the report."""
         text = text if text.startswith(self.name) else f"{self.name}: {text}"
+        if text in self.notes:  # a target that is an input too is read twice
+            return
         if len(self.notes) < MOST_NOTES:
             self.notes.append(text)
         self.say(text)
@@ -184,6 +245,18 @@ class Session:
         if whole and not self.read_columns(names) and not (options.horizon or options.task == "return"):
             raise OnwardError(f"{self.name}: with --horizon 0 there must be a column to read besides the target")
 
+    def look(self, names: Sequence[str]) -> None:
+        """Tell which of the columns that were learned from are not there; an error if none of them is."""
+        read = self.read_columns(sorted({*self.encoder.slots, *self.encoder.vocabulary} - {*self.seasonal}))
+        lost = [name for name in read if name not in names]
+        if lost and len(lost) == len(read):
+            shown = ", ".join(map(repr, read[:20]))
+            raise OnwardError(f"{self.name} has none of the columns that were learned from: {shown}")
+        for name in lost:
+            self.say(f"{self.name} has no column {name!r}; it counts as missing")
+        if self.options.time and self.options.time not in names:
+            self.say(f"{self.name} has no column {self.options.time!r}; its times are unknown")
+
     def read_columns(self, names: Sequence[str]) -> list[str]:
         """The columns that the network reads."""
         options = self.options
@@ -199,14 +272,23 @@ class Session:
     def take(self, block: Rows, *, learn: bool = True) -> None:
         """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
         work = time.process_time()
+        for start, stop in itertools.pairwise(self.targets.cuts(block.cells, len(block.numbers))):
+            part = slice(start, stop)
+            cells = {name: column[part] for name, column in block.cells.items()}
+            self._take(block._replace(numbers=block.numbers[part], cells=cells), learn)
+        self.cpu += time.process_time() - work
+
+    def _take(self, block: Rows, learn: bool) -> None:
         numbers = block.numbers
         n = len(numbers)
-        if not n:
-            return
         moments, times = self._times(block)
-        y = self.targets.read(block.cells, numbers)
+        try:
+            y = self.targets.read(block.cells, numbers)
+        except OnwardError as error:
+            raise OnwardError(f"{self.name}, {error}") from None
         arrived = self._arrived(y)
-        cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))}
+        others = self.baselines.score(arrived)
+        cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
         waves = calendar(moments) if self.dates else {}
         start, parts = 0, []
         while start < n:
@@ -214,6 +296,7 @@ class Session:
             self._make_room()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
+                x[:, self.encoder.used :] = np.nan  # nothing is known of columns that are still to come
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
                 plain = self.encoder.plain
                 parts.append(self.learner.learn(x, plain, u, a) if learn else self.learner.read(x, plain, u))
@@ -225,10 +308,15 @@ class Session:
                 f"{self.name}: the prediction became NaN or infinite at row {numbers[int(np.argmax(broken))]}; "
                 "the last checkpoint is good. Try a smaller --step-size"
             )
-        self._score(self._asked(answers, numbers, times), numbers, times, arrived)
+        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
         self.rows += n
         self.last_row = numbers[-1]
-        self.cpu += time.process_time() - work
+
+    def _season(self) -> dict[str, Sequence[Cell]]:
+        """One more input a target, where a season is known: the value one season before what is to be predicted."""
+        if not self.seasonal:
+            return {}
+        return {name: self.baselines.ahead[:, i].tolist() for i, name in enumerate(self.seasonal)}
 
     def _times(self, block: Rows) -> tuple[np.ndarray, Sequence[str]]:
         n = len(block.numbers)
@@ -237,13 +325,19 @@ class Session:
             return np.full(n, np.nan), [""] * n
         column = block.cells.get(name) or [None] * n
         if self.dates is None:
-            first = next((cell for cell in column if not is_missing(cell)), None)
-            if first is not None:
-                self.dates = is_date(first) and self.learner is None
-                if self.dates:
-                    self.encoder = Encoder(categories=self.options.categories, plain=CALENDAR, complain=self.complain)
-                    self.targets.encoder = self.encoder
+            # By the first row alone; where it says nothing, dates may come.
+            self.dates = not math.isfinite(seconds(column[0])) or is_date(column[0])
+            if self.dates:
+                self.encoder = Encoder(categories=self.options.categories, plain=CALENDAR, complain=self.complain)
+                self.targets.encoder = self.encoder
         moments = np.array([seconds(cell) for cell in column])
+        for i in np.flatnonzero(np.isnan(moments)).tolist() if self.timeless < 3 else ():
+            if not is_missing(column[i]) and self.timeless < 3:
+                self.timeless += 1
+                self.complain(
+                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r} is no time; write it as "
+                    "2026-01-31T23:59:00 or as a number"
+                )
         latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
         for i in np.flatnonzero(moments < latest[:-1]).tolist():
             self.backwards += 1
@@ -290,7 +384,8 @@ class Session:
             seen = outputs[:, : max(1, len(self.targets.classes))]
             said = np.argmax(seen, 1)[:, None]
             extra = np.take_along_axis(seen, said, 1) / seen.sum(1, keepdims=True)
-            return Waiting(said.astype(float), linear, extra, list(numbers), list(times))
+            none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
+            return Waiting(said + none, linear, extra + none, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
             ends = interval(answers.spread, self.options.interval, self.block).astype(float)
@@ -298,7 +393,14 @@ class Session:
         real = self.targets.from_units
         return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
 
-    def _score(self, asked: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray) -> None:
+    def _score(
+        self,
+        asked: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        others: np.ndarray,
+    ) -> None:
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
         judged, self.waiting = every_one.pick(slice(n)), every_one.pick(slice(n, None))
@@ -321,12 +423,15 @@ class Session:
                 if self.extras == 2
                 else (judged.said[known, 0] == truth, part[:, 0])
             )
-            self.scores.extra += [known.sum(), inside.sum(), size.sum()]
+            each = np.stack([np.ones(len(size)), inside, size], -1)
+            self.scores.extra = _onto(self.scores.extra[None], each[None])[0]
         told = arrived[np.isfinite(arrived[:, 0]), 0]
         if len(told):
             self.first_target = told[0] if self.first_target is None else self.first_target
             self.constant = self.constant and bool((told == self.first_target).all())
         if self.options.task == "return":
+            made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
+            judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times = judged.rows, judged.times
         self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
         self.answered = asked
@@ -354,22 +459,19 @@ class Session:
         self, judged: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray, error: np.ndarray
     ) -> str:
         """Lines of predictions.csv."""
-        names = list(self.targets.classes)
-        classes = self.options.task == "classification"
+        names = [quoted(name) for name in self.targets.classes]
 
-        def text(values: np.ndarray) -> list[str]:
-            if classes:
+        def text(values: np.ndarray) -> Sequence[str]:
+            if self.options.task == "classification":
                 return [names[int(v)] if v == v and v < len(names) else "" for v in values.tolist()]
-            return [DIGITS % v if v == v else "" for v in values.tolist()]
+            return as_text(values)
 
-        plain = lambda values: [DIGITS % v if v == v else "" for v in values.tolist()]
-        columns: list[Any] = [[row or "" for row in numbers], times]
+        when = [quoted(each) if each else each for each in times]
+        columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
         for i in range(arrived.shape[1]):
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
-            columns += [plain(judged.extra[:, j]) for j in range(self.extras)] + [plain(error[:, i])]
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(zip(*columns, strict=True))
-        return buffer.getvalue()
+            columns += [as_text(judged.extra[:, j]) for j in range(self.extras)] + [as_text(error[:, i])]
+        return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""

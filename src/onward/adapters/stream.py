@@ -2,10 +2,11 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,15 +17,15 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward._tree import remember
-from onward._types import PyTree, Step
+from onward._types import Carry, PyTree, Step
 from onward.adapters._packed import Packed, Packing
 from onward.cells.base import AbstractCell
 from onward.cells.cascade import Cascade
 from onward.cells.columns import Columns
 from onward.cells.gru import GRU
 from onward.cells.lstm import LSTM, LSTMGates
-from onward.cells.skip import Skip
-from onward.credit.base import AbstractCredit
+from onward.cells.skip import Skip, carry_of, without
+from onward.credit.base import AbstractCredit, Kind
 from onward.credit.columnwise import Columnwise
 from onward.credit.rflo import RFLO
 from onward.credit.rtrl import RTRL
@@ -43,13 +44,15 @@ from onward.objectives.td import TDLambda
 # Running means are plain averages at first, then exponential with these rates.
 RATE_INPUTS, RATE_CHANGES = 1e-3, 3e-3
 # Size of the columns' first weights, and the longest of their first memories, in rows.
-SPREAD, LONGEST = 1.5, 30.0
+SPREAD, LONGEST = 1.5, 10.0
 # Normalised inputs lie within this.
 LIMIT = 10.0
 # The step size of the linear baseline, River's.
 LINEAR_STEP = 0.01
 # Rows of the programs of a learner: one a call, or a block of a file. Shorter stretches take the next longer one.
 ONE, MANY, BLOCK = 1, 128, 4096
+# Numbers from which on an array is handed over by itself, in place.
+LARGE = 512
 RULES: dict[str, Callable[[], AbstractCredit]] = {
     "exact": RTRL,
     "snap-1": SnAp,
@@ -65,7 +68,7 @@ class Recipe:
 
     kind: Literal["number", "class", "return"] = "number"
     targets: int = 1
-    network: Literal["ccn", "columnar", "gru", "lstm"] = "ccn"
+    network: Literal["columnar", "ccn", "gru", "lstm"] = "columnar"
     rule: str = "exact"
     units: int = 32
     stages: int = 2
@@ -81,6 +84,35 @@ class Recipe:
     def wide(self) -> bool:
         """Whether the network is made of columns."""
         return self.network in ("ccn", "columnar")
+
+
+class Inside(AbstractCredit):
+    """A rule for the cell of a `Skip`: as exact as it is there, and at its cost. x depends on no parameter."""
+
+    kind: ClassVar[Kind] = "biased"  # what it is of all cells: `claim` says more
+    rule: AbstractCredit
+
+    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
+        """That of the rule."""
+        assert isinstance(cell, Skip)
+        return self.rule.init(cell.cell, x, key=key)
+
+    def advance(
+        self, cell: AbstractCell, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, PyTree]:
+        """Step the cell within, and keep x."""
+        assert isinstance(cell, Skip)
+        inner, state = self.rule.advance(cell.cell, without(carry), x, state, key=key)
+        return carry_of(x, inner), state
+
+    def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
+        """The cotangent on x is dropped."""
+        assert isinstance(cell, Skip)
+        return cell.around(self.rule.pull(cell.cell, state, cotangent[1]))
+
+    def claim(self, cell: AbstractCell, steps: int) -> Kind:
+        """What the rule claims of the cell within."""
+        return self.rule.claim(cell.cell if isinstance(cell, Skip) else cell, steps)
 
 
 class Running(NamedTuple):
@@ -122,11 +154,21 @@ class Running(NamedTuple):
 
 
 class Linear1(NamedTuple):
-    """The linear baseline: weights and bias, and the running moments of its target."""
+    """The linear baseline: weights and bias, and the running moments of its target.
+
+    Of numbers River's `StandardScaler() | TargetStandardScaler(LinearRegression())`, of classes its
+    `StandardScaler() | SoftmaxRegression()` with a bias and all classes from the start. But the inputs are normalised
+    as the network's are: their moments forget, all lies within `LIMIT`, and the last change is one of them.
+    """
 
     weight: Float[Array, "outputs capacity"]
     bias: Float[Array, " outputs"]
     target: Running
+
+    @property
+    def share(self) -> Array:
+        """The deviation of all targets seen over that of a sample, which River takes."""
+        return jnp.sqrt(jnp.maximum(self.target.seen - 1, 1) / jnp.maximum(self.target.seen, 1))
 
 
 class StreamState(NamedTuple):
@@ -166,13 +208,17 @@ class Stream:
 
     def _learner(self) -> Online:
         recipe = self.recipe
-        credit = Columnwise() if recipe.wide else RULES[recipe.rule]()
+        credit = Columnwise() if recipe.wide else Inside(RULES[recipe.rule]())
         size = recipe.step_size or 1e-3
         if recipe.kind == "number":
-            optimiser = least_squares(optax.adam(recipe.step_size or 5e-3))
+            cell = optax.chain(rms(0.999), optax.scale(recipe.step_size or 5e-3))
+            # The further ahead, the more of an error is chance.
+            # Of the same row the readout can say much at once: it starts free, and believes large errors.
+            free = {} if recipe.horizon else {"prior": 1.0, "clip": 3.0}
+            optimiser = least_squares(cell, noise=math.sqrt(max(1, recipe.horizon)), **free)
             return Online(credit, Supervised(), optimiser, delay=recipe.horizon)
         if recipe.kind == "class":
-            return Online(credit, Supervised(), optax.adam(size), delay=recipe.horizon)
+            return Online(credit, Supervised(), optax.adam(recipe.step_size or 1e-2), delay=recipe.horizon)
         return Online(credit, TDLambda(recipe.discount, 0.9), rms(0.999), step_size=size)
 
     def model(self, key: PRNGKeyArray) -> Model:
@@ -284,15 +330,15 @@ class Stream:
             cut = jnp.where(changes.seen > 20, 100 * usual, jnp.inf)
             changes = _see_squares(changes, jnp.clip(change, -cut, cut))
             now = _deviation_of(changes)
-            said = (was - base) / now
-            label = self._fill(jnp.isfinite(arrived), jnp.clip(change / now, -1e4, 1e4), said)
+            said = jnp.where(jnp.isfinite(base), (was - base) / now, 0)
+            label = self._fill(jnp.isfinite(change), jnp.clip(change / now, -1e4, 1e4), said)
         elif recipe.kind == "return":
             targets = targets.see(y, RATE_INPUTS)
             label = targets.normalise(y)
         else:
             label = y
         inputs, moves, z = self._read(state, x, plain, y)
-        known = jnp.isfinite(arrived) if recipe.kind == "number" else jnp.isfinite(y)
+        known = jnp.isfinite(change) if recipe.kind == "number" else jnp.isfinite(y)
         learned, info = self.learner.step(state.learned, self._example(z, label, known))
         state = state._replace(
             inputs=inputs,
@@ -341,7 +387,7 @@ class Stream:
 
     def _read(self, state: StreamState, x: Array, plain: Array, y: Array) -> tuple[Running, Running, Array]:
         """What the network reads of a row, normalised, and the moments that have seen it."""
-        inputs = state.inputs.see(x, RATE_INPUTS)
+        inputs = state.inputs.see(jnp.where(plain, jnp.nan, x), RATE_INPUTS)
         z, moves = jnp.where(plain, x, inputs.normalise(x)), state.moves
         if self.anchored:
             move = y - state.base
@@ -450,7 +496,9 @@ def _enlarge(old: PyTree, new: PyTree, at: int) -> PyTree:
                 a = jnp.concatenate([head, part, tail], axis)
         return a
 
-    return jax.tree.map(fit, old, new)
+    # Part by part: the structures may differ in what they say of sizes.
+    leaves, structure = jax.tree.flatten(new)
+    return jax.tree.unflatten(structure, [fit(a, b) for a, b in zip(jax.tree.leaves(old), leaves, strict=True)])
 
 
 def _start(columns: Columns, key: PRNGKeyArray) -> Columns:
@@ -482,21 +530,21 @@ def _linear_answer(kind: str, linear: Linear1, z: Array) -> Array:
     found = linear.weight @ z + linear.bias
     if kind == "class":
         return jnp.argmax(found)[None].astype(z.dtype)
-    return linear.target.mean + linear.target.deviation() * found
+    return linear.target.mean + linear.target.deviation() / linear.share * found
 
 
 def _linear_learn(kind: str, linear: Linear1, z: Array, y: Array) -> Linear1:
     """One step of stochastic gradient descent: squared error of the standardised target, or cross-entropy."""
     said = linear.weight @ z + linear.bias
     known = jnp.isfinite(y)
-    target = linear.target
     if kind == "class":
         truth = jax.nn.one_hot(jnp.where(known, y, 0)[0].astype(jnp.int32), len(said), dtype=said.dtype)
         error = jnp.where(known, jax.nn.softmax(said) - truth, 0)
     else:
-        target = target.see(y, 0.0)
-        error = jnp.where(known, 2 * (said - target.normalise(y)), 0)
-    return Linear1(linear.weight - LINEAR_STEP * error[:, None] * z[None], linear.bias - LINEAR_STEP * error, target)
+        linear = linear._replace(target=linear.target.see(y, 0.0))
+        error = jnp.where(known, 2 * (said - linear.share * linear.target.normalise(y)), 0)
+    weight = linear.weight - LINEAR_STEP * error[:, None] * z[None]
+    return linear._replace(weight=weight, bias=linear.bias - LINEAR_STEP * error)
 
 
 class Answers(NamedTuple):
@@ -550,7 +598,7 @@ class _Programs:
     def __init__(self, recipe: Recipe, capacity: int, classes: int, stage: int):
         self.stream, self.stage = Stream(recipe, capacity, classes), stage
         # The structure only; nothing is computed.
-        self.packing = Packing(eqx.filter_eval_shape(self.fresh), lambda state: (state.waiting, state.learned.pending))
+        self.packing = Packing(eqx.filter_eval_shape(self.fresh), _long)
         self._compiled: dict[Any, Any] = {}
 
     def fresh(self) -> StreamState:
@@ -560,10 +608,30 @@ class _Programs:
             state = self.stream.grow(state)
         return state
 
+    def start(self) -> Packed:
+        """The same, packed. Computed once, for all learners."""
+        if "start" not in self._compiled:
+            self._compiled["start"] = _once(lambda: self.packing.pack(self.fresh()))()
+        return _own(self._compiled["start"])
+
+    def change(self, after: "_Programs") -> Any:
+        """The program that makes a state of these shapes one of those."""
+        if after not in self._compiled:
+
+            def change(packed: Packed) -> Packed:
+                state = self.packing.unpack(packed)
+                grown = after.stage > self.stage
+                return after.packing.pack(
+                    self.stream.grow(state) if grown else self.stream.enlarge(state, after.fresh())
+                )
+
+            self._compiled[after] = _once(change)
+        return self._compiled[after]
+
     def of(self, what: str, rows: int) -> Any:
         """The program `what` (step, read, peek; row, ask, asks) for up to `rows` rows."""
         if (what, rows) not in self._compiled:
-            function = {
+            function: Any = {
                 "step": self._many(self._step),
                 "read": self._many(self._read),
                 "peek": self._peek,
@@ -571,7 +639,7 @@ class _Programs:
                 "ask": self._ask,
                 "asks": self._asks,
             }[what]
-            donate = (0,) if what in ("step", "read", "row") else ()
+            donate: tuple[int, ...] = (0,) if what in ("step", "read", "row") else ()
             self._compiled[what, rows] = jax.jit(function, donate_argnums=donate)
         return self._compiled[what, rows]
 
@@ -587,9 +655,8 @@ class _Programs:
     def _row(self, packed: Packed, row: Array, plain: Array) -> Packed:
         """Learn from one row [x, targets] that is known as it comes (lag 0), and answer nothing."""
         y = row[self.stream.capacity :]
-        return self.packing.pack(
-            self.stream.step(self.packing.unpack(packed), row[: self.stream.capacity], plain, y, y)[0]
-        )
+        state = self.packing.unpack(packed)
+        return self.packing.pack(self.stream.step(state, row[: self.stream.capacity], plain, y, y)[0])
 
     def _ask(self, packed: Packed, row: Array, plain: Array) -> Array:
         """The outputs for one row [x, targets]; nothing changes."""
@@ -627,10 +694,22 @@ class _Programs:
         return many
 
 
+def _long(state: StreamState) -> list[Any]:
+    """What is not packed: what waits, and arrays that take longer to copy than to hand over."""
+    large = [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "size", 0) >= LARGE]
+    return [state.waiting, state.learned.pending, *large]
+
+
 def _once(function: Callable[..., Any]) -> Any:
     """Compiled fast rather than well: it runs once."""
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     return jax.jit(function, compiler_options=fast)
+
+
+@jax.jit
+def _own(packed: Packed) -> Packed:
+    """A copy in JAX's own memory. What NumPy shares must not be donated: it would be freed while it is in use."""
+    return jax.tree.map(jnp.copy, packed)
 
 
 # Programs are shared by all learners of a recipe.
@@ -656,8 +735,7 @@ class Learner:
 
     def _state(self) -> Any:
         if self.packed is None:
-            programs = self.programs
-            self.packed = _once(lambda: programs.packing.pack(programs.fresh()))()
+            self.packed = self.programs.start()
         return self.packed
 
     def _split(self, answers: np.ndarray) -> Answers:
@@ -724,19 +802,11 @@ class Learner:
         after = self.programs
         if self.packed is None:
             return
-
-        def change(packed: Packed) -> Packed:
-            state = before.packing.unpack(packed)
-            grown = stage > before.stage
-            return after.packing.pack(
-                before.stream.grow(state) if grown else before.stream.enlarge(state, after.fresh())
-            )
-
-        self.packed = _once(change)(self.packed)
+        self.packed = before.change(after)(self.packed)
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays, and what JSON can hold."""
-        packed = self._state()
+        packed = _own(self._state())
         arrays = {"floats": packed.floats, "whole": packed.whole} | {f"long{i}": a for i, a in enumerate(packed.long)}
         return {k: np.asarray(v) for k, v in arrays.items()}, self.meta
 
@@ -751,8 +821,9 @@ class Learner:
         """The learner again."""
         self = cls(Recipe(**meta["recipe"]), meta["capacity"], meta["classes"], lengths=tuple(meta["lengths"]))
         self.stage, self.rows = meta["stage"], meta["rows"]
-        long = tuple(jnp.asarray(arrays[f"long{i}"]) for i in range(len(arrays) - 2))
-        self.packed = Packed(jnp.asarray(arrays["floats"]), jnp.asarray(arrays["whole"]), long)
+        given: Any = arrays
+        long = tuple(given[f"long{i}"] for i in range(len(given) - 2))
+        self.packed = _own(Packed(given["floats"], given["whole"], long))
         return self
 
     def __getstate__(self) -> Any:

@@ -46,11 +46,11 @@ class Skip(AbstractColumnar):
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation, and keep it."""
-        return _with(x, self.cell(_without(carry), x, key=key))
+        return carry_of(x, self.cell(without(carry), x, key=key))
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
         """The observation first."""
-        return jnp.concatenate([carry.hidden[0], self.cell.features(_without(carry), key=key)])
+        return jnp.concatenate([carry.hidden[0], self.cell.features(without(carry), key=key)])
 
     def trainable(self) -> PyTree:
         """What the cell says of itself."""
@@ -60,8 +60,8 @@ class Skip(AbstractColumnar):
         """The next stage of a `Cascade`."""
         if not isinstance(self.cell, Cascade):
             raise TypeError(f"only a Cascade grows, got Skip({type(self.cell).__name__})")
-        cell, inner = self.cell.grow(_without(carry), key=key)
-        return Skip(cell), _with(carry.hidden[0], inner)
+        cell, inner = self.cell.grow(without(carry), key=key)
+        return Skip(cell), carry_of(carry.hidden[0], inner)
 
     @property
     def live(self) -> AbstractColumnar:
@@ -79,26 +79,32 @@ class Skip(AbstractColumnar):
 
     def feed(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, Carry, Carry]:
         """What the columns read, their carry, and the rest's with x."""
-        read, live, rest = self._columnar.feed(_without(carry), x)
-        return read, live, _with(x, rest)
+        read, live, rest = self._columnar.feed(without(carry), x)
+        return read, live, carry_of(x, rest)
 
     def join(self, live: Carry, rest: Carry) -> Carry:
         """The whole again."""
-        return _with(rest.hidden[0], self._columnar.join(live, _without(rest)))
+        return carry_of(rest.hidden[0], self._columnar.join(live, without(rest)))
 
     def embed(self, live: PyTree) -> Self:
         """A gradient of the columns as one of this cell."""
+        return self.around(self._columnar.embed(live))
+
+    def around(self, gradient: PyTree) -> Self:
+        """A gradient of the cell as one of this."""
         nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
-        return eqx.tree_at(lambda s: s.cell, nothing, self._columnar.embed(live), is_leaf=lambda n: n is None)
+        return eqx.tree_at(lambda s: s.cell, nothing, gradient, is_leaf=lambda n: n is None)
 
     def live_cotangent(self, cotangent: Any) -> States:
         """The part on the columns."""
         return self._columnar.live_cotangent(cotangent[1])
 
 
-def _without(carry: Carry) -> Carry:
+def without(carry: Carry) -> Carry:
+    """The state of the cell alone."""
     return Carry(carry.hidden[1], carry.stats)
 
 
-def _with(x: Array, inner: Carry) -> Carry:
+def carry_of(x: Array, inner: Carry) -> Carry:
+    """The state of a `Skip` whose cell is in the state `inner`."""
     return Carry((x, inner.hidden), inner.stats)

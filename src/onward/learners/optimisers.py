@@ -71,9 +71,9 @@ def least_squares(
     cell: optax.GradientTransformation,
     *,
     prior: float = 0.05,
-    leak: float = 1e-5,
+    leak: float = 3e-5,
     clip: float = 1.0,
-    rate: float = 0.01,
+    rate: float = 3e-3,
     noise: float = 1.0,
     floor: float = 1e-3,
 ) -> optax.GradientTransformation:
@@ -85,12 +85,12 @@ def least_squares(
         k = P phi / (R + phi' P phi);   weights <- weights - k e;   P <- (1 - leak) (P - k phi' P) + leak prior I
 
     P starts at prior I and returns to it where nothing is seen, so it is bounded: a feature that is always 0, or a
-    constant, does no harm. Errors are cut at `clip` times the running mean of |e| (rate `rate`, a plain average at
-    first), for the weights and, as e / mean |e|, for the gradient of `cell`, whose step is then free of the unit of y.
-    `floor` is the least mean error that is reckoned with: y should vary by about 1. Several outputs share P. Cost:
-    3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
+    constant, does no harm. Errors are cut at `clip` times the running mean of |e|, for the weights and, as
+    e / mean |e|, for the gradient of `cell`, whose step is then free of the unit of y. That mean starts at 1 as if
+    seen ten times (y should vary by about 1), moves at `rate` later, and is at least `floor`. Several outputs share P.
+    Cost: 3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
     """
-    if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not min(noise, floor) > 0:
+    if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not noise > 0 or not floor > 0:
         raise ValueError(
             "least_squares needs prior, clip, noise and floor > 0, leak in [0, 1) and rate in (0, 1], got "
             f"prior={prior}, clip={clip}, noise={noise}, floor={floor}, leak={leak}, rate={rate}"
@@ -99,23 +99,25 @@ def least_squares(
     def init(parameters: PyTree) -> LeastSquaresState:
         weight = parameters.head.weight
         eye = prior * jnp.eye(weight.shape[-1] + 1, dtype=weight.dtype)
-        zero = jnp.zeros((), weight.dtype)
-        return LeastSquaresState(eye, zero, zero, cell.init(parameters.cell))
+        one = jnp.ones((), weight.dtype)
+        return LeastSquaresState(eye, one, 0 * one, cell.init(parameters.cell))
 
     def update(
         gradient: PyTree, state: LeastSquaresState, parameters: PyTree = None
     ) -> tuple[PyTree, LeastSquaresState]:
         weight, bias = jnp.atleast_2d(gradient.head.weight), jnp.atleast_1d(gradient.head.bias)
-        power = jnp.sum(bias * bias)
-        there = power > 1e-30
-        phi = jnp.append(jnp.where(there, (bias @ weight) / jnp.where(there, power, 1), 0), 1)
-        size = jnp.sqrt(power / len(bias))
+        largest = jnp.max(jnp.abs(bias))
+        there = largest > 1e-15
+        share = bias / jnp.where(there, largest, 1)  # the square of an error may be too large for a float
+        power = jnp.sum(share * share)
+        phi = jnp.append(jnp.where(there, (share @ weight) / jnp.where(there, largest * power, 1), 0), 1)
+        size = largest * jnp.sqrt(power / len(bias))
         steps = state.steps + 1
-        pace = jnp.maximum(1 / steps, rate)
-        # A plain average at first; then an outlier moves it by no more than ten of the usual errors.
-        counted = jnp.where(steps > 1 / rate, jnp.minimum(size, 10 * state.error), size)
+        # An outlier moves the mean by no more than ten of the usual errors.
+        counted = jnp.minimum(size, 10 * state.error)
+        pace = jnp.maximum(1 / (steps + 9), rate)
         error = jnp.maximum(state.error + pace * (counted - state.error), floor)
-        cut = jnp.minimum(1, clip * error / jnp.maximum(size, floor))
+        cut = jnp.minimum(1, clip * state.error / jnp.maximum(size, floor))
         p_phi = state.covariance @ phi
         spread = noise * jnp.square(1.25 * error)
         gain = jnp.where(there, p_phi / (spread + phi @ p_phi), 0)
@@ -127,8 +129,9 @@ def least_squares(
             gradient.head,
             (move[:, :-1].reshape(gradient.head.weight.shape), move[:, -1].reshape(gradient.head.bias.shape)),
         )
-        scale = cut / error
-        scaled = jax.tree.map(pointwise(lambda g: g * scale), gradient.cell)
+        scale = cut / state.error
+        times = pointwise(lambda g, factor: g * factor)
+        scaled = jax.tree.map(lambda g: times(g, scale), gradient.cell)
         updates, inner = cell.update(scaled, state.cell, None if parameters is None else parameters.cell)
         updates = eqx.tree_at(lambda m: (m.cell, m.head), gradient, (updates, head))
         return updates, LeastSquaresState(covariance, error, steps, inner)

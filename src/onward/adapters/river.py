@@ -1,0 +1,675 @@
+"""Networks that learn from one row at a time, as River estimators."""
+
+import datetime
+import math
+import numbers
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from onward.adapters._packed import Packed
+from onward.adapters.encoder import CALENDAR, REACH, Encoder, Unit, calendar
+from onward.adapters.rows import is_missing
+from onward.adapters.stream import MANY, RULES, Learner, Recipe, StreamState, _programs
+from onward.errors import NotFinite
+
+try:
+    from river import base
+    from river.time_series.base import Forecaster
+except ImportError as error:
+    raise ImportError('onward.adapters.river needs river: pip install "onward[river]"') from error
+
+NETWORKS = ("columnar", "ccn", "gru", "lstm")
+# A number of this size or more is no number of single precision: it counts as missing.
+HUGE = 1e38
+# Room for classes at the start; doubled whenever it is full.
+CLASSES = 2
+# Forecasts are made in stretches of powers of two, of at least so many rows.
+AHEAD = 16
+# What a forecaster reads besides the features: the target's last value, and its last change.
+LAST = ("last value", "last change")
+# A plan says where a feature goes. Of these it says that it is a category, or a time.
+_CATEGORY, _TIME = -1, -2
+
+
+def _number(value: Any) -> float:
+    """A number that single precision can hold, or NaN. Text is no number."""
+    if isinstance(value, numbers.Number | np.bool_ | Decimal):
+        try:
+            found = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            return math.nan
+        return found if -HUGE < found < HUGE else math.nan
+    return math.nan
+
+
+def _seconds(value: Any) -> float:
+    """A date or time as seconds since 1970, UTC unless it says otherwise; NaN if it is none."""
+    try:
+        if isinstance(value, np.datetime64):
+            return float(value.astype("datetime64[ms]").astype(np.int64)) / 1e3
+        if not isinstance(value, datetime.datetime):
+            value = datetime.datetime(value.year, value.month, value.day)
+        return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+class _Core:
+    """Rows of features in, numbers of a learner out: an encoder, a learner, and the shortest way between them.
+
+    `reserved` names inputs that are computed; they come first.
+    """
+
+    def __init__(self, recipe: Recipe, reserved: Sequence[str] = (), classes: int = 0):
+        self.encoder = Encoder(plain=reserved)
+        self.encoder.plain[: len(reserved)] = False
+        self.learner = Learner(recipe, self.encoder.capacity, classes, lengths=(MANY,))
+        self.names: dict[Hashable, str] = {}
+        self._ready()
+
+    def _ready(self) -> None:
+        """What follows from the rest: where every feature goes, and the compiled programs."""
+        encoder, learner = self.encoder, self.learner
+        self.plan: dict[Hashable, tuple[int, float, float, Any]] = {}
+        for name, key in self.names.items():
+            if key in encoder.slots:
+                unit = encoder.units[key]
+                self.plan[name] = (encoder.slots[key], unit.origin, unit.length, None)
+            elif key in encoder.vocabulary:
+                self.plan[name] = (_CATEGORY, 0.0, 1.0, key)
+            else:
+                self.plan[name] = (_TIME, 0.0, 1.0, key)
+        plain = encoder.plain.tolist()
+        # Of a category every slot is 0 but one; a number is missing unless it is given.
+        self.blank = [0.0 if p else math.nan for p in plain] + [math.nan] * learner.recipe.targets
+        # A copy: the encoder writes into its own while a row that was sent off may still be read.
+        self.plain = jnp.asarray(encoder.plain.copy())
+        row, ask = (learner.programs.of(what, 1) for what in ("row", "ask"))
+        # Functions, that River's count of an estimator's memory passes over: programs are shared.
+        self._row: Callable[..., Packed] = lambda packed, x, plain: row(packed, x, plain)
+        self._ask: Callable[..., Array] = lambda packed, x, plain: ask(packed, x, plain)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.as_dict(), "learner": self.learner, "names": self.names}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.encoder, self.learner = Encoder.from_dict(kept["encoder"]), kept["learner"]
+        self.names = kept["names"]
+        self._ready()
+
+    # Rows.
+
+    def encode(self, x: Mapping[Any, Any]) -> list[float] | None:
+        """The row [inputs, targets], of which only the features are filled in; None: something in it is new."""
+        row = self.blank.copy()
+        for name, value in x.items():
+            place = self.plan.get(name)
+            if place is None:
+                if not self._passed_over(value):
+                    return None
+                continue
+            slot, origin, length, key = place
+            if slot >= 0:
+                if value.__class__ is not float:
+                    value = _number(value)
+                u = (value - origin) / length
+                if -REACH < u < REACH:
+                    row[slot] = u
+            elif slot == _CATEGORY:
+                if isinstance(value, str):
+                    found = self.encoder._slot_of(key, self.encoder.vocabulary[key], value)
+                    if found is not None:
+                        row[found] = 1.0
+                    elif not self._passed_over(value):
+                        return None
+            else:
+                for part, number in self._moment(key, value):
+                    row[self.encoder.slots[part]] = number - self.encoder.units[part].origin
+        return row
+
+    def known(self, x: Mapping[Any, Any]) -> list[float]:
+        """The row, without what is new in it."""
+        row = self.encode(x)
+        if row is None:
+            seen = {name: value for name, value in x.items() if name in self.plan}
+            row = self.encode(seen)
+            if row is None:  # new categories of a known feature
+                row = self.encode({n: v for n, v in seen.items() if self.plan[n][0] != _CATEGORY or self._has(n, v)})
+        assert row is not None
+        return row
+
+    def _has(self, name: Hashable, value: Any) -> bool:
+        key = self.plan[name][3]
+        return self.encoder._slot_of(key, self.encoder.vocabulary[key], value) is not None
+
+    def _passed_over(self, value: Any) -> bool:
+        """Whether a feature, or a category, that has no place yet is to get none."""
+        if self.encoder.full:
+            return True
+        if isinstance(value, str):
+            return is_missing(value)
+        if isinstance(value, datetime.date | np.datetime64):
+            return math.isnan(_seconds(value))
+        return math.isnan(_number(value))
+
+    def _moment(self, key: str, value: Any) -> Iterator[tuple[str, float]]:
+        """A time as where in the day, the week and the year it lies."""
+        moment = _seconds(value) if isinstance(value, datetime.date | np.datetime64) else math.nan
+        if not math.isnan(moment):
+            for part, wave in calendar(np.array([moment])).items():
+                if f"{key} {part}" in self.encoder.slots:
+                    yield f"{key} {part}", float(wave[0])
+
+    def admit(self, x: Mapping[Any, Any]) -> None:
+        """Give a place to all that is new in a row, and room where there is none left."""
+        cells: dict[str, list[Any]] = {}
+        encoder, words = self.encoder, set[str]()
+        for name, value in x.items():
+            place = self.plan.get(name)
+            if self._passed_over(value) or (place is not None and place[0] != _CATEGORY):
+                continue
+            key = self.names.get(name) or (name if isinstance(name, str) else repr((name,)))
+            if isinstance(value, str):
+                cells[key] = [value]
+                words.add(key)
+            elif place is not None:
+                continue
+            elif isinstance(value, datetime.date | np.datetime64):
+                # Waves are numbers of size 1, from zero.
+                cells |= {f"{key} {part}": [0.0] for part in CALENDAR}
+            else:
+                cells[key] = [_number(value)]
+            self.names[name] = key
+        encoder.categories |= words
+        encoder.admit(cells, 0, 1)
+        self.names = {
+            name: key
+            for name, key in self.names.items()
+            if key in encoder.slots or key in encoder.vocabulary or f"{key} {CALENDAR[0]}" in encoder.slots
+        }
+        if encoder.capacity > self.learner.capacity:
+            self.learner.widen(encoder.capacity)
+        self._ready()
+
+    def room(self, classes: int) -> None:
+        """For so many classes."""
+        if classes > self.learner.classes:
+            self.learner.admit(max(classes, 2 * self.learner.classes))
+            self._ready()
+
+    # Learning and asking.
+
+    def learn(self, row: list[float]) -> None:
+        """One row [inputs, targets]."""
+        learner = self.learner
+        learner.packed = self._row(learner._state(), np.array(row, np.float32), self.plain)
+        learner.rows += 1
+        if learner._grows():
+            learner._change(learner.stage + 1, learner.capacity, learner.classes)
+            self._ready()
+
+    def learn_all(self, rows: list[list[float]]) -> None:
+        """Rows of equal length, in compiled calls of up to `MANY`."""
+        if len(rows) == 1:
+            self.learn(rows[0])
+        elif rows:
+            block, at, stage = np.array(rows, np.float32), self.learner.capacity, self.learner.stage
+            self.learner.learn(block[:, :at], self.plain, block[:, at:])  # type: ignore[arg-type]
+            if self.learner.stage != stage:
+                self._ready()
+
+    def ask(self, row: list[float]) -> np.ndarray:
+        """The outputs for a row; nothing changes."""
+        return np.asarray(self._ask(self.learner._state(), np.array(row, np.float32), self.plain))
+
+    def ask_all(self, rows: list[list[float]]) -> np.ndarray:
+        """The outputs for each of many rows as if it came next, in compiled calls of `MANY`."""
+        learner, parts = self.learner, []
+        for start in range(0, len(rows), MANY):
+            part = rows[start : start + MANY]
+            block = np.zeros((MANY, len(self.blank)), np.float32)
+            block[: len(part)] = part
+            answers = learner.programs.of("asks", MANY)(learner._state(), block, self.plain)
+            parts.append(np.asarray(answers)[: len(part)])
+        return np.concatenate(parts)
+
+    def take(self, rows: Iterable[Mapping[Any, Any]], fill: Callable[[int, list[float]], None]) -> None:
+        """Learn from rows in order. `fill` puts the targets of row i into its last places."""
+        waiting: list[list[float]] = []
+        for i, x in enumerate(rows):
+            row = self.encode(x)
+            if row is None:
+                self.learn_all(waiting)
+                waiting = []
+                self.admit(x)
+                row = self.known(x)
+            fill(i, row)
+            waiting.append(row)
+            if len(waiting) == MANY:
+                self.learn_all(waiting)
+                waiting = []
+        self.learn_all(waiting)
+
+
+class _Network:
+    """What the three estimators share: their parameters, and a core that is made when the first row comes."""
+
+    def __init__(
+        self,
+        network: str = "columnar",
+        units: int = 32,
+        stages: int = 2,
+        stage_rows: int = 20_000,
+        rule: str = "exact",
+        step_size: float = 0.0,
+        seed: int = 0,
+    ):
+        self.network = network
+        self.units = units
+        self.stages = stages
+        self.stage_rows = stage_rows
+        self.rule = rule
+        self.step_size = step_size
+        self.seed = seed
+        self._core: Any = None
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        yield {"units": 4}
+
+    def _recipe(self, kind: Any) -> Recipe:
+        """What learns, or a ValueError that names the parameter which is not allowed."""
+        name = type(self).__name__
+        for parameter, least in (("units", 1), ("stages", 1), ("stage_rows", 1), ("seed", 0)):
+            value = getattr(self, parameter)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+                raise ValueError(f"{name}: {parameter} must be a whole number of at least {least}, got {value!r}")
+        for parameter, allowed in (("network", NETWORKS), ("rule", tuple(RULES))):
+            value = getattr(self, parameter)
+            if value not in allowed:
+                raise ValueError(f"{name}: {parameter} must be one of {', '.join(allowed)}, got {value!r}")
+        step = self.step_size
+        if isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 <= step < math.inf:
+            raise ValueError(f"{name}: step_size must be a positive, finite number, or 0 for adaptive, got {step!r}")
+        if self.network in ("columnar", "ccn") and self.rule != "exact":
+            raise ValueError(f"{name}: rule {self.rule!r}: columns learn exactly; other rules need network gru or lstm")
+        if self.network == "ccn" and self.units % self.stages:
+            raise ValueError(f"{name}: stages must divide units, got {self.stages!r} and {self.units!r}")
+        grows = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
+        return Recipe(
+            kind=kind,
+            network=self.network,  # type: ignore[arg-type]
+            rule=self.rule,
+            units=int(self.units),
+            horizon=0,
+            lag=0,
+            step_size=float(step),
+            seed=int(self.seed),
+            **grows,
+        )
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise NotFinite(f"{type(self).__name__}: learning diverged with step_size={self.step_size}; lower it")
+        return values
+
+
+class _Target:
+    """A number to predict, in units of its first value; and its last value and change that are known, in the same."""
+
+    def __init__(self, owner: str):
+        self.owner = owner
+        self.unit: Unit | None = None
+        self.past = (math.nan, math.nan)
+
+    def number(self, y: Any) -> float:
+        """The target; NaN where it is missing or unusable. ValueError: it is not a number."""
+        if y is None or (isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex)):
+            return _number(y)
+        raise ValueError(f"{self.owner}: the target must be a number, got {y!r}")
+
+    def to(self, y: float) -> float:
+        """In units."""
+        if y != y:
+            return math.nan
+        if self.unit is None:
+            self.unit = Unit(y)
+        u = (y - self.unit.origin) / self.unit.length
+        return u if -REACH < u < REACH else math.nan
+
+    def seen(self, u: float) -> float:
+        """Keep a value, where there is one, as the last; its change."""
+        change = u - self.past[0]
+        if u == u:
+            self.past = u, change
+        return change
+
+
+def _records(rows: Any) -> list[Mapping[Any, Any]]:
+    """A list of dicts, of a list or a data frame."""
+    return rows.to_dict("records") if hasattr(rows, "to_dict") else list(rows)
+
+
+def _pairs(owner: str, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], list[Any]]:
+    found, targets = _records(rows), list(ys)
+    if len(found) != len(targets):
+        raise ValueError(f"{owner}: as many targets as rows are needed, got {len(targets)} and {len(found)}")
+    return found, targets
+
+
+class OnlineRegressor(_Network, base.Regressor):
+    """A recurrent network that predicts a number from a row of features and all rows before it.
+
+    It learns at every row, in constant memory, with an exact or approximate online gradient and no replay: a network
+    reads the rows one after another, and its readout, over the row and the network's features, learns by recursive
+    least squares. So rows are taken to be a time series: shuffled, nothing is there to be remembered.
+
+    Features may be numbers, booleans, text (a category each), or dates and times (read as where in the day, week and
+    year they lie). What is not usable (NaN, infinity, 1e38 and more, text where there were numbers, None) counts as
+    missing, as does a feature that is not given; new ones may appear at any row, up to 1024 numbers and categories in
+    all. Numbers are normalised, so neither features nor targets need to be scaled.
+
+    `network`: "columnar" (columns, which do not read one another: exact online and cheap), "ccn" (columns in `stages`
+    equal stages, the next added after `stage_rows` rows), "gru" or "lstm" (dense layers: slower, and better where
+    units must work together, as to recall what lay just so many rows back). `units`: in all. `rule`: credit of a dense
+    layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of the
+    recurrent weights (of a classifier: of all); 0: what did well on many streams. `seed`: of the weights at the start.
+    `autoregressive`: whether the last target that is known and its change are two more inputs; say False where targets
+    come late, so that the network would rely on what is old by then.
+
+    Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
+    Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.
+
+    >>> from onward.adapters.river import OnlineRegressor
+    >>> model = OnlineRegressor(units=4)
+    >>> for t in range(200):
+    ...     model.learn_one({"phase": t % 4}, 10.0 + t % 4)
+    >>> round(model.predict_one({"phase": 3}))
+    13
+    """
+
+    def __init__(
+        self,
+        network: str = "columnar",
+        units: int = 32,
+        stages: int = 2,
+        stage_rows: int = 20_000,
+        rule: str = "exact",
+        autoregressive: bool = True,
+        step_size: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
+        self.autoregressive = autoregressive
+        self._target = _Target(type(self).__name__)
+
+    def _made(self) -> _Core:
+        if self._core is None:
+            self._core = _Core(self._recipe("number"), LAST if self.autoregressive else ())
+        return self._core
+
+    def learn_one(self, x: dict[Any, Any], y: Any) -> None:
+        """Read a row and learn from its target. Where y is None or NaN the row is read only.
+
+        ValueError: y is not a number, or (first row) a parameter is not allowed.
+        """
+        value = self._target.number(y)
+        core = self._made()
+        row = core.encode(x)
+        if row is None:
+            core.admit(x)
+            row = core.known(x)
+        self._fill(row, value)
+        core.learn(row)
+
+    def _fill(self, row: list[float], value: float) -> None:
+        """What the row's target has to do with it."""
+        if self.autoregressive:
+            row[: len(LAST)] = self._target.past
+        row[-1] = u = self._target.to(value)
+        self._target.seen(u)
+
+    def _asked(self, x: Mapping[Any, Any]) -> list[float]:
+        row = self._core.known(x)
+        if self.autoregressive:
+            row[: len(LAST)] = self._target.past
+        return row
+
+    def learn_many(self, rows: Any, ys: Any) -> None:
+        """Learn from rows in order, as `learn_one` would, at a fifth of the cost: one compiled call a 128 rows.
+
+        `rows`: dicts, or a data frame; `ys`: as many numbers. ValueError: as in `learn_one`; nothing is learned then.
+        """
+        found, targets = _pairs(type(self).__name__, rows, ys)
+        values = [self._target.number(y) for y in targets]
+        self._made().take(found, lambda i, row: self._fill(row, values[i]))
+
+    def predict_one(self, x: dict[Any, Any]) -> float:
+        """The target of a row that would come next; nothing changes. 0 before any target is known.
+
+        `onward.errors.NotFinite`: `step_size` is too large.
+        """
+        unit, core = self._target.unit, self._core
+        if unit is None:
+            return 0.0
+        u = core.ask(self._asked(x))[0].item()
+        if not math.isfinite(u):
+            self._finite(np.array(u))
+        return unit.origin + unit.length * u
+
+    def predict_many(self, rows: Any) -> np.ndarray:
+        """The predictions (rows,) for each row as if it came next; nothing changes."""
+        found, unit = _records(rows), self._target.unit
+        if unit is None or not found:
+            return np.zeros(len(found))
+        answers = self._core.ask_all([self._asked(x) for x in found])[:, 0]
+        return unit.back(self._finite(answers).astype(float))
+
+
+class OnlineClassifier(_Network, base.Classifier):
+    """A recurrent network that predicts the class of a row of features, from it and all rows before it.
+
+    Classes may be anything hashable, and are given back as they came; their number is not fixed. All else, features
+    and parameters too, as in `OnlineRegressor`.
+
+    >>> from onward.adapters.river import OnlineClassifier
+    >>> model = OnlineClassifier(units=4)
+    >>> for t in range(200):
+    ...     model.learn_one({"phase": t % 4}, "high" if t % 4 > 1 else "low")
+    >>> model.predict_one({"phase": 3})
+    'high'
+    """
+
+    def __init__(
+        self,
+        network: str = "columnar",
+        units: int = 32,
+        stages: int = 2,
+        stage_rows: int = 20_000,
+        rule: str = "exact",
+        step_size: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
+        self._labels: dict[Any, int] = {}
+
+    @property
+    def _multiclass(self) -> bool:
+        return True
+
+    def _made(self) -> _Core:
+        if self._core is None:
+            self._core = _Core(self._recipe("class"), classes=CLASSES)
+        return self._core
+
+    def _class(self, y: Any) -> float:
+        """The number of a class; NaN where it is missing."""
+        if y is None or y != y:
+            return math.nan
+        return self._labels.setdefault(y, len(self._labels))
+
+    def learn_one(self, x: dict[Any, Any], y: Any) -> None:
+        """Read a row and learn from its class. Where y is None or NaN the row is read only.
+
+        TypeError: y is not hashable. ValueError: (first row) a parameter is not allowed.
+        """
+        core = self._made()
+        label = self._class(y)
+        row = core.encode(x)
+        if row is None:
+            core.admit(x)
+        if len(self._labels) > core.learner.classes:
+            core.room(len(self._labels))
+        if row is None:
+            row = core.known(x)
+        row[-1] = label
+        core.learn(row)
+
+    def learn_many(self, rows: Any, ys: Any) -> None:
+        """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
+        found, targets = _pairs(type(self).__name__, rows, ys)
+        core = self._made()
+        start = 0
+        while start < len(found):
+            # Up to the row that brings more classes than there is room for.
+            labels, stop = [], start
+            while stop < len(found):
+                label = self._class(targets[stop])
+                if len(self._labels) > core.learner.classes and stop > start:
+                    break
+                core.room(len(self._labels))
+                labels.append(label)
+                stop += 1
+            core.take(found[start:stop], lambda i, row, labels=labels: row.__setitem__(-1, labels[i]))  # type: ignore[misc]
+            start = stop
+
+    def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
+        """The probability of every class seen so far, for a row that would come next; nothing changes.
+
+        `onward.errors.NotFinite`: `step_size` is too large.
+        """
+        if not self._labels:
+            return {}
+        return self._shares(self._core.ask(self._core.known(x)))
+
+    def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
+        """The same of each row, as if it came next."""
+        found = _records(rows)
+        if not self._labels or not found:
+            return [{} for _ in found]
+        return [self._shares(answer) for answer in self._core.ask_all([self._core.known(x) for x in found])]
+
+    def predict_many(self, rows: Any) -> list[Any]:
+        """The most probable class of each row, as if it came next; None before any class is known."""
+        return [max(shares, key=shares.__getitem__) if shares else None for shares in self.predict_proba_many(rows)]
+
+    def _shares(self, answer: np.ndarray) -> dict[Any, float]:
+        seen = answer[: len(self._labels)].tolist()
+        total = math.fsum(seen)
+        if not 0 < total < math.inf:
+            self._finite(answer)
+            return dict.fromkeys(self._labels, 1 / len(seen))
+        return {label: p / total for label, p in zip(self._labels, seen, strict=True)}
+
+
+class OnlineForecaster(_Network, Forecaster):
+    """A recurrent network that forecasts a series, from its past and from features that are known ahead.
+
+    At every row it predicts the target's next change from its last value, its last change, the features of the row
+    and all rows before it. A forecast lets it run on by itself: each prediction is taken for the value to come.
+
+    Features and parameters as in `OnlineRegressor`. A date as a feature gives it the seasons.
+
+    >>> from onward.adapters.river import OnlineForecaster
+    >>> model = OnlineForecaster(units=4)
+    >>> for t in range(300):
+    ...     model.learn_one(float(t % 2))
+    >>> [round(y) for y in model.forecast(3)]
+    [0, 1, 0]
+    """
+
+    def __init__(
+        self,
+        network: str = "columnar",
+        units: int = 32,
+        stages: int = 2,
+        stage_rows: int = 20_000,
+        rule: str = "exact",
+        step_size: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
+        self._target = _Target(type(self).__name__)
+
+    def learn_one(self, y: Any, x: dict[Any, Any] | None = None) -> None:
+        """Read the features of a row and learn from its target. Where y is None or NaN the row is read only.
+
+        ValueError: y is not a number, or (first row) a parameter is not allowed.
+        """
+        value = self._target.number(y)
+        if self._core is None:
+            self._core = _Core(self._recipe("number"), LAST)
+        core = self._core
+        row = core.encode(x or {})
+        if row is None:
+            core.admit(x)
+            row = core.known(x)
+        row[:2] = self._target.past
+        row[-1] = self._target.seen(self._target.to(value))
+        core.learn(row)
+
+    def forecast(self, horizon: int, xs: Sequence[dict[Any, Any]] | None = None) -> list[float]:
+        """The next `horizon` values; `xs`: the features of those rows, where there are any. Nothing changes.
+
+        Zeros before any target is known. Costs a row's prediction each, in one compiled call. ValueError: `horizon`
+        is not a whole number of at least 1, or `xs` has another length. `onward.errors.NotFinite`: `step_size` is too
+        large.
+        """
+        name = type(self).__name__
+        if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
+            raise ValueError(f"{name}: horizon must be a whole number of at least 1, got {horizon!r}")
+        rows = [{}] * int(horizon) if xs is None else _records(xs)
+        if len(rows) != horizon:
+            raise ValueError(f"{name}: xs must hold the features of {horizon} rows, got {len(rows)}")
+        unit, core = self._target.unit, self._core
+        if unit is None:
+            return [0.0] * int(horizon)
+        block = np.zeros((max(AHEAD, 1 << (len(rows) - 1).bit_length()), len(core.blank)), np.float32)
+        block[: len(rows)] = [core.known(x) for x in rows]
+        learner = core.learner
+        run = _ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
+        start = np.array(self._target.past, np.float32)
+        changes = np.asarray(run(learner._state(), block, core.plain, start, np.int32(len(rows))))[: len(rows)]
+        # Summed in double precision: a long forecast does not drift.
+        return unit.back(self._target.past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()
+
+
+@lru_cache(maxsize=64)
+def _ahead(recipe: Recipe, capacity: int, classes: int, stage: int) -> Any:
+    """The program that forecasts: the changes, in units, of rows whose last value and change are those predicted."""
+    programs = _programs(recipe, capacity, classes, stage)
+
+    def ahead(packed: Packed, rows: Array, plain: Array, start: Array, count: Array) -> Array:
+        dynamic, static = eqx.partition(programs.packing.unpack(packed), eqx.is_array)
+
+        def body(i: Array, loop: Any) -> Any:
+            dynamic, past, changes = loop
+            state: StreamState = eqx.combine(dynamic, static)
+            x, y = rows[i, :capacity].at[: len(LAST)].set(past), rows[i, capacity:]
+            after, answer = programs.stream.read(state, x, plain, y)
+            change = answer[0]
+            past = jnp.stack([past[0] + change, change])
+            return eqx.filter(after, eqx.is_array), past, changes.at[i].set(change)
+
+        return lax.fori_loop(0, count, body, (dynamic, start, jnp.zeros(len(rows))))[2]
+
+    return jax.jit(ahead)
