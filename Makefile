@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run run-one-to-many run-data test test-slow test-oracles lint exactness bench clean
+.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness bench clean
 
 setup: .venv/.done
 
@@ -32,6 +32,10 @@ run-data: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q
+
+# The check suites of River and scikit-learn, whole: about a minute and a half.
+test-interfaces: setup
+	$(BIN)/python -m pytest -n 2 -q -m 'interfaces and not slow'
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m 'slow or experiment'
@@ -62,6 +66,8 @@ bench: setup
 	$(BIN)/python benchmarks/rules.py
 	$(BIN)/python benchmarks/targets.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/rivers.py
+	$(BIN)/python benchmarks/rows.py
 
 clean:
 	rm -rf .venv .oracles runs dist .mypy_cache .pytest_cache .ruff_cache

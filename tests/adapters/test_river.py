@@ -20,6 +20,8 @@ from onward.adapters import encoder
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.errors import NotFinite
 
+pytestmark = pytest.mark.interfaces
+
 KINDS = (OnlineRegressor, OnlineClassifier, OnlineForecaster)
 ALL = pytest.mark.parametrize("kind", KINDS)
 

@@ -23,6 +23,8 @@ import onward.adapters.sklearn as adapter
 from onward.adapters.sklearn import MixtureDensityRegressor, SequenceMixtureRegressor
 from onward.errors import NotFinite
 
+pytestmark = pytest.mark.interfaces
+
 BOTH = pytest.mark.parametrize("kind", [MixtureDensityRegressor, SequenceMixtureRegressor])
 QUICK = {"updates": 100, "step_size": 0.02, "random_state": 0}
 # Skipped by scikit-learn's checks where pandas or an environment variable is missing, nothing else.

@@ -116,6 +116,8 @@ def test_credit(name, rule, key):
     needs, match = REFUSED.get(rule, (object, ""))
     if name in zoo.WITHOUT_PARAMETERS:  # there is nothing to assign credit to
         needs, match = (), f"no array of this {name} is trainable" + (f"|{match}" if match else "")
+    if name == "Skip-dense" and rule in ("Columnwise", "SnAp", "SnAp-2"):  # a cell of columns only over columns
+        needs, match = (), "use RTRL"
     if not isinstance(cell, needs):
         with pytest.raises(TypeError, match=match):
             credit.init(cell, x, key=key)

@@ -404,7 +404,6 @@ class Session:
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
         judged, self.waiting = every_one.pick(slice(n)), every_one.pick(slice(n, None))
-        others = self.baselines.score(arrived)
         said = np.concatenate([judged.said[None], judged.linear[None], others])
         wrong = said != arrived[None] if self.options.task == "classification" else said - arrived[None]
         errors = np.where(np.isfinite(said) & np.isfinite(arrived[None]), wrong, np.nan)
