@@ -79,6 +79,8 @@ def ranking(found: dict[str, Any], what: str, classes: bool) -> Table:
                 if found["period"]
                 else "seasonal (no season found)"
             }
+            if classes:
+                label |= {"last value": "last class", "mean": "most frequent class"}
             cells = [label.get(name, name), number(errors[j], 4), *([] if classes else [number(squares[j], 4)]), skill]
             rows.append([target, *cells] if len(targets) > 1 else cells)
     header = ["", what, *([] if classes else ["root mean square"]), "network's skill against it"]
@@ -104,7 +106,7 @@ def _curves(windows: list[dict[str, Any]], names: list[str], what: str) -> Pictu
     best = values[:, order[0]].mean()
     left_out = []
     for j, colour in zip(range(len(names)), COLOURS, strict=False):
-        if values[:, j].mean() > 8 * best and names[j] != "network":
+        if values[:, j].mean() > 3 * best and names[j] != "network":
             left_out.append(names[j])
             continue
         axes.plot(
@@ -112,7 +114,7 @@ def _curves(windows: list[dict[str, Any]], names: list[str], what: str) -> Pictu
         )
     axes.set(xlabel="row", ylabel=f"{what} of a window")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", ncols=3)
+    figure.legend(loc="outside upper right", ncols=5)
     gone = f" Left out, far above: {', '.join(left_out)}." if left_out else ""
     return Picture("errors", figure, f"The {what}, window by window.{gone}")
 

@@ -582,7 +582,7 @@ def _ends(spread: Array, share: Array) -> Array:
         def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
             middle = 0.5 * (low + high)
-            below = jnp.sum(pi * jax.scipy.special.ndtr((middle - mu) / sigma), 0) < level
+            below = jnp.sum(pi * jax.scipy.special.ndtr((middle[None] - mu) / sigma), 0) < level
             return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
         bracket = jnp.min(mu - 6 * sigma, 0), jnp.max(mu + 6 * sigma, 0)
