@@ -701,6 +701,7 @@ def test_a_damaged_set_is_named(tmp_path, folder, capsys):
         SequentialMNISTExperiment(data="tiny").check()
 
 
+@pytest.mark.slow
 def test_switches_that_are_on_can_be_turned_off(tmp_path, capsys, unpainted):
     run = Run(tmp_path / "p", "piano", "--methods", "bptt", "--no-every", *PIANO)
     assert run.fields["every"] is False

@@ -26,6 +26,14 @@ def small(**fields):
     return TracePatterningExperiment(**(SMALL | fields))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compile_fast_rather_than_well():
+    """Small programs that run for few steps, each compiled many times."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "whole"
@@ -80,7 +88,7 @@ def test_metrics_average_to_the_summary(finished):
 
 
 def test_the_same_run_gives_the_same_bits(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e-9)  # other chunks, same numbers
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)  # other chunks, same numbers
     execute(small(), tmp_path / "again", quiet=True)
     assert numbers(tmp_path / "again") == numbers(finished)
     ours, theirs = (
@@ -102,7 +110,7 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
         if done >= at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
     monkeypatch.setattr(run._Loop, "advance", count)
     assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
     assert not (folder / "summary.json").exists()
@@ -166,7 +174,7 @@ def interrupted(tmp_path, monkeypatch, at=(2_000, 4_000)):
         if done >= at[-1]:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(run._Loop, "advance", count)
     assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130

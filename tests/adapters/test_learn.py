@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onward import checkpoint
-from onward.adapters import learn
+from onward.adapters import learn, session
 from onward.adapters.options import Learn
 from onward.adapters.rows import Rows
 from onward.adapters.session import CONTESTANTS, MOST_CLASSES, Session
@@ -31,6 +31,7 @@ from onward.errors import OnwardError
 
 TINY = {"network": "columnar", "units": 2, "interval": 0.0, "every": 20, "checkpoint_seconds": 1e9}
 FLAGS = ["--network", "columnar", "--units", "2", "--interval", "0", "--every", "20"]
+SLOW_H3 = pytest.param({"horizon": 3}, marks=pytest.mark.slow)
 PIECE = 64  # rows of a block here: many blocks of one small program
 
 
@@ -368,7 +369,7 @@ def test_a_file_that_was_cut_or_changed_since_is_refused(here, capsys, undrawn):
     refused(["learn", "data.csv", "--resume", "out"], capsys, "predictions.csv has 100 bytes", "was changed")
 
 
-@pytest.mark.parametrize("options", [{"horizon": 1}, {"horizon": 3}, {"task": "return", "discount": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{"horizon": 1}, SLOW_H3, {"task": "return", "discount": 0.5}], ids=str)
 def test_a_resume_after_the_file_has_grown_equals_one_run(here, options):
     columns, options = ["time", "x", "y", "place", "late"], {"time": "time", "every": 50, **options}
     write("part.csv", list(rows_of(300))[:170], columns)
@@ -459,9 +460,9 @@ def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
     [
         {"horizon": 0},
         {"horizon": 1},
-        {"horizon": 5},
+        pytest.param({"horizon": 5}, marks=pytest.mark.slow),
         {"target": ("sky",), "task": "classification", "categories": ("late",), "ignore": ("late",)},
-        {"task": "return", "discount": 0.5},
+        pytest.param({"task": "return", "discount": 0.5}, marks=pytest.mark.slow),
     ],
     ids=lambda o: "-".join(f"{k}-{v}" for k, v in o.items()),
 )
@@ -481,6 +482,33 @@ def test_no_look_ahead_what_comes_later_changes_no_line(here, options):
         upto = max(0, t - lag) + 1
         assert permuted[:upto] == lines[:upto], t
         assert permuted != lines
+        # What was said at row t of the rows ahead stands in their lines.
+        ahead = 0 if lag else options.get("horizon", 1)
+        assert said_of(permuted, t + 1, t + ahead) == said_of(lines, t + 1, t + ahead), t
+
+
+def said_of(lines, first, last):
+    """Prediction and interval or probability of some rows."""
+    return [line.split(b",")[3:-1] for line in lines[first : last + 1]]
+
+
+def test_a_value_that_is_read_too_early_is_noticed(here, monkeypatch):
+    rows = list(rows_of(120))
+    write("data.csv", rows)
+    write("permuted.csv", rows[:100] + rows[:99:-1])
+
+    def said(name):
+        for source in ("data.csv", "permuted.csv"):
+            go(source, f"{name}-{source}", time="time")
+        files = (Path(f"{name}-{source}/predictions.csv") for source in ("data.csv", "permuted.csv"))
+        return [said_of(file.read_bytes().splitlines(), 1, 101) for file in files]
+
+    mine, permuted = said("honest")
+    assert mine == permuted
+    honest = session.Targets.to_units
+    monkeypatch.setattr(session.Targets, "to_units", lambda self, y: np.roll(honest(self, y), -1, 0))
+    mine, permuted = said("early")
+    assert mine != permuted
 
 
 @pytest.mark.parametrize(

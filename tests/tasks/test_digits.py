@@ -133,6 +133,7 @@ def digits_model():
     return ow.Model(ow.LSTM(8, 5, key=jax.random.key(1)), head)
 
 
+@pytest.mark.slow
 def test_a_window_of_bptt_is_bptt_from_the_state_before_it():
     task = ow.SequentialDigits(3)
     _, batch = task.emit(task.init(jax.random.key(4)))
@@ -169,7 +170,7 @@ def test_a_window_needs_targets_at_the_last_step_only():
         ow.BPTT(optax.sgd(1.0), window=0)
 
 
-@pytest.mark.parametrize("streams", [None, 3])
+@pytest.mark.parametrize("streams", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_dense_rtrl_with_one_update_an_image_is_bptt(streams):
     """The gradient that moves the weights at the last row, in float64."""
     with jax.enable_x64(True):
