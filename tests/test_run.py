@@ -182,7 +182,10 @@ def interrupted(tmp_path, monkeypatch, at=(2_000, 4_000)):
     return folder
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
+SLOW = [pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncated", "garbage")]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", *SLOW])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path, monkeypatch, capsys, damage):
     folder = interrupted(tmp_path, monkeypatch)
     newest, before = checkpoint.newest_first(folder / "checkpoints", "ccn")[:2]
