@@ -98,7 +98,7 @@ class Learn:
         if not 0 <= self.interval < 1:
             raise OnwardError(f"--interval must be in [0, 1), got {self.interval}")
         if not 0 <= self.step_size < float("inf"):
-            raise OnwardError(f"--step-size must be positive, or 0 for adaptive, got {self.step_size}")
+            raise OnwardError(f"--step-size must be positive, or 0 for the usual, got {self.step_size}")
         if not self.checkpoint_seconds >= 0:
             raise OnwardError(f"--checkpoint-seconds must be 0 or more, got {self.checkpoint_seconds}")
         if self.network in ("ccn", "columnar") and self.rule != "exact":

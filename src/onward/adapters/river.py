@@ -299,7 +299,7 @@ class _Network:
                 raise ValueError(f"{name}: {parameter} must be one of {', '.join(allowed)}, got {value!r}")
         step = self.step_size
         if isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 <= step < math.inf:
-            raise ValueError(f"{name}: step_size must be a positive, finite number, or 0 for adaptive, got {step!r}")
+            raise ValueError(f"{name}: step_size must be a positive, finite number, or 0 for the usual, got {step!r}")
         if self.network in ("columnar", "ccn") and self.rule != "exact":
             raise ValueError(f"{name}: rule {self.rule!r}: columns learn exactly; other rules need network gru or lstm")
         if self.network == "ccn" and self.units % self.stages:

@@ -296,7 +296,6 @@ class Session:
             self._make_room()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
-                x[:, self.encoder.used :] = np.nan  # nothing is known of columns that are still to come
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
                 plain = self.encoder.plain
                 parts.append(self.learner.learn(x, plain, u, a) if learn else self.learner.read(x, plain, u))
