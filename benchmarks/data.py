@@ -156,9 +156,9 @@ def time_group(group):
     """Examples per CPU second of every round of every row."""
     pin()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from onward.cli import _set_up_jax
+    from onward._devices import set_up_jax
 
-    _set_up_jax(columns=group == "digits", single=False)
+    set_up_jax(columns=group == "digits", single=False)
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)

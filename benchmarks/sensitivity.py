@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from onward.cli import _cache_programs
+from onward._devices import cache_programs
 from onward.experiments.base import base_name, config_of, execute, load_config, load_summary
 from onward.experiments.one_to_many_classes import OneToManyClassesExperiment
 from onward.experiments.one_to_many_mixture import OneToManyMixtureExperiment
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/sensitivity"))
     arguments = parser.parse_args()
-    _cache_programs()
+    cache_programs()
     for name in arguments.only:
         title, base, field, values = TABLES[name]
         print(f"\n| {title} | held-out loss, mean of {arguments.seeds} seeds | best to worst seed |\n|---|---|---|")

@@ -7,13 +7,14 @@ SRC = Path(__file__).parents[1] / "src" / "onward"
 # Each layer may import from those to its right.
 LAYERS = [
     {"cli"},
+    {"sweeps"},
     {"experiments", "adapters"},
     {"run", "report", "verify", "verify_targets", "metrics", "checkpoint", "_progress"},
     {"tasks", "learners"},
     {"objectives", "credit"},
     {"model"},
     {"cells", "heads"},
-    {"_types", "_tree", "_random", "errors", "datasets", "_formats", "_midi", "_mat", "_etudes"},
+    {"_types", "_tree", "_random", "errors", "datasets", "_formats", "_midi", "_mat", "_etudes", "_devices"},
 ]
 
 

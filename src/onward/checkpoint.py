@@ -1,10 +1,12 @@
 """Checkpoints: data, never code. One npz file a checkpoint, written aside and renamed into place."""
 
 import contextlib
+import errno
 import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,23 @@ def prune(folder: Path, job: str) -> None:
     """Keep the newest few."""
     for path in newest_first(folder, job)[KEPT:]:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another process is writing into at this moment."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise OnwardError(f"{folder} is in use by another onward: wait for it, or stop it first") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,53 +1,16 @@
-"""The command line: onward list | run | learn | predict | report | verify | data."""
+"""The command line: onward list | run | sweep | learn | predict | report | verify | data."""
 
 import difflib
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onward._devices import cache_programs, set_up_jax
+from onward.experiments import EXPERIMENTS, kind_of
+
 if TYPE_CHECKING:
     from onward.experiments.base import Experiment
-
-# name: (module, class, one line). Here, and not in the classes, so that `onward list` need not import JAX.
-EXPERIMENTS = {
-    "trace-patterning": (
-        "onward.experiments.trace_patterning",
-        "TracePatterningExperiment",
-        "Javed et al.: predict a delayed stimulus online; CCN, columnar and constructive networks",
-    ),
-    "sequential-digits": (
-        "onward.experiments.sequential_digits",
-        "SequentialDigitsExperiment",
-        "real 8x8 digits read row by row: columns learning online beside a dense LSTM with BPTT",
-    ),
-    "sequential-mnist": (
-        "onward.experiments.sequential_mnist",
-        "SequentialMNISTExperiment",
-        "MNIST read row by row or pixel by pixel: columns, exact and approximate online rules, BPTT whole and cut",
-    ),
-    "piano": (
-        "onward.experiments.piano",
-        "PianoExperiment",
-        "Manchev & Spratling 5.3: the next notes of piano music; BPTT, straight-through, STPTT, online columns",
-    ),
-    "one-to-many-classes": (
-        "onward.experiments.one_to_many_classes",
-        "OneToManyClassesExperiment",
-        "Manchev & Spratling 5.1: stochastic units after T steps; straight-through BPTT beside STPTT",
-    ),
-    "one-to-many-mixture": (
-        "onward.experiments.one_to_many_mixture",
-        "OneToManyMixtureExperiment",
-        "Manchev & Spratling 5.2: mixture densities after T steps; target propagation beside BPTT",
-    ),
-    "memory": (
-        "onward.experiments.memory",
-        "MemoryExperiment",
-        "copy or count: exact, biased and truncated credit on one stream, beside exact levels",
-    ),
-}
 
 USAGE = """onward: recurrent networks that learn as the data arrive
 
@@ -55,11 +18,14 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward run EXPERIMENT [--field value]  run one; its fields: onward run EXPERIMENT --help
              [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
   onward run --resume DIR                go on with a run that was stopped
+  onward sweep EXPERIMENT --field v1,v2  run every combination of values, with several seeds, and compare them
+             [--seeds N] [--workers N]   all options: onward sweep EXPERIMENT --help
+             [--out DIR] [--replace]     where to (default runs/sweep-EXPERIMENT); the same command goes on after a stop
   onward learn SOURCE --target COLUMN    learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
              [--out DIR] [--replace]     where to (default runs/learn); all options: onward learn --help
   onward learn SOURCE --resume DIR       go on after a stop, or after SOURCE has grown
   onward predict DIR SOURCE [--out FILE] predict with what DIR has learned, and learn nothing
-  onward report DIR                      draw the figures and report.html of a run again
+  onward report DIR                      draw the figures and report.html of a run or a sweep again
   onward report DIR --markdown           print its tables as Markdown, every seed included
   onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
   onward data list                       the data sets: embedded, installed or to be had
@@ -67,12 +33,6 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward data import NAME PATH           take one from your files: IDX digits, piano rolls, a folder of MIDI files
   onward data where                      the folder they are kept in; ONWARD_DATA names another
 """
-
-# Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
-# other programs can crash this XLA's compiler with it (decisions.md). For a single stream, one kernel for the whole
-# loop: 3x. Nothing depends on them.
-XLA_COLUMNS = "xla_cpu_use_multi_output_fusion=true"
-XLA_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"onward {version('onward')}")
         return 0
-    commands = {"list": _list, "run": _run, "learn": _learn, "predict": _predict}
+    commands = {"list": _list, "run": _run, "sweep": _sweep, "learn": _learn, "predict": _predict}
     commands |= {"report": _report, "verify": _verify, "data": _data}
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
@@ -138,37 +98,17 @@ def _no_more(arguments: list[str], command: str) -> None:
 def _kind(name: str) -> Any:
     if name not in EXPERIMENTS:
         raise _unknown("experiment", name, EXPERIMENTS)
-    module, kind, _ = EXPERIMENTS[name]
-    return getattr(import_module(module), kind)
+    return kind_of(name)
 
 
-def _set_up_jax(*, columns: bool, single: bool) -> None:
-    """Options that must be set before JAX is first used, and the cache of compiled programs."""
-    options = [option for option, asked in ((XLA_COLUMNS, columns), (XLA_SINGLE, single)) if asked]
-    flags = os.environ.get("XLA_FLAGS", "")
-    if options and "xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={','.join(options)}".strip()
-    _cache_programs()
-
-
-def _cache_programs() -> None:
-    """Keep compiled programs in the user's cache folder."""
-    import jax
-
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _take(arguments: list[str], option: str) -> tuple[list[str], str | None]:
+def _take(arguments: list[str], option: str, what: str = "a folder") -> tuple[list[str], str | None]:
     """The arguments without `--option VALUE` (or `--option=VALUE`), and the value."""
     from onward.errors import OnwardError
 
     for i, argument in enumerate(arguments):
         if argument == option:
             if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
-                raise OnwardError(f"{option} needs a folder")
+                raise OnwardError(f"{option} needs {what}")
             return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
         if argument.startswith(option + "="):
             return arguments[:i] + arguments[i + 1 :], argument.partition("=")[2]
@@ -180,19 +120,143 @@ def _run(arguments: list[str]) -> int:
 
     arguments, resume = _take(arguments, "--resume")
     arguments, out = _take(arguments, "--out")
+    arguments, device = _take(arguments, "--device", "cpu, gpu or tpu")
     replace = "--replace" in arguments
     arguments = [a for a in arguments if a != "--replace"]
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     fields = arguments[1:] if name else arguments
     if resume:
-        return _resume(Path(resume), name, fields, out)
+        return _resume(Path(resume), name, fields, out, device or "")
     if name is None and fields and fields[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
     if name is None:
         raise OnwardError(f"run what? The experiments are: {', '.join(EXPERIMENTS)}")
     experiment = _parse(_kind(name), fields)
-    return _execute(experiment, Path(out or f"runs/{name}"), replace=replace)
+    return _execute(experiment, Path(out or f"runs/{name}"), replace=replace, device=device or "")
+
+
+def _sweep(arguments: list[str]) -> int:
+    from onward.errors import OnwardError
+
+    arguments, out = _take(arguments, "--out")
+    fresh = "--replace" in arguments
+    arguments = [a for a in arguments if a != "--replace"]
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if name is None:
+        if {"-h", "--help"} & set(arguments):
+            print(USAGE, end="")
+            return 0
+        raise OnwardError(f"sweep what? The experiments are: {', '.join(EXPERIMENTS)}")
+    kind = _kind(name)
+    from onward.sweeps.plan import ASK_FROM, Options, make_sweep
+
+    if {"-h", "--help"} & set(arguments):
+        return _sweep_help(kind, Options)
+    own, fixed, axes = _read_fields(kind, Options, arguments[1:])
+    options = _parse(Options, own, prog="onward sweep")
+    experiment = _parse(kind, fixed, check=False)
+    sweep = make_sweep(experiment, axes, options)
+    runs = sweep.count * experiment.seeds
+    if runs > ASK_FROM and not options.yes:
+        _ask(f"{sweep.count:,} configurations, {runs:,} runs. Start?", runs)
+    from onward.sweeps.results import as_lines
+    from onward.sweeps.sweep import run_sweep
+
+    folder = Path(out or f"runs/sweep-{name}")
+    report = run_sweep(sweep, options, folder, fresh=fresh)
+    print("\n".join([*as_lines(folder), f"report: {report}"]))
+    return 0
+
+
+def _sweep_help(kind: Any, options: Any) -> int:
+    import contextlib
+
+    import tyro
+
+    print(
+        "Every combination of the values given for the fields of an experiment, each with --seeds seeds. A comma separates\n"
+        "values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn,columnar. A value of several words: --isi '24 36,10 20'.\n"
+        "Random search and halving take ranges: --step-sizes 1e-5..1e-2. Where to: --out DIR (default\n"
+        "runs/sweep-EXPERIMENT), --replace. The same command goes on where it stopped; with more seeds or values it adds them.\n"
+    )
+    for one, prog in ((options, "onward sweep EXPERIMENT"), (kind, f"onward sweep {kind.name}")):
+        with contextlib.suppress(SystemExit):
+            tyro.cli(one, args=["--help"], prog=prog)
+    return 0
+
+
+def _ask(question: str, runs: int) -> None:
+    from onward.errors import OnwardError
+
+    if not sys.stdin.isatty():
+        raise OnwardError(f"the sweep has {runs:,} runs: say --yes if that is meant")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise OnwardError("not started")
+
+
+def _read_fields(kind: Any, options: Any, arguments: list[str]) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Words for the sweep's own options, words for fields of one value, and the values of the others."""
+    import dataclasses
+
+    from onward.errors import OnwardError
+    from onward.sweeps.plan import LISTED, Range
+
+    mine = {f.name for f in dataclasses.fields(options)}
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    flags = [f"no_{n}" for n, f in fields.items() if f.type in (bool, "bool")]
+    groups: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, equals, value = argument[2:].partition("=")
+            groups.append((option, [value] if equals else []))
+        elif groups:
+            groups[-1][1].append(argument)
+        else:
+            raise OnwardError(f"{argument!r} stands alone: a sweep takes --field value,value")
+    own, fixed, axes = [], [], {}
+    for option, words in groups:
+        name = option.replace("-", "_")
+        if name in mine or name.removeprefix("no_") in mine:
+            own += [f"--{option}", *words]
+            continue
+        if name not in fields and name not in flags:
+            near = difflib.get_close_matches(name, [*fields, *mine], 1, 0.4)
+            hint = f"did you mean --{near[0].replace('_', '-')}?" if near else f"see onward sweep {kind.name} --help"
+            raise OnwardError(f"{kind.name} has no field --{option}; {hint}")
+        if name in axes or f"--{option}" in fixed:
+            raise OnwardError(f"--{option} is given twice: name all its values once, with commas")
+        if not words and (name in flags or fields[name].type in (bool, "bool")):
+            fixed.append(f"--{option}")
+            continue
+        values = [value.strip() for value in " ".join(words).split(",")]
+        if name in LISTED:
+            values = [word for value in values for word in (value.split() or [""])]
+        if not all(values):
+            raise OnwardError(
+                f"--{option} has {'no values' if not any(values) else 'an empty value'}: name at least one"
+            )
+
+        def read(value: str, option: str = option, name: str = name) -> Any:
+            flag = {"true": f"--{option}", "false": f"--no-{option}"} if fields[name].type in (bool, "bool") else {}
+            words = [flag[value]] if value in flag else [f"--{option}", *value.split()]
+            found = getattr(_parse(kind, words, check=False), name)
+            return found[0] if name in LISTED else list(found) if isinstance(found, tuple) else found
+
+        if any(".." in value for value in values):
+            if len(values) > 1 or name in ("seeds", "first_seed"):
+                raise OnwardError(f"--{option} takes one range (1e-5..1e-2) or values, not both")
+            low, high = map(read, values[0].split("..", 1))
+            if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)):
+                raise OnwardError(f"--{option} {values[0]}: a range is between two numbers")
+            axes[name] = Range(low, high, isinstance(low, int) and isinstance(high, int))
+        elif len(values) == 1 and name not in LISTED:
+            fixed += [f"--{option}", *values[0].split()]
+        else:
+            if name in ("seeds", "first_seed"):
+                raise OnwardError(f"--{option} takes one number in a sweep: every configuration gets the same seeds")
+            axes[name] = [read(value) for value in values]
+    return own, fixed, axes
 
 
 def _learn(arguments: list[str]) -> int:
@@ -200,13 +264,14 @@ def _learn(arguments: list[str]) -> int:
 
     arguments, resume = _take(arguments, "--resume")
     arguments, out = _take(arguments, "--out")
+    arguments, device = _take(arguments, "--device", "cpu, gpu or tpu")
     replace = "--replace" in arguments
     arguments = [a for a in arguments if a != "--replace"]
     source = arguments[0] if arguments and (arguments[0] == "-" or not arguments[0].startswith("-")) else None
     fields = arguments[1:] if source else arguments
     if source is None and not {"-h", "--help"} & set(fields):
         raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
-    _set_up_jax(columns=False, single=True)
+    set_up_jax(columns=False, single=True, device=device or "")
     from onward.adapters import learn
     from onward.adapters.options import Learn
     from onward.adapters.report import write_report
@@ -236,14 +301,14 @@ def _predict(arguments: list[str]) -> int:
     arguments, out = _take(arguments, "--out")
     if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
         raise OnwardError("the command is: onward predict DIR SOURCE [--out FILE]")
-    _set_up_jax(columns=False, single=True)
+    set_up_jax(columns=False, single=True)
     from onward.adapters.learn import predict
 
     predict(Path(arguments[0]), arguments[1], out, lambda text: print(text, file=sys.stderr))
     return 0
 
 
-def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) -> int:
+def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, device: str) -> int:
     from onward.errors import OnwardError
 
     if out and Path(out) != folder:
@@ -263,13 +328,16 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None) 
                     f"{folder} was run with {field}={config['fields'][field]}, not {value}: "
                     "leave the option out, or start a new run"
                 )
-    return _execute(experiment, folder, resume=True)
+    return _execute(experiment, folder, resume=True, device=device)
 
 
-def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False) -> int:
+def _execute(
+    experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False, device: str = ""
+) -> int:
     from onward.experiments.base import execute, load_summary
 
-    _set_up_jax(columns=experiment.fuse_outputs, single=experiment.seeds * max(1, len(experiment.step_sizes)) == 1)
+    single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
+    set_up_jax(columns=experiment.fuse_outputs, single=single, device=device)
     report = execute(experiment, folder, resume=resume, replace=replace)
     summary = load_summary(folder)
     for method in summary["methods"]:
@@ -282,7 +350,7 @@ def _execute(experiment: "Experiment", folder: Path, *, resume: bool = False, re
     return 0
 
 
-def _parse(kind: Any, fields: list[str], prog: str = "", default: Any = None) -> Any:
+def _parse(kind: Any, fields: list[str], prog: str = "", default: Any = None, *, check: bool = True) -> Any:
     """Fields to an experiment, or to other options; those left out are as in `default`.
 
     Unknown fields get the nearest name; tyro does the rest.
@@ -316,7 +384,8 @@ def _parse(kind: Any, fields: list[str], prog: str = "", default: Any = None) ->
         words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘]+", " ", said.getvalue())
         first = re.split(r"For full helptext", " ".join(words.split()))[0]
         raise OnwardError(first.strip() or "the fields do not fit; see --help") from None
-    experiment.check()
+    if check:
+        experiment.check()
     return experiment
 
 
@@ -335,6 +404,13 @@ def _report(arguments: list[str]) -> int:
         return 0
     from onward.experiments.base import as_markdown, from_config, load_config
 
+    if (folder / "sweep.json").exists():
+        from onward.sweeps.results import write
+
+        if markdown:
+            raise OnwardError("a sweep has its tables as CSV: configurations.csv and runs.csv, beside report.html")
+        print(f"report: {write(folder)}")
+        return 0
     config = load_config(folder)
     kind = _kind(config["experiment"])
     experiment = from_config(kind, config["fields"], folder / "config.json")
@@ -349,7 +425,7 @@ def _verify(arguments: list[str]) -> int:
         return 0
     if form is None:
         _no_more(arguments, "verify")
-    _cache_programs()
+    cache_programs()
     from onward import verify_targets
     from onward.verify import as_markdown, as_table, costs, matrix
 

@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from onward import checkpoint
+from onward._devices import platform
 from onward._progress import Progress
 from onward._types import Info
 from onward.errors import NotFinite, OnwardError, Stopped
@@ -62,7 +63,8 @@ class Growth:
             return False
         late = _mean_over(history, step - self.window, step)
         early = _mean_over(history, step - 2 * self.window, step - self.window)
-        return bool(late.mean() > (1 - self.plateau) * early.mean())
+        whole = np.isfinite(late) & np.isfinite(early)
+        return bool(late[whole].mean() > (1 - self.plateau) * early[whole].mean()) if whole.any() else False
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Method:
     advance together: one by one where a run's own arrays are large. `select` names one of the evaluated numbers: the
     state at the point where it was least (since the last growth) is kept of every run (early stopping), `inspect` at
     the end reads that state, and `conclude(state)` is measured on it once, after the last step.
+    `at(values)` is the same method with other values of some numbers of the experiment, which may be traced: runs of
+    one tile may then differ in them.
     """
 
     name: str
@@ -98,6 +102,7 @@ class Method:
     select: str | None = None
     monitor: Callable[[Any, Info], dict[str, tuple[Array, Array]]] | None = None
     monitored: tuple[str, ...] = ()
+    at: "Callable[[Mapping[str, Any]], Method] | None" = None
     published: float | None = None
     note: str = ""
 
@@ -125,11 +130,22 @@ def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: 
 class _Loop:
     """One method on one tile of runs: its state, and the compiled functions of its current stage."""
 
-    def __init__(self, method: Method, tile: Sequence[tuple[float, int]], programs: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        method: Method,
+        tile: Sequence[tuple[float, int]],
+        programs: dict[str, Any] | None = None,
+        numbers: Mapping[str, Sequence[float]] | None = None,
+    ):
         self.method, self.tile = method, tile
+        # An accelerator wants its runs in front.
+        self.axis = method.batch_axis if platform() == "cpu" else 0
         # Arrays of the task (a data set, say) are arguments of every program: as constants they would be compiled in.
         self.data, self._task = eqx.partition(method.task, eqx.is_array)
-        self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
+        self.numbers = {
+            "step_size": jnp.asarray([size for size, _ in tile], jnp.float32),
+            **{name: jnp.asarray(values, jnp.float32) for name, values in (numbers or {}).items()},
+        }
         self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
         self.state: Any = None
         self.best: Any = ()
@@ -163,21 +179,30 @@ class _Loop:
     def keep_best(self, values: np.ndarray) -> None:
         """Of each run whose value is the least so far, the present state."""
         best, learned = self.best
-        better, axis = jnp.asarray(values) < best, self.method.batch_axis
+        better = jnp.asarray(values) < best
 
         def choose(new: Array, old: Array) -> Array:
             shape = [1] * new.ndim
-            shape[axis] = len(self.tile)
+            shape[self.axis] = len(self.tile)
             return jnp.where(better.reshape(shape), new, old)
 
         learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
         self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), best), learned)
 
+    def _at(self, numbers: Mapping[str, Any], data: Any) -> tuple[Method, AbstractTask]:
+        """The method of one run and its task, which holds `data`; `numbers` of that run may be traced."""
+        if len(numbers) == 1:
+            return self.method, eqx.combine(data, self._task)
+        assert self.method.at is not None, "numbers that vary need Method.at"
+        method = self.method.at({name: value for name, value in numbers.items() if name != "step_size"})
+        take = lambda held, own: own if held is None else held
+        return method, jax.tree.map(take, data, method.task, is_leaf=lambda leaf: leaf is None)
+
     def _skeleton(self, stages: int) -> Any:
         """Shapes of the state after `stages - 1` growths, computing nothing."""
-        grown = eqx.filter_eval_shape(self._start, self.data, self.keys, self.sizes)
+        grown = eqx.filter_eval_shape(self._start, self.data, self.keys, self.numbers)
         for _ in range(stages - 1):
-            grown = eqx.filter_eval_shape(self._grown, self.data, grown)
+            grown = eqx.filter_eval_shape(self._grown, self.data, grown, self.numbers)
         return grown
 
     def _zero_sums(self) -> Any:
@@ -190,75 +215,70 @@ class _Loop:
     def start(self) -> None:
         if "start" not in self._programs:
             self._programs["start"] = eqx.filter_jit(self._start, **_once())
-        self.state = self._programs["start"](self.data, self.keys, self.sizes)
+        self.state = self._programs["start"](self.data, self.keys, self.numbers)
         self._forget_best()
 
     def grow(self) -> None:
-        self.state = eqx.filter_jit(self._grown, **_once())(self.data, self.state)
+        self.state = eqx.filter_jit(self._grown, **_once())(self.data, self.state, self.numbers)
         self._programs = {}
         self._forget_best()
 
-    def _start(self, data: Any, keys: Array, sizes: Array) -> Any:
-        source = eqx.combine(data, self._task)
-
-        def one(key: PRNGKeyArray, size: Array) -> Any:
+    def _start(self, data: Any, keys: Array, numbers: dict[str, Array]) -> Any:
+        def one(key: PRNGKeyArray, numbers: dict[str, Array]) -> Any:
+            method, source = self._at(numbers, data)
             model_key, task_key, learner_key = jax.random.split(key, 3)
             task = source.init(task_key)
-            model = self.method.model(model_key)
+            model = method.model(model_key)
             _, example = source.emit(task)
-            return task, self.method.learner(model, size).init(model, example, key=learner_key)
+            return task, method.learner(model, numbers["step_size"]).init(model, example, key=learner_key)
 
-        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.method.batch_axis))(keys, sizes)
+        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.axis))(keys, numbers)
 
-    def _grown(self, data: Any, state: Any) -> Any:
-        source = eqx.combine(data, self._task)
-
-        def one(state: Any) -> Any:
+    def _grown(self, data: Any, state: Any, numbers: dict[str, Array]) -> Any:
+        def one(state: Any, numbers: dict[str, Array]) -> Any:
+            method, source = self._at(numbers, data)
             task, learned = state
             _, example = source.emit(task)
-            learner: Any = self.method.learner(learned.model, 1.0)
+            learner: Any = method.learner(learned.model, 1.0)
             return task, learner.grow(learned, example)
 
-        axis = eqx.if_array(self.method.batch_axis)
-        return eqx.filter_vmap(one, in_axes=axis, out_axes=axis)(state)
+        axis = eqx.if_array(self.axis)
+        return eqx.filter_vmap(one, in_axes=(axis, 0), out_axes=axis)(state, numbers)
 
     def _step(self, static: Any, data: Any) -> Callable[..., Any]:
-        axis, source = self.method.batch_axis, eqx.combine(data, self._task)
-
-        def one(dynamic: Any, size: Array) -> Any:
+        def one(dynamic: Any, numbers: dict[str, Array]) -> Any:
+            method, source = self._at(numbers, data)
             task, learned = eqx.combine(dynamic, static)
             task, example = source.emit(task)
-            learned, info = self.method.learner(learned.model, size).step(learned, example)
-            return eqx.filter((task, learned), eqx.is_array), (example, info)
+            learned, info = method.learner(learned.model, numbers["step_size"]).step(learned, example)
+            seen = (method.measure(example, info), method.monitor(example, info) if method.monitor else {})
+            return eqx.filter((task, learned), eqx.is_array), (example, info), seen
 
-        return jax.vmap(one, in_axes=(axis, 0), out_axes=(axis, 0))
+        return jax.vmap(one, in_axes=(self.axis, 0), out_axes=(self.axis, 0, 0))
 
     def advance(self, steps: int) -> None:
         """Learn for `steps` steps, adding metric and weight of each to `sums`."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "advance" not in self._programs:
-            measure, monitor = self.method.measure, self.method.monitor
 
-            def chunk(dynamic: Any, sums: Any, data: Any, sizes: Array, steps: Array) -> Any:
+            def chunk(dynamic: Any, sums: Any, data: Any, numbers: dict[str, Array], steps: Array) -> Any:
                 step = self._step(static, data)
 
                 def body(_: Any, loop: Any) -> Any:
                     dynamic, sums = loop
-                    dynamic, (example, info) = step(dynamic, sizes)
-                    seen: Any = jax.vmap(measure)(example, info)
-                    if monitor is not None:
-                        seen = (*seen, jax.vmap(monitor)(example, info))
+                    dynamic, _, (measured, monitored) = step(dynamic, numbers)
+                    seen = (*measured, monitored) if monitored else measured
                     return dynamic, jax.tree.map(jnp.add, sums, seen)
 
                 return lax.fori_loop(0, steps, body, (dynamic, sums))
 
             started = time.process_time()
             self._programs["advance"] = _compile(
-                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.data, self.sizes, jnp.asarray(1)
+                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.data, self.numbers, jnp.asarray(1)
             )
             self.compile_seconds += time.process_time() - started
         advance = self._programs["advance"]
-        dynamic, self.sums = advance(dynamic, self.sums, self.data, self.sizes, jnp.asarray(steps))
+        dynamic, self.sums = advance(dynamic, self.sums, self.data, self.numbers, jnp.asarray(steps))
         jax.block_until_ready(self.sums)
         self.state = eqx.combine(dynamic, static)
 
@@ -279,17 +299,17 @@ class _Loop:
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "record" not in self._programs:
 
-            def roll(dynamic: Any, data: Any, sizes: Array) -> Any:
+            def roll(dynamic: Any, data: Any, numbers: dict[str, Array]) -> Any:
                 step = self._step(static, data)
 
                 def body(dynamic: Any, _: Any) -> Any:
-                    dynamic, seen = step(dynamic, sizes)
+                    dynamic, seen, _ = step(dynamic, numbers)
                     return dynamic, jax.tree.map(lambda a: a[0], seen)
 
                 return lax.scan(body, dynamic, length=steps)[1]
 
             self._programs["record"] = jax.jit(roll)
-        example, info = self._programs["record"](dynamic, self.data, self.sizes)
+        example, info = self._programs["record"](dynamic, self.data, self.numbers)
         return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
     def evaluate(self, which: str, *, best: bool = False) -> dict[str, np.ndarray]:
@@ -306,10 +326,18 @@ class _Loop:
 
             def each(dynamic: Any, held_out: Any) -> Any:
                 one = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
-                return jax.vmap(one, in_axes=self.method.batch_axis)(dynamic)
+                return jax.vmap(one, in_axes=self.axis)(dynamic)
 
             self._programs[which] = jax.jit(each, **(_once() if which == "inspect" else {}))
         return {k: np.asarray(v) for k, v in self._programs[which](dynamic, held_out).items()}
+
+    def broken(self) -> np.ndarray:
+        """Which runs hold a number, of the network or of the learner's state, that is not finite."""
+        broken = np.zeros(len(self.tile), bool)
+        for leaf in jax.tree.leaves(eqx.filter(self.state[1], eqx.is_inexact_array)):
+            finite = np.isfinite(np.moveaxis(np.asarray(leaf), self.axis, 0))
+            broken |= ~finite.reshape(len(self.tile), -1).all(1)
+        return broken
 
     def not_finite(self) -> str | None:
         """The first array of the network, or else of the learner's state, that is not finite."""
@@ -322,13 +350,13 @@ class _Loop:
 
 def _once() -> dict[str, Any]:
     """For a program that runs once or twice: compile it fast rather than well."""
-    return {"compiler_options": {"xla_backend_optimization_level": 0}} if jax.default_backend() == "cpu" else {}
+    return {"compiler_options": {"xla_backend_optimization_level": 0}} if platform() == "cpu" else {}
 
 
 def _compile(function: Any, *arguments: Any) -> Any:
     lowered = function.lower(*arguments)
     # XLA's arctangent is wrong in vectors of 512 bits (docs/developer/decisions.md).
-    if jax.default_backend() == "cpu" and ".atan" not in lowered.as_text():
+    if platform() == "cpu" and ".atan" not in lowered.as_text():
         try:
             return lowered.compile(compiler_options=dict(CPU_OPTIONS))
         except jax.errors.JaxRuntimeError as error:  # an XLA that no longer knows the option
@@ -387,12 +415,16 @@ def train(
     stop: Callable[[], bool],
     start_offset: int,
     programs: dict[str, Any] | None = None,
+    numbers: Mapping[str, Sequence[float]] | None = None,
+    tolerant: bool = False,
 ) -> dict[str, Any]:
     """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta.
 
-    `programs`: compiled programs, shared by jobs of one method and as many runs.
+    `programs`: compiled programs, shared by jobs of one method and as many runs. `numbers`: what the runs differ in
+    beside step size and seed, one value a run (`Method.at`). `tolerant`: a run that becomes NaN or infinite is noted in
+    the meta's `failed` (its index: the step), and the others go on; else it ends the job.
     """
-    loop = _Loop(method, tile, programs)
+    loop = _Loop(method, tile, programs, numbers)
     checkpoints = folder / "checkpoints"
     meta = _restore(loop, checkpoints, job, digest, progress) or {
         "step": 0,
@@ -401,7 +433,8 @@ def train(
         "compile_seconds": 0.0,
         "metrics_bytes": start_offset,
     }
-    if meta["step"] >= method.steps:
+    failed: dict[str, int] = dict(meta.get("failed", {}))
+    if meta["step"] >= method.steps or len(failed) == len(tile):
         return meta
     _truncate(folder / METRICS, meta["metrics_bytes"])
     if loop.state is None:
@@ -426,13 +459,21 @@ def train(
             "cpu_seconds": cpu,
             "compile_seconds": compile_before + loop.compile_seconds,
             "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
+            **({"failed": failed} if failed else {}),
         }
         checkpoint.save(checkpoint.path_of(checkpoints, job, step), loop.kept, made)
         checkpoint.prune(checkpoints, job)
         return made
 
+    def judge(bad: np.ndarray) -> None:
+        """Note runs that broke in the last `count` steps, or end the job."""
+        if bad.any() and not tolerant:
+            _fail(loop, job, step, count, bad, checkpoints)
+        for i in np.flatnonzero(bad):
+            failed.setdefault(str(i), step)
+
     point_start = history[-1].step if history else 0
-    while step < method.steps:
+    while step < method.steps and len(failed) < len(tile):
         point_end = min(step - step % method.point_every + method.point_every, method.steps)
         count = min(chunk, point_end - step)
         clock, work, compiled = time.monotonic(), time.process_time(), loop.compile_seconds
@@ -440,8 +481,7 @@ def train(
         compiling = loop.compile_seconds - compiled
         cpu += time.process_time() - work - compiling
         step += count
-        if not np.isfinite(np.asarray(loop.sums[0])).all():
-            _fail(loop, job, step, count, np.asarray(loop.sums[0]), checkpoints)
+        judge(~np.isfinite(np.asarray(loop.sums[0])))
         seconds = time.monotonic() - clock
         if not compiling and (count == chunk or seconds > CHUNK_SECONDS / 4):  # a short rest says little about speed
             rate = count / seconds
@@ -449,8 +489,7 @@ def train(
         if step == point_end:
             values, monitored = loop.take_means()
             value = float(np.nanmean(values)) if np.isfinite(values).any() else None
-            if loop.not_finite() is not None:
-                _fail(loop, job, step, count, np.zeros(0), checkpoints)
+            judge(loop.broken())
             history.append(Point(step, step - point_start, values))
             found = loop.evaluate("evaluate")
             if method.select is not None:
@@ -466,12 +505,12 @@ def train(
             if step < method.steps and method.growth.due(step, grown_at, history):
                 loop.grow()
                 grown_at.append(step)
-        if step == method.steps or stop() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if step == method.steps or len(failed) == len(tile) or stop() or time.monotonic() - saved > CHECKPOINT_SECONDS:
             meta, saved = keep(), time.monotonic()
         stages = f"  stage {len(grown_at) + 1}/{method.growth.stages}" if method.growth.stages > 1 else ""
         note = f"{stages}  {len(tile)} runs"
         progress.show(job, step, method.steps, rate=rate, metric=method.metric, value=value, note=note)
-        if stop() and step < method.steps:
+        if stop() and step < method.steps and len(failed) < len(tile):
             raise Stopped(f"stopped at step {step:,} of {job}; go on with: onward run --resume {folder}")
     _record(loop, folder, job, "end")
     return meta
@@ -503,13 +542,12 @@ def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
     checkpoint.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
 
 
-def _fail(loop: _Loop, job: str, step: int, count: int, values: np.ndarray, checkpoints: Path) -> None:
-    bad = [loop.tile[int(i)] for i in np.flatnonzero(~np.isfinite(values))]
-    who = f" (seed {bad[0][1]}, step size {bad[0][0]:g})" if bad else ""
+def _fail(loop: _Loop, job: str, step: int, count: int, bad: np.ndarray, checkpoints: Path) -> None:
+    size, seed = loop.tile[int(np.flatnonzero(bad)[0])]
     good = checkpoint.newest_first(checkpoints, job)
     last = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
     raise NotFinite(
-        f"{job}{who}: {loop.not_finite() or 'the metric'} became NaN or infinite between steps {step - count:,} and "
+        f"{job} (seed {seed}, step size {size:g}): {loop.not_finite() or 'the metric'} became NaN or infinite between steps {step - count:,} and "
         f"{step:,}; {last}. Try a smaller step size"
     )
 

@@ -1,7 +1,6 @@
 """`onward learn`: predict, score, then learn, at every row of a file or a stream; and survive a restart."""
 
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -128,7 +127,7 @@ class _Run:
             self.rows, self.session.name = rows, rows.name
             self.session.choose(rows.names, whole=rows.form != "jsonl")
             prepare(self.options, self.source, self.folder, resume=self.resume, replace=self.replace)
-            with alone(self.folder):
+            with checkpoint.alone(self.folder):
                 try:
                     self._go(stop)
                 except OnwardError:
@@ -354,26 +353,6 @@ def same_options(folder: Path, asked: Learn) -> Learn:
     return asked
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Refuse a folder that another process is learning into at this moment."""
-    try:
-        import fcntl
-    except ImportError:  # no such lock on this system
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise OnwardError(f"{folder} is in use by another onward: wait for it, or stop it first") from None
-        yield
-    finally:
-        os.close(handle)
-
-
 def vacant(folder: Path, *, replace: bool) -> None:
     """Refuse a folder that holds something which is not to be replaced."""
     if folder.exists() and not folder.is_dir():
@@ -395,7 +374,7 @@ def prepare(options: Learn, source: str, folder: Path, *, resume: bool, replace:
         return
     vacant(folder, replace=replace)
     if replace and folder.exists():
-        with alone(folder):
+        with checkpoint.alone(folder):
             shutil.rmtree(folder)
     config = {"command": "learn", "source": source, "options": dataclasses.asdict(options)}
     checkpoint.write_json(folder / CONFIG, config)

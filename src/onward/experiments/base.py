@@ -40,6 +40,8 @@ class Experiment(abc.ABC):
     """Other numbers of the last point that stand beside the reported one."""
     levels: ClassVar[str] = "exact"
     """What the references are."""
+    length_field: ClassVar[str] = "steps"
+    """The field that says how long a run is."""
 
     methods: tuple[str, ...]
     """Which methods to run."""

@@ -74,6 +74,7 @@ class DigitsExperiment(Experiment):
     """Fields of both experiments."""
 
     higher_is_better: ClassVar[bool] = True
+    length_field: ClassVar[str] = "passes"
     published: ClassVar[dict[str, float]] = {}
 
     data: str

@@ -114,6 +114,7 @@ RULES = {
 class OneToManyExperiment(Experiment):
     """Fields of both experiments."""
 
+    length_field: ClassVar[str] = "iterations"
     discrete: ClassVar[bool]
 
     lengths: tuple[int, ...]

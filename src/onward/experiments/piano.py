@@ -91,6 +91,7 @@ class PianoExperiment(Experiment):
 
     name: ClassVar[str] = "piano"
     title: ClassVar[str] = "Polyphonic music: the next notes of a piece"
+    length_field: ClassVar[str] = "iterations"
     also: ClassVar[tuple[str, ...]] = ("test_joint", "valid_least", "pieces")
     levels: ClassVar[str] = "counting"
 

@@ -1,0 +1,60 @@
+"""What JAX runs on and with which options: all that must be said before it is first used."""
+
+import os
+from pathlib import Path
+
+from onward.errors import OnwardError
+
+# Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
+# other programs can crash this XLA's compiler with it (decisions.md). For a single stream, one kernel for the whole
+# loop: 3x. Nothing depends on them.
+XLA_COLUMNS = "xla_cpu_use_multi_output_fusion=true"
+XLA_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
+
+
+def set_up_jax(*, columns: bool, single: bool, device: str = "") -> None:
+    """Options that must be set before JAX is first used, the device, and the cache of compiled programs."""
+    options = [option for option, asked in ((XLA_COLUMNS, columns), (XLA_SINGLE, single)) if asked]
+    flags = os.environ.get("XLA_FLAGS", "")
+    if options and "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={','.join(options)}".strip()
+    choose_device(device)
+    cache_programs()
+
+
+def choose_device(device: str) -> None:
+    """Compute on `cpu`, `gpu`, `tpu` or, where there are several, `gpu:1`; empty: as JAX chooses."""
+    if not device:
+        return
+    import jax
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "gpu", "cuda", "rocm", "tpu") or (number and not number.isdecimal()):
+        raise OnwardError(f"--device is cpu, gpu or tpu, or one of several as in gpu:1; got {device!r}")
+    try:
+        found = jax.devices(kind)
+    except RuntimeError as error:
+        here = ", ".join(dict.fromkeys(d.platform for d in jax.devices()))
+        hint = "; for NVIDIA: pip install 'jax[cuda12]'" if kind in ("gpu", "cuda") else ""
+        raise OnwardError(f"--device {device}: JAX finds none here, only {here}{hint}") from error
+    if int(number or 0) >= len(found):
+        raise OnwardError(f"--device {device}: there are {len(found)} here, counted from 0")
+    jax.config.update("jax_default_device", found[int(number or 0)])
+
+
+def platform() -> str:
+    """`cpu`, `gpu` or `tpu`: of the device in use."""
+    import jax
+
+    chosen = jax.config.jax_default_device
+    return str(getattr(chosen, "platform", chosen) or jax.default_backend())
+
+
+def cache_programs() -> None:
+    """Keep compiled programs in the user's cache folder."""
+    import jax
+
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

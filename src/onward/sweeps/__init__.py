@@ -1,0 +1,1 @@
+"""Many configurations and seeds of an experiment: planned, run here or on a cluster, and compared."""

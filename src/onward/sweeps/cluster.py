@@ -1,0 +1,198 @@
+"""Where jobs run: one after another in this process, or on the workers of a Dask cluster."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onward.errors import OnwardError, Stopped
+
+POLL_SECONDS = 0.2
+LOST_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass
+class Task:
+    """A call, `function(argument, settings, **extra)`, and what came of it: a value or an error."""
+
+    function: Callable[..., dict[str, Any]]
+    argument: dict[str, Any]
+    name: str
+    value: dict[str, Any] | None = None
+    error: str = ""
+
+
+class Here:
+    """In this process, one after another."""
+
+    workers = 1
+
+    def run(
+        self, tasks: Sequence[Task], settings: dict[str, Any], watch: Any, stop: Callable[[], bool], **extra: Any
+    ) -> Iterator[Task]:
+        """Every task as it ends; those not begun when a stop is asked for are left."""
+        for task in tasks:
+            if stop():
+                return
+            try:
+                task.value = task.function(task.argument, settings, **watch(task, stop), **extra)
+            except Stopped:
+                return
+            except OnwardError as error:
+                task.error = str(error)
+            yield task
+
+
+class Cluster:
+    """On the workers of a Dask scheduler. Each works on one task at a time, on its share of its machine's cores."""
+
+    def __init__(self, client: Any, say: Callable[[str], None]) -> None:
+        self._client, self._say = client, say
+        self._waiting = time.monotonic()
+        client.register_plugin(_pin())
+
+    @property
+    def workers(self) -> int:
+        """How many there are now."""
+        return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def run(
+        self, tasks: Sequence[Task], settings: dict[str, Any], watch: Any, stop: Callable[[], bool], **extra: Any
+    ) -> Iterator[Task]:
+        """Every task as it ends. A task whose worker dies runs again elsewhere, from its last checkpoint."""
+        stopped = Path(settings["folder"]) / "stop"
+        stopped.unlink(missing_ok=True)
+        submit = lambda t: self._client.submit(
+            t.function, t.argument, settings, **extra, pure=False, key=f"{t.name}-{time.time_ns()}"
+        )
+        left = {submit(task): task for task in tasks}
+        asked = 0.0
+        while left:
+            ended = [future for future in left if future.status not in ("pending", "lost")]
+            for future in ended:
+                if future.status == "cancelled":
+                    raise self._lost()
+                task = left.pop(future)
+                kind = self._take(future, task)
+                if kind != "stopped":
+                    yield task
+            if stop() and not asked:
+                asked = time.monotonic()
+                stopped.touch()  # every job looks for it, saves and ends
+                self._client.cancel([f for f in left if self._not_begun(f)])
+                left = {f: t for f, t in left.items() if f.status != "cancelled"}
+            if asked and time.monotonic() - asked > PATIENCE_SECONDS:
+                return
+            watch(None, stop)
+            self._check_alive()
+            if left and not ended:
+                time.sleep(POLL_SECONDS)
+
+    def _take(self, future: Any, task: Task) -> str:
+        try:
+            task.value = future.result(timeout=10)
+        except Stopped:
+            return "stopped"
+        except OnwardError as error:
+            task.error = str(error)
+        except Exception as error:
+            if type(error).__name__ == "KilledWorker":
+                task.error = (
+                    "its worker died again and again; most often memory: fewer --workers, a smaller --tile, or more "
+                    "memory a worker"
+                )
+            else:
+                task.error = f"{type(error).__name__}: {error}"
+        return "ended"
+
+    def _not_begun(self, future: Any) -> bool:
+        return future.key not in {key for keys in self._client.processing().values() for key in keys}
+
+    def _check_alive(self) -> None:
+        now = time.monotonic()
+        if self._client.status == "closed":
+            raise self._lost()
+        if self._client.status != "running":
+            if now - self._waiting > LOST_SECONDS:
+                raise self._lost()
+            return
+        if self._client.scheduler_info(n_workers=-1)["workers"] or now - self._waiting > LOST_SECONDS:
+            if not self._client.scheduler_info(n_workers=-1)["workers"]:
+                self._say("waiting for workers: none has joined the scheduler")
+            self._waiting = now
+
+    def _lost(self) -> OnwardError:
+        return OnwardError(
+            "the scheduler is gone. What ended is kept: the same command goes on with the rest, once there is a "
+            "scheduler (or with --workers)"
+        )
+
+
+def _pin() -> Any:
+    """A plugin that gives every worker its share of the cores that its machine's workers may use."""
+    from distributed import WorkerPlugin
+
+    class Pin(WorkerPlugin):
+        name = "onward-cores"
+
+        def setup(self, worker: Any) -> None:
+            _settle_in(worker)
+
+    return Pin()
+
+
+def _settle_in(worker: Any) -> None:
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started us: it asks us to save first
+    if not hasattr(os, "sched_setaffinity") or not str(worker.name).isdecimal():
+        return
+    # Workers of a local cluster are called 0, 1, 2 ...; others are pinned by what started them (Slurm, systemd).
+    cores = sorted(os.sched_getaffinity(0))
+    many = int(os.environ.get("ONWARD_WORKERS", "0"))
+    if many and len(cores) > 1:
+        share = max(1, len(cores) // many)
+        first = int(worker.name) * share % len(cores)
+        os.sched_setaffinity(0, cores[first : first + share] or cores[-1:])
+
+
+@contextmanager
+def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[Here | Cluster]:
+    """Where to run: here, on a local cluster of `workers` processes, or on that of `scheduler`."""
+    if not workers and not scheduler:
+        yield Here()
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        option = "--workers" if workers else "--scheduler"
+        raise OnwardError(f"{option} needs Dask: pip install 'onward[dask]'") from None
+    for name in ("distributed", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if scheduler:
+        given: dict[str, Any] = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
+        try:
+            client = Client(**given, timeout=15, set_as_default=False)
+        except (OSError, TimeoutError, ValueError, TypeError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise OnwardError(
+                f"--scheduler {scheduler}: there is no Dask scheduler to be reached ({why}); start one with: dask scheduler"
+            ) from None
+        with client:
+            yield Cluster(client, say)
+        return
+    os.environ["ONWARD_WORKERS"] = str(workers)
+    local = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+    with local, Client(local, set_as_default=False) as client:
+        yield Cluster(client, say)
