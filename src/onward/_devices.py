@@ -46,7 +46,7 @@ def platform() -> str:
     """`cpu`, `gpu` or `tpu`: of the device in use."""
     import jax
 
-    chosen = jax.config.jax_default_device
+    chosen = getattr(jax.config, "jax_default_device", None)
     return str(getattr(chosen, "platform", chosen) or jax.default_backend())
 
 

@@ -175,10 +175,11 @@ def _sweep_help(kind: Any, options: Any) -> int:
     import tyro
 
     print(
-        "Every combination of the values given for the fields of an experiment, each with --seeds seeds. A comma separates\n"
-        "values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn,columnar. A value of several words: --isi '24 36,10 20'.\n"
-        "Random search and halving take ranges: --step-sizes 1e-5..1e-2. Where to: --out DIR (default\n"
-        "runs/sweep-EXPERIMENT), --replace. The same command goes on where it stopped; with more seeds or values it adds them.\n"
+        "Every combination of the values given for the fields of an experiment, each with --seeds seeds. A comma\n"
+        "separates values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn,columnar. A value of several words:\n"
+        "--isi '24 36,10 20'. Random search and halving take ranges: --step-sizes 1e-5..1e-2. Where to: --out DIR\n"
+        "(default runs/sweep-EXPERIMENT), --replace. The same command goes on where it stopped; with more seeds or\n"
+        "values it adds them.\n"
     )
     for one, prog in ((options, "onward sweep EXPERIMENT"), (kind, f"onward sweep {kind.name}")):
         with contextlib.suppress(SystemExit):
@@ -214,7 +215,9 @@ def _read_fields(kind: Any, options: Any, arguments: list[str]) -> tuple[list[st
             groups[-1][1].append(argument)
         else:
             raise OnwardError(f"{argument!r} stands alone: a sweep takes --field value,value")
-    own, fixed, axes = [], [], {}
+    own: list[str] = []
+    fixed: list[str] = []
+    axes: dict[str, Any] = {}
     for option, words in groups:
         name = option.replace("-", "_")
         if name in mine or name.removeprefix("no_") in mine:

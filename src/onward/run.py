@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +79,6 @@ class Method:
     advance together: one by one where a run's own arrays are large. `select` names one of the evaluated numbers: the
     state at the point where it was least (since the last growth) is kept of every run (early stopping), `inspect` at
     the end reads that state, and `conclude(state)` is measured on it once, after the last step.
-    `at(values)` is the same method with other values of some numbers of the experiment, which may be traced: runs of
-    one tile may then differ in them.
     """
 
     name: str
@@ -102,7 +100,6 @@ class Method:
     select: str | None = None
     monitor: Callable[[Any, Info], dict[str, tuple[Array, Array]]] | None = None
     monitored: tuple[str, ...] = ()
-    at: "Callable[[Mapping[str, Any]], Method] | None" = None
     published: float | None = None
     note: str = ""
 
@@ -130,22 +127,13 @@ def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: 
 class _Loop:
     """One method on one tile of runs: its state, and the compiled functions of its current stage."""
 
-    def __init__(
-        self,
-        method: Method,
-        tile: Sequence[tuple[float, int]],
-        programs: dict[str, Any] | None = None,
-        numbers: Mapping[str, Sequence[float]] | None = None,
-    ):
+    def __init__(self, method: Method, tile: Sequence[tuple[float, int]], programs: dict[str, Any] | None = None):
         self.method, self.tile = method, tile
         # An accelerator wants its runs in front.
         self.axis = method.batch_axis if platform() == "cpu" else 0
         # Arrays of the task (a data set, say) are arguments of every program: as constants they would be compiled in.
         self.data, self._task = eqx.partition(method.task, eqx.is_array)
-        self.numbers = {
-            "step_size": jnp.asarray([size for size, _ in tile], jnp.float32),
-            **{name: jnp.asarray(values, jnp.float32) for name, values in (numbers or {}).items()},
-        }
+        self.sizes = jnp.asarray([size for size, _ in tile], jnp.float32)
         self.keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in tile], jnp.uint32))
         self.state: Any = None
         self.best: Any = ()
@@ -189,20 +177,11 @@ class _Loop:
         learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
         self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), best), learned)
 
-    def _at(self, numbers: Mapping[str, Any], data: Any) -> tuple[Method, AbstractTask]:
-        """The method of one run and its task, which holds `data`; `numbers` of that run may be traced."""
-        if len(numbers) == 1:
-            return self.method, eqx.combine(data, self._task)
-        assert self.method.at is not None, "numbers that vary need Method.at"
-        method = self.method.at({name: value for name, value in numbers.items() if name != "step_size"})
-        take = lambda held, own: own if held is None else held
-        return method, jax.tree.map(take, data, method.task, is_leaf=lambda leaf: leaf is None)
-
     def _skeleton(self, stages: int) -> Any:
         """Shapes of the state after `stages - 1` growths, computing nothing."""
-        grown = eqx.filter_eval_shape(self._start, self.data, self.keys, self.numbers)
+        grown = eqx.filter_eval_shape(self._start, self.data, self.keys, self.sizes)
         for _ in range(stages - 1):
-            grown = eqx.filter_eval_shape(self._grown, self.data, grown, self.numbers)
+            grown = eqx.filter_eval_shape(self._grown, self.data, grown)
         return grown
 
     def _zero_sums(self) -> Any:
@@ -215,70 +194,75 @@ class _Loop:
     def start(self) -> None:
         if "start" not in self._programs:
             self._programs["start"] = eqx.filter_jit(self._start, **_once())
-        self.state = self._programs["start"](self.data, self.keys, self.numbers)
+        self.state = self._programs["start"](self.data, self.keys, self.sizes)
         self._forget_best()
 
     def grow(self) -> None:
-        self.state = eqx.filter_jit(self._grown, **_once())(self.data, self.state, self.numbers)
+        self.state = eqx.filter_jit(self._grown, **_once())(self.data, self.state)
         self._programs = {}
         self._forget_best()
 
-    def _start(self, data: Any, keys: Array, numbers: dict[str, Array]) -> Any:
-        def one(key: PRNGKeyArray, numbers: dict[str, Array]) -> Any:
-            method, source = self._at(numbers, data)
+    def _start(self, data: Any, keys: Array, sizes: Array) -> Any:
+        source = eqx.combine(data, self._task)
+
+        def one(key: PRNGKeyArray, size: Array) -> Any:
             model_key, task_key, learner_key = jax.random.split(key, 3)
             task = source.init(task_key)
-            model = method.model(model_key)
+            model = self.method.model(model_key)
             _, example = source.emit(task)
-            return task, method.learner(model, numbers["step_size"]).init(model, example, key=learner_key)
+            return task, self.method.learner(model, size).init(model, example, key=learner_key)
 
-        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.axis))(keys, numbers)
+        return eqx.filter_vmap(one, out_axes=eqx.if_array(self.axis))(keys, sizes)
 
-    def _grown(self, data: Any, state: Any, numbers: dict[str, Array]) -> Any:
-        def one(state: Any, numbers: dict[str, Array]) -> Any:
-            method, source = self._at(numbers, data)
+    def _grown(self, data: Any, state: Any) -> Any:
+        source = eqx.combine(data, self._task)
+
+        def one(state: Any) -> Any:
             task, learned = state
             _, example = source.emit(task)
-            learner: Any = method.learner(learned.model, 1.0)
+            learner: Any = self.method.learner(learned.model, 1.0)
             return task, learner.grow(learned, example)
 
         axis = eqx.if_array(self.axis)
-        return eqx.filter_vmap(one, in_axes=(axis, 0), out_axes=axis)(state, numbers)
+        return eqx.filter_vmap(one, in_axes=axis, out_axes=axis)(state)
 
     def _step(self, static: Any, data: Any) -> Callable[..., Any]:
-        def one(dynamic: Any, numbers: dict[str, Array]) -> Any:
-            method, source = self._at(numbers, data)
+        source = eqx.combine(data, self._task)
+
+        def one(dynamic: Any, size: Array) -> Any:
             task, learned = eqx.combine(dynamic, static)
             task, example = source.emit(task)
-            learned, info = method.learner(learned.model, numbers["step_size"]).step(learned, example)
-            seen = (method.measure(example, info), method.monitor(example, info) if method.monitor else {})
-            return eqx.filter((task, learned), eqx.is_array), (example, info), seen
+            learned, info = self.method.learner(learned.model, size).step(learned, example)
+            return eqx.filter((task, learned), eqx.is_array), (example, info)
 
-        return jax.vmap(one, in_axes=(self.axis, 0), out_axes=(self.axis, 0, 0))
+        return jax.vmap(one, in_axes=(self.axis, 0), out_axes=(self.axis, 0))
 
     def advance(self, steps: int) -> None:
         """Learn for `steps` steps, adding metric and weight of each to `sums`."""
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "advance" not in self._programs:
+            measure, monitor = self.method.measure, self.method.monitor
 
-            def chunk(dynamic: Any, sums: Any, data: Any, numbers: dict[str, Array], steps: Array) -> Any:
+            def chunk(dynamic: Any, sums: Any, data: Any, sizes: Array, steps: Array) -> Any:
                 step = self._step(static, data)
 
                 def body(_: Any, loop: Any) -> Any:
                     dynamic, sums = loop
-                    dynamic, _, (measured, monitored) = step(dynamic, numbers)
-                    seen = (*measured, monitored) if monitored else measured
+                    dynamic, (example, info) = step(dynamic, sizes)
+                    seen: Any = jax.vmap(measure)(example, info)
+                    if monitor is not None:
+                        seen = (*seen, jax.vmap(monitor)(example, info))
                     return dynamic, jax.tree.map(jnp.add, sums, seen)
 
                 return lax.fori_loop(0, steps, body, (dynamic, sums))
 
             started = time.process_time()
             self._programs["advance"] = _compile(
-                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.data, self.numbers, jnp.asarray(1)
+                jax.jit(chunk, donate_argnums=(0, 1)), dynamic, self.sums, self.data, self.sizes, jnp.asarray(1)
             )
             self.compile_seconds += time.process_time() - started
         advance = self._programs["advance"]
-        dynamic, self.sums = advance(dynamic, self.sums, self.data, self.numbers, jnp.asarray(steps))
+        dynamic, self.sums = advance(dynamic, self.sums, self.data, self.sizes, jnp.asarray(steps))
         jax.block_until_ready(self.sums)
         self.state = eqx.combine(dynamic, static)
 
@@ -299,17 +283,17 @@ class _Loop:
         dynamic, static = eqx.partition(self.state, eqx.is_array)
         if "record" not in self._programs:
 
-            def roll(dynamic: Any, data: Any, numbers: dict[str, Array]) -> Any:
+            def roll(dynamic: Any, data: Any, sizes: Array) -> Any:
                 step = self._step(static, data)
 
                 def body(dynamic: Any, _: Any) -> Any:
-                    dynamic, seen, _ = step(dynamic, numbers)
+                    dynamic, seen = step(dynamic, sizes)
                     return dynamic, jax.tree.map(lambda a: a[0], seen)
 
                 return lax.scan(body, dynamic, length=steps)[1]
 
             self._programs["record"] = jax.jit(roll)
-        example, info = self._programs["record"](dynamic, self.data, self.numbers)
+        example, info = self._programs["record"](dynamic, self.data, self.sizes)
         return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
     def evaluate(self, which: str, *, best: bool = False) -> dict[str, np.ndarray]:
@@ -415,16 +399,14 @@ def train(
     stop: Callable[[], bool],
     start_offset: int,
     programs: dict[str, Any] | None = None,
-    numbers: Mapping[str, Sequence[float]] | None = None,
     tolerant: bool = False,
 ) -> dict[str, Any]:
     """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta.
 
-    `programs`: compiled programs, shared by jobs of one method and as many runs. `numbers`: what the runs differ in
-    beside step size and seed, one value a run (`Method.at`). `tolerant`: a run that becomes NaN or infinite is noted in
-    the meta's `failed` (its index: the step), and the others go on; else it ends the job.
+    `programs`: compiled programs, shared by jobs of one method and as many runs. `tolerant`: a run that becomes NaN or
+    infinite is noted in the meta's `failed` (its index: the step), and the others go on; else it ends the job.
     """
-    loop = _Loop(method, tile, programs, numbers)
+    loop = _Loop(method, tile, programs)
     checkpoints = folder / "checkpoints"
     meta = _restore(loop, checkpoints, job, digest, progress) or {
         "step": 0,
@@ -547,8 +529,8 @@ def _fail(loop: _Loop, job: str, step: int, count: int, bad: np.ndarray, checkpo
     good = checkpoint.newest_first(checkpoints, job)
     last = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
     raise NotFinite(
-        f"{job} (seed {seed}, step size {size:g}): {loop.not_finite() or 'the metric'} became NaN or infinite between steps {step - count:,} and "
-        f"{step:,}; {last}. Try a smaller step size"
+        f"{job} (seed {seed}, step size {size:g}): {loop.not_finite() or 'the metric'} became NaN or infinite between "
+        f"steps {step - count:,} and {step:,}; {last}. Try a smaller step size"
     )
 
 

@@ -181,7 +181,8 @@ def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[
         except (OSError, TimeoutError, ValueError, TypeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise OnwardError(
-                f"--scheduler {scheduler}: there is no Dask scheduler to be reached ({why}); start one with: dask scheduler"
+                f"--scheduler {scheduler}: there is no Dask scheduler to be reached ({why}); start one with: "
+                "dask scheduler"
             ) from None
         with client:
             yield Cluster(client, say)

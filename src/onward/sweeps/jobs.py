@@ -6,13 +6,12 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -22,7 +21,7 @@ from onward._progress import Progress
 from onward.errors import OnwardError, Stopped
 from onward.experiments import kind_of
 from onward.experiments.base import Experiment, from_config
-from onward.run import Method, _Loop, read_metrics, train
+from onward.run import _Loop, read_metrics, train
 from onward.sweeps.plan import Job
 
 STOP = "stop"
@@ -51,48 +50,12 @@ def set_up(settings: Mapping[str, Any]) -> None:
     set_up_jax(columns=settings["columns"], single=settings["single"], device=settings["device"])
 
 
-def experiment_of(name: str, config: Mapping[str, Any], numbers: Mapping[str, float], folder: Path) -> Experiment:
-    """The experiment of a configuration, its `numbers` filled in."""
-    return from_config(kind_of(name), {**config, **numbers}, folder / "sweep.json")
+def experiment_of(name: str, config: dict[str, Any], folder: Path) -> Experiment:
+    """The experiment of a configuration."""
+    return from_config(kind_of(name), config, folder / "sweep.json")
 
 
-def varying(experiment: Experiment, row: str) -> Method:
-    """The row's method, which can be asked for other values of the experiment's numbers."""
-    return replace(experiment.build(row), at=lambda numbers: replace(experiment, **numbers).build(row))
-
-
-def traceable(experiment: Experiment, row: str, values: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
-    """Which of the fields in `values` may differ between the runs of one program.
-
-    Those that reach the arithmetic and nothing else: no shape, no branch, no schedule of growth. The method is traced
-    with them as unknowns; what fails is compiled apart. So is all that a method measures on held-out data.
-    """
-    method = varying(experiment, row)
-    if method.evaluate or method.inspect or method.conclude:
-        return ()
-    found = []
-    for name, (first, *others) in values.items():
-        if others and _traces(method, name, first, others[0]):
-            found.append(name)
-    return tuple(found)
-
-
-def _traces(method: Method, name: str, one: float, other: float) -> bool:
-    plain = lambda m: replace(m, **dict.fromkeys(("task", "model", "learner", "measure", "monitor", "at")))  # type: ignore[arg-type]
-    assert method.at is not None
-    try:
-        if plain(method.at({name: one})) != plain(method.at({name: other})):
-            return False
-        loop = _Loop(method, [(1e-3, 0), (1e-3, 1)], numbers={name: [one, other]})
-        state = loop._skeleton(1)
-        dynamic, static = eqx.partition(state, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-        jax.eval_shape(lambda d, data, n: loop._step(static, data)(d, n), dynamic, loop.data, loop.numbers)
-    except Exception:  # whatever a part does with a number that has no value yet
-        return False
-    return True
-
-
-def measure(group: dict[str, Any], settings: dict[str, Any], workers: int = 1) -> dict[str, Any]:
+def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int = 1) -> dict[str, Any]:
     """How many runs of a group should advance together: run-steps per CPU second and compile seconds, tile by tile.
 
     Measured at the first stage of a network that grows. A tile is only tried if the group is long enough to pay for its
@@ -100,8 +63,7 @@ def measure(group: dict[str, Any], settings: dict[str, Any], workers: int = 1) -
     """
     set_up(settings)
     job = Job.from_dict(group)
-    experiment = experiment_of(settings["experiment"], job.config, _numbers_of(job, 0), Path(settings["folder"]))
-    method = varying(experiment, job.row)
+    method = experiment_of(settings["experiment"], job.config, Path(settings["folder"])).build(job.row)
     most, kind = len(job.runs), "cpu" if platform() == "cpu" else "gpu"
     own = min(most, method.tile if kind == "cpu" else CANDIDATES["gpu"][1])
     tried: dict[int, dict[str, float]] = {}
@@ -113,10 +75,9 @@ def measure(group: dict[str, Any], settings: dict[str, Any], workers: int = 1) -
     for tile in (own, *(min(most, c) for c in CANDIDATES[kind])):
         if tile in tried or (tried and seconds(own) < WORTH_MEASURING):
             continue
-        tiled, numbers = _padded(job, tile)
-        loop = _Loop(method, tiled, numbers=numbers)
+        loop = _Loop(method, _padded(job, tile))
         floats = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(loop._skeleton(1)) if hasattr(leaf, "shape"))
-        if tried and 4 * floats * workers > MEMORY_SHARE * _memory():
+        if tried and 4 * floats * side_by_side > MEMORY_SHARE * _memory():
             continue
         tried[tile] = _rate(loop)
     best = min(tried, key=seconds)
@@ -149,15 +110,9 @@ def _memory() -> float:
         return 8e9
 
 
-def _padded(job: Job, width: int) -> tuple[list[tuple[float, int]], dict[str, list[float]] | None]:
-    """(step size, seed) of `width` runs, and their numbers; the last run is repeated where there are fewer."""
-    runs = [job.runs[min(i, len(job.runs) - 1)] for i in range(width)]
-    numbers = {name: [float(run[name]) for run in runs] for name in job.numbers}
-    return [(run["step_size"], run["seed"]) for run in runs], numbers or None
-
-
-def _numbers_of(job: Job, run: int) -> dict[str, float]:
-    return {name: job.runs[run][name] for name in job.numbers}
+def _padded(job: Job, width: int) -> list[tuple[float, int]]:
+    """(step size, seed) of `width` runs; the last run is repeated where there are fewer."""
+    return [job.runs[min(i, len(job.runs) - 1)] for i in range(width)]
 
 
 _PROGRAMS: dict[str, dict[str, Any]] = {}
@@ -225,16 +180,16 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 def _train(job: Job, settings: Mapping[str, Any], place: Path, progress: Progress, stop: Any) -> dict[str, Any]:
     folder, name = Path(settings["folder"]), settings["experiment"]
-    experiment = experiment_of(name, job.config, _numbers_of(job, 0), folder)
+    experiment = experiment_of(name, job.config, folder)
+    # Pictures of single steps are for reports of runs.
+    method = replace(experiment.build(job.row), record_steps=0, inspect=None)
     if job.program not in _PROGRAMS:
         _PROGRAMS.clear()  # of one group at a time: programs take memory
         _PROGRAMS[job.program] = {}
-    tile, numbers = _padded(job, job.width)
-    method = varying(experiment, job.row)
     began = time.monotonic()
     meta = train(
-        method if numbers else experiment.build(job.row),
-        tile,
+        method,
+        _padded(job, job.width),
         job=job.row,
         folder=place,
         digest=f"{job.id} {experiment.fingerprint}".strip(),
@@ -242,29 +197,24 @@ def _train(job: Job, settings: Mapping[str, Any], place: Path, progress: Progres
         stop=stop,
         start_offset=0,
         programs=_PROGRAMS[job.program],
-        numbers=numbers,
         tolerant=True,
     )
     lines = [line for line in read_metrics(place) if line["job"] == job.row]
-    failed = {int(i): step for i, step in meta.get("failed", {}).items()}
+    failed = {int(i): f"NaN or infinite by step {step:,}" for i, step in meta.get("failed", {}).items()}
+    whole = len(failed) < job.width
+    values = experiment.final_values(lines) if whole else np.full(job.width, np.nan)
+    also = {k: lines[-1][k] for k in experiment.also} if whole else {}
     runs = []
-    for i, run in enumerate(job.runs):
-        own = experiment_of(name, job.config, _numbers_of(job, i), folder)
-        if i in failed:
-            runs.append({**run, "value": None, "also": {}, "failed": f"NaN or infinite by step {failed[i]:,}"})
-            continue
-        with np.errstate(invalid="ignore"):
-            value = float(own.final_values(lines)[i])
-        also = {k: float(lines[-1][k][i]) for k in own.also}
-        bad = "" if math.isfinite(value) else "its last number is NaN"
-        runs.append({**run, "value": None if bad else value, "also": also, "failed": bad})
+    for i in range(len(job.runs)):
+        good = math.isfinite(values[i]) and i not in failed
+        kept = {k: float(v[i]) for k, v in also.items()} if good else {}
+        why = "" if good else failed.get(i, "its last number is NaN")
+        runs.append({"value": float(values[i]) if good else None, "also": kept, "failed": why})
     return {
         "id": job.id,
-        "row": job.row,
         "runs": runs,
         "metric": experiment.final_metric,
         "steps": method.steps,
-        "examples_per_step": method.examples_per_step,
         "note": method.note,
         "cpu_seconds": meta["cpu_seconds"],
         "compile_seconds": meta["compile_seconds"],

@@ -4,8 +4,8 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -100,44 +100,38 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that advance together: equal but for step size, seed and the fields in `numbers`.
+    """Runs that advance together: (step size, seed) of each; all else is the same.
 
     `width` is how many runs the program is made for: the last run is repeated where there are fewer.
     """
 
     row: str
     config: dict[str, Any]
-    numbers: tuple[str, ...]
-    runs: tuple[dict[str, Any], ...]
+    runs: tuple[tuple[float, int], ...]
     width: int
-    id: str = field(default="")
 
-    def __post_init__(self) -> None:
-        """Name it after what decides its numbers."""
-        digest = _digest([self.row, self.config, self.numbers, self.runs, self.width])
-        object.__setattr__(self, "id", f"{self.row}-{digest}")
+    @property
+    def id(self) -> str:
+        """Named after what decides its numbers."""
+        return f"{self.row}-{_digest([self.row, self.config, self.runs, self.width])}"
 
     @property
     def program(self) -> str:
         """The same for jobs that need the same program."""
-        return _digest([self.row, self.config, self.numbers, self.width])
+        return _digest([self.row, self.config, self.width])
 
     def as_runs(self) -> list[Run]:
-        """Its runs, each with the configuration that is its own."""
-        return [
-            Run(self.row, {**self.config, **{n: run[n] for n in self.numbers}}, run["step_size"], run["seed"])
-            for run in self.runs
-        ]
+        """Its runs."""
+        return [Run(self.row, self.config, size, seed) for size, seed in self.runs]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "id"}
+        return {"row": self.row, "config": self.config, "runs": list(map(list, self.runs)), "width": self.width}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Job":
         """From JSON."""
-        lists = {"numbers": tuple(values["numbers"]), "runs": tuple(values["runs"])}
-        return cls(**{**values, **lists})
+        return cls(values["row"], values["config"], tuple((s, n) for s, n in values["runs"]), values["width"])
 
 
 def _digest(value: Any) -> str:
@@ -214,7 +208,7 @@ class Sweep:
                 name = type(experiment).length_field
                 length = getattr(experiment, name)
                 shorter = max(1, round(share * length)) if isinstance(length, int) else share * length
-                experiment = replace(experiment, **{name: shorter})
+                experiment = replace(experiment, **{name: shorter})  # type: ignore[arg-type]
             try:
                 experiment.check()
             except OnwardError as error:
@@ -309,24 +303,17 @@ def covers(new: dict[str, Any], old: dict[str, Any]) -> str:
     return ""
 
 
-def group(runs: Sequence[Run], numbers: Mapping[str, tuple[str, ...]]) -> list[list[Run]]:
-    """Runs that can share a program: those that differ in seed, step size and the numbers of their row only."""
+def group(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that can share a program: those that differ in seed and step size only."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        own = {k: v for k, v in run.config.items() if k not in numbers.get(run.row, ())}
-        found.setdefault(_digest([run.row, own]), []).append(run)
+        found.setdefault(_digest([run.row, run.config]), []).append(run)
     return list(found.values())
 
 
-def into_jobs(runs: Sequence[Run], numbers: tuple[str, ...], tile: int) -> list[Job]:
+def into_jobs(runs: Sequence[Run], tile: int) -> list[Job]:
     """A group in jobs of at most `tile` runs, all of the same width."""
     count = -(-len(runs) // tile)
     width = -(-len(runs) // count)
-    # A number that does not vary stays a constant of the program.
-    varied = tuple(n for n in numbers if len({run.config[n] for run in runs}) > 1)
-    config = {k: v for k, v in runs[0].config.items() if k not in varied}
-    as_row = lambda run: {"step_size": run.step_size, "seed": run.seed, **{n: run.config[n] for n in varied}}
-    return [
-        Job(runs[0].row, config, varied, tuple(map(as_row, runs[i : i + width])), width)
-        for i in range(0, len(runs), width)
-    ]
+    pairs = tuple((run.step_size, run.seed) for run in runs)
+    return [Job(runs[0].row, runs[0].config, pairs[i : i + width], width) for i in range(0, len(runs), width)]

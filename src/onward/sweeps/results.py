@@ -73,7 +73,7 @@ def _kind(definition: dict[str, Any]) -> type[Experiment]:
 
 
 def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
-    """What others script against. Of every configuration: its seeds' values, mean, interval, and whether it is its method's best."""
+    """What others script against: of every configuration the seeds' values, mean, interval, and whether it is the best."""
     found = read(folder)
     definition = found["sweep"]["definition"]
     kind = _kind(definition)
@@ -200,7 +200,7 @@ def ranks(configurations: Sequence[dict[str, Any]], best: Sequence[dict[str, Any
 
 
 def agreement(configurations: Sequence[dict[str, Any]]) -> list[dict[str, float]] | None:
-    """Kendall's tau between the orders of all configurations by two disjoint sets of k seeds, for k up to half of them."""
+    """Kendall's tau between the orders of all configurations by two disjoint sets of k seeds, k up to half of them."""
     rows = [row for row in configurations if row["last"]][:200]
     table = _table_of_scores(rows)
     if table is None:
@@ -225,7 +225,7 @@ def _references(kind: type[Experiment], configurations: Sequence[dict[str, Any]]
     for row in configurations:
         config = {**row["config"], "methods": [], "steps": 0}
         if str(config) not in seen:
-            seen[str(config)] = jobs.experiment_of(kind.name, row["config"], {}, folder).references()
+            seen[str(config)] = jobs.experiment_of(kind.name, row["config"], folder).references()
         if len(seen) > 1 and len({tuple(v.items()) for v in seen.values()}) > 1:
             return {}
     return next(iter(seen.values()), {})
@@ -241,10 +241,11 @@ def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = 
     names = [k for k in (found["runs"][0] if found["runs"] else {}) if k not in ("config", "last", "score", "value")]
     _write_csv(
         folder / "runs.csv",
-        [k if k != "seed" else "seed" for k in names] + [found["metric"] or "value"],
+        [*names, found["metric"] or "value"],
         ([show_value(run[k]) for k in names] + [run["value"]] for run in found["runs"]),
     )
-    columns = ["configuration", "method", *found["axes"], "step_size", "steps", "best", "mean", "median", "sd", "low", "high", "valid"]  # fmt: skip
+    numbers = ["mean", "median", "sd", "low", "high", "valid"]
+    columns = ["configuration", "method", *found["axes"], "step_size", "steps", "best", *numbers]
     _write_csv(
         folder / "configurations.csv",
         [*columns, "seeds", "failed"],

@@ -43,8 +43,8 @@ def run_sweep(sweep: Sweep, options: Options, folder: Path, *, fresh: bool = Fal
     if errors:
         first, why = next(iter(errors.items()))
         raise OnwardError(
-            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {report}; the same "
-            "command tries these again"
+            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {report}; the "
+            "same command tries these again"
         )
     return report
 
@@ -135,7 +135,8 @@ def open_folder(sweep: Sweep, folder: Path, *, fresh: bool) -> Path:
 
 def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Callable[[], bool]) -> dict[str, str]:
     """Run every rung (of a grid or a random search: one); returns the errors of jobs that did not end."""
-    sweep, chosen, errors = state.sweep, None, {}
+    sweep, chosen = state.sweep, None
+    errors: dict[str, str] = {}
     count = sweep.rungs if sweep.search == "halving" else 1
     for rung in range(count):
         asked = sweep.runs(float(sweep.eta) ** (rung + 1 - count))
@@ -157,16 +158,15 @@ def _plan(
     missing = [run for run in runs if run.key not in known]
     if not missing:
         return
-    numbers = _traceable(state, missing)
-    groups = group(missing, numbers)
-    wholes = [into_jobs(own, numbers.get(own[0].row, ()), len(own))[0] for own in groups]
+    groups = group(missing)
+    wholes = [into_jobs(own, len(own))[0] for own in groups]
     if not state.options.tile:
         tasks = [
             Task(jobs.measure, whole.as_dict(), whole.program)
             for whole in wholes
             if len(whole.runs) > 1 and whole.program not in state.tiles
         ]
-        for done, task in enumerate(where.run(tasks, state.settings, lambda *_: {}, stop, workers=where.workers)):
+        for done, task in enumerate(where.run(tasks, state.settings, lambda *_: {}, stop, side_by_side=where.workers)):
             if task.value is None:
                 raise OnwardError(f"measuring how many runs to advance together: {task.error}")
             state.tiles[task.name] = task.value
@@ -181,7 +181,7 @@ def _plan(
     if not state.options.tile:
         tiles = _enough(tiles, [len(own) for own in groups], where.workers)
     for own, tile in zip(groups, tiles, strict=True):
-        state.jobs += [(rung, job) for job in into_jobs(own, numbers.get(own[0].row, ()), tile)]
+        state.jobs += [(rung, job) for job in into_jobs(own, tile)]
     state.save()
 
 
@@ -195,22 +195,6 @@ def _enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
     return tiles
 
 
-def _traceable(state: _State, runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    """Of each row, the fields whose values may differ between the runs of one program."""
-    values: dict[str, list[float]] = {}
-    for name in state.sweep.axes:
-        found = [v for run in runs if (v := run.config.get(name)) is not None]
-        if name != "step_sizes" and found and all(isinstance(v, float) for v in found) and len(found) == len(runs):
-            values[name] = list(dict.fromkeys(found))
-    if not any(len(v) > 1 for v in values.values()):
-        return {}
-    first = {run.row: run for run in reversed(runs)}
-    return {
-        row: jobs.traceable(jobs.experiment_of(state.sweep.experiment.name, run.config, {}, state.folder), row, values)
-        for row, run in first.items()
-    }
-
-
 class _Watch(Progress):
     """How far the whole sweep is, told by the job that runs here or read from the files of those that run elsewhere."""
 
@@ -222,12 +206,12 @@ class _Watch(Progress):
         left = {job.id for job in todo}
         self._at = {job.id: 0.0 if job.id in left else 1.0 for job in self._all}
         self._values: dict[str, float] = {}
-        self._began, self._before, self._read = time.monotonic(), None, 0.0
+        self._began, self._read = time.monotonic(), 0.0
+        self._before: int | None = None
         self._job = ""
 
     def _length(self, job: Job) -> int:
-        numbers = {n: job.runs[0][n] for n in job.numbers}
-        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, numbers, self._state.folder)
+        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, self._state.folder)
         return experiment.build(job.row).steps * len(job.runs)
 
     def __call__(self, task: Task | None, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -303,11 +287,10 @@ def _run(
             progress.say(f"{task.name}: {task.error}")
         else:
             assert task.value is not None
-            for run in task.value["runs"]:
+            job = Job.from_dict(task.argument)
+            for (size, seed), run in zip(job.runs, task.value["runs"], strict=True):
                 if run["failed"]:
-                    progress.say(
-                        f"{task.value['row']}, step size {run['step_size']:g}, seed {run['seed']}: {run['failed']}"
-                    )
+                    progress.say(f"{job.row}, step size {size:g}, seed {seed}: {run['failed']}")
     left = sum(state.result(job) is None for job in mine) - len(errors)
     if left:
         raise Stopped(
