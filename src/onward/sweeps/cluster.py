@@ -172,8 +172,11 @@ def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[
     except ImportError:
         option = "--workers" if workers else "--scheduler"
         raise OnwardError(f"{option} needs Dask: pip install 'onward[dask]'") from None
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if scheduler and "://" not in scheduler and not Path(scheduler).is_file():
+        raise OnwardError(f"--scheduler {scheduler}: neither an address (tcp://HOST:PORT) nor a scheduler file")
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said by us
     if scheduler:
         given: dict[str, Any] = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
         try:

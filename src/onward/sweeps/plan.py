@@ -25,8 +25,8 @@ class Options:
 
     search: Literal["grid", "random", "halving"] = "grid"
     """Every combination; combinations drawn at random; or successive halving: all of them for a short time, then the best 1/eta of each method for eta times as long, and so on."""
-    samples: int = 0
-    """Random and halving: how many combinations to draw. 0: 16 for random; halving takes all, unless a field has a range (1e-5..1e-2)."""
+    draws: int = 0
+    """Random and halving: how many combinations to draw for every method. 0: 16; halving takes all combinations, unless a field has a range (1e-5..1e-2)."""
     search_seed: int = 0
     """Seed of these draws."""
     eta: int = 3
@@ -48,14 +48,14 @@ class Options:
 
     def check(self) -> None:
         """Refuse what cannot be run."""
-        for name, least in (("samples", 0), ("search_seed", 0), ("eta", 2), ("rungs", 1), ("workers", 0), ("tile", 0)):
+        for name, least in (("draws", 0), ("search_seed", 0), ("eta", 2), ("rungs", 1), ("workers", 0), ("tile", 0)):
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise OnwardError(f"--{option} must be at least {least}, got {getattr(self, name)}")
         if self.workers and self.scheduler:
             raise OnwardError("--workers starts a cluster here, --scheduler joins one: choose one")
-        if self.search == "grid" and self.samples:
-            raise OnwardError("--samples needs --search random or --search halving")
+        if self.search == "grid" and self.draws:
+            raise OnwardError("--draws needs --search random or --search halving")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Sweep:
     experiment: Experiment
     axes: Axes
     search: str = "grid"
-    samples: int = 0
+    draws: int = 0
     search_seed: int = 0
     eta: int = 3
     rungs: int = 3
@@ -153,9 +153,8 @@ class Sweep:
     @property
     def count(self) -> int:
         """Configurations; of a drawn sweep at most."""
-        return self.samples if self.search != "grid" and self.samples else self._combinations()
-
-    def _combinations(self) -> int:
+        if self.draws:
+            return self.draws * len(self.axes["methods"])  # type: ignore[arg-type]
         return math.prod(len(v) for v in self.axes.values() if not isinstance(v, Range))
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,7 +168,7 @@ class Sweep:
             "axes": {k: ranges(v) for k, v in self.axes.items()},
             "seeds": self.experiment.seeds,
             "search": self.search,
-            "samples": self.samples,
+            "draws": self.draws,
             "search_seed": self.search_seed,
             "eta": self.eta,
             "rungs": self.rungs,
@@ -179,21 +178,22 @@ class Sweep:
 
     def choices(self) -> Iterator[dict[str, Any]]:
         """The value of every axis, configuration by configuration."""
-        if self.search == "grid" or not self.samples:
+        if not self.draws:
             names = list(self.axes)
             for values in itertools.product(*self.axes.values()):  # type: ignore[arg-type]
                 yield dict(zip(names, values, strict=True))
             return
         rng, seen = np.random.default_rng(self.search_seed), set()
-        for _ in range(100 * self.samples):
+        others = {name: v for name, v in self.axes.items() if name != "methods"}
+        for _ in range(100 * self.draws):
             drawn = {
                 name: v.draw(rng) if isinstance(v, Range) else v[int(rng.integers(len(v)))]
-                for name, v in self.axes.items()
+                for name, v in others.items()
             }
             if (text := json.dumps(drawn)) not in seen:
                 seen.add(text)
-                yield drawn
-            if len(seen) == self.samples:
+                yield from ({"methods": method, **drawn} for method in self.axes["methods"])  # type: ignore[union-attr]
+            if len(seen) == self.draws:
                 return
 
     def experiments(self, share: float = 1.0) -> list[Experiment]:
@@ -267,8 +267,8 @@ def make_sweep(experiment: Experiment, axes: Axes, options: Options) -> Sweep:
             raise OnwardError(f"--{option}: {twice} is given twice")
     experiment = replace(experiment, methods=tuple(experiment.methods[:1]), step_sizes=())
     ranges = any(isinstance(v, Range) for v in axes.values())
-    samples = options.samples or (16 if options.search == "random" or ranges else 0)
-    sweep = Sweep(experiment, axes, options.search, samples, options.search_seed, options.eta, options.rungs)
+    draws = options.draws or (16 if options.search == "random" or ranges else 0)
+    sweep = Sweep(experiment, axes, options.search, draws, options.search_seed, options.eta, options.rungs)
     if options.search == "halving":
         length = type(experiment).length_field
         if length in axes:
@@ -297,7 +297,7 @@ def covers(new: dict[str, Any], old: dict[str, Any]) -> str:
         mine = new["axes"][name]
         if (exact and mine != values) or (not exact and [v for v in values if v not in mine]):
             return f"it has --{name.replace('_', '-')} {values}, you ask for {mine}"
-    for name in ("seeds", "samples"):
+    for name in ("seeds", "draws"):
         if new[name] < old[name] or (old["search"] == "halving" and new[name] != old[name]):
             return f"it has {old[name]} {name}, you ask for {new[name]}"
     return ""

@@ -73,7 +73,7 @@ def _kind(definition: dict[str, Any]) -> type[Experiment]:
 
 
 def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
-    """What others script against: of every configuration the seeds' values, mean, interval, and whether it is the best."""
+    """What others script against: of every configuration its seeds' values, mean, interval, whether it is the best."""
     found = read(folder)
     definition = found["sweep"]["definition"]
     kind = _kind(definition)
@@ -242,21 +242,14 @@ def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = 
     _write_csv(
         folder / "runs.csv",
         [*names, found["metric"] or "value"],
-        ([show_value(run[k]) for k in names] + [run["value"]] for run in found["runs"]),
+        ([run[k] for k in (*names, "value")] for run in found["runs"]),
     )
     numbers = ["mean", "median", "sd", "low", "high", "valid"]
     columns = ["configuration", "method", *found["axes"], "step_size", "steps", "best", *numbers]
     _write_csv(
         folder / "configurations.csv",
         [*columns, "seeds", "failed"],
-        (
-            [
-                *(show_value(row[c]) if c in found["axes"] else row[c] for c in columns),
-                len(row["seeds"]),
-                len(row["failed"]),
-            ]
-            for row in summary["configurations"]
-        ),
+        ([*(row[c] for c in columns), len(row["seeds"]), len(row["failed"])] for row in summary["configurations"]),
     )
     _write_csv(folder / "points.csv", ["configuration", "method", "step_size", "seed", "step", "value"], points(folder))
     if events:
@@ -288,7 +281,8 @@ def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(["" if v is None else v for v in row] for row in rows)
+    plain = lambda v: "" if v is None else show_value(v) if isinstance(v, list) else v
+    writer.writerows([plain(v) for v in row] for row in rows)
     checkpoint.write_bytes(path, text.getvalue().encode())
 
 

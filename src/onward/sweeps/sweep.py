@@ -276,8 +276,11 @@ def _run(
         progress.say(f"{len(mine) - len(todo)} of {len(mine)} jobs have ended before; {len(todo)} to run")
     if not todo:
         return {}
-    # Long ones first, so that no worker is left alone with one at the end; those that share a program stay together.
     watch = _Watch(state, progress, where, state.sweep.experiment.name, todo)
+    if where.workers > 1:
+        # A program is compiled by one worker, and read by the next from the cache on disk.
+        programs = [job.program for job in todo]
+        todo = [job for _, job in sorted(enumerate(todo), key=lambda at: programs[: at[0]].count(at[1].program))]
     tasks = [Task(jobs.run_job, job.as_dict(), job.id) for job in todo]
     errors = {}
     for task in where.run(tasks, state.settings, watch, stop):
