@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,26 @@ def test_dask_is_an_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main([*ONWARD[3:], "--workers", "2", "--out", str(tmp_path / "s")]) == 1
     assert "pip install 'onward[dask]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_slurm_example_submits_workers_that_run_the_sweep(tmp_path):
+    """With an `sbatch` of ours, which runs the script at once: half an oracle, for there is no Slurm here."""
+    pytest.importorskip("dask_jobqueue")
+    (tmp_path / "sbatch").write_text(
+        f'#!/bin/sh\ngrep -v "^#SBATCH" "$1" > {tmp_path}/job.$$\nsh {tmp_path}/job.$$ > {tmp_path}/log.$$ 2>&1 &\n'
+        'echo "Submitted batch job $$"\n'
+    )
+    (tmp_path / "scancel").write_text("#!/bin/sh\nexit 0\n")
+    for name in ("sbatch", "scancel"):
+        (tmp_path / name).chmod(0o755)
+    example = str(Path(__file__).parents[2] / "examples" / "slurm_sweep.py")
+    script = subprocess.run([sys.executable, example, "--print"], capture_output=True, text=True, check=True).stdout
+    assert "#SBATCH -t 04:00:00" in script
+    assert "--lifetime 216m" in script
+    words = [*ONWARD[4:], "--steps", "3000", "--out", str(tmp_path / "s")]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [sys.executable, example, "--jobs", "2", "--", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=200)
+    assert "columnar" in done.stdout
+    assert len(table(tmp_path / "s")) == 8

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -16,6 +17,8 @@ from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, alloca
 
 # Units from which the products of a batch of networks are worth a matrix product each (decisions.md).
 WIDE_UNITS = 8
+# Bytes of influence from which it is updated row by row: what a core's own cache holds (decisions.md).
+CACHE = 2**20
 
 # For each state, d state / d parameter as (units, rows, gates, units): which unit's state, then which
 # parameter: row (an input, a recurrent source, the bias), gate and unit.
@@ -31,7 +34,8 @@ class RTRL(AbstractCredit):
     On `Dense` cells the step factorises: units reach one another through h only, so the first term is
     one matrix product with the influence on h plus elementwise terms, and the second is an outer
     product that touches each unit's own parameters. Cost there: states n^2 P multiply-adds a step for n
-    units and P parameters (8 n^3 (n + m + 1) for an LSTM with m inputs). Any other cell (`Stack`, your
+    units and P parameters (8 n^3 (n + m + 1) for an LSTM with m inputs). An influence larger than the cache
+    is updated row by row of parameters (all that one input or source drives), in place. Any other cell (`Stack`, your
     own) takes the generic path through its full Jacobians, |hidden|^2 |theta|.
 
     Raises MemoryError if the state would take more than `memory_limit` bytes.
@@ -99,33 +103,43 @@ def _advance(
     z: Array,
 ) -> tuple[States, Influence]:
     new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
-    h = states[-1]
-    units = h.shape[0]
+    h, (units, rows) = states[-1], influence[0].shape[:2]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
-    # (units, parameters, runs): elementwise from here on, until the immediate term.
-    flat = tuple(m.reshape(units, -1, m.shape[-1]) for m in influence)
-    mixed = _product(through, flat[-1])
+    size = rows if sum(m.nbytes for m in influence) <= CACHE else 1
+
+    def update(row: Any, flat: Influence) -> Influence:
+        """`size` rows of parameters, but for the immediate term. A new state is read as written, so a loop copies nothing."""
+        take = lambda m: lax.dynamic_slice_in_dim(m, row, size, 1).reshape(units, -1, h.shape[-1])
+        old = [take(m) for m in flat]
+        mixed = _product(through, old[-1])
+        for i, (_, by_state, by_new) in enumerate(derivatives):
+            after = mixed[i * units : (i + 1) * units]
+            new = [take(m) for m in flat[:i]]
+            for factor, before in zip((*by_state[:-1], *by_new), (*old[:-1], *new), strict=True):
+                if factor is not None:
+                    after = after + factor[:, None] * before
+            written = lax.dynamic_update_slice_in_dim(flat[i], after.reshape(units, size, -1), row, 1)
+            flat = (*flat[:i], written, *flat[i + 1 :])
+        return flat
+
+    # The last axes as one: XLA copies what a loop carries if its last axis is 1.
+    flat = tuple(m.reshape(units, rows, -1) for m in influence)
+    flat = lax.fori_loop(0, rows // size, lambda i, m: update(i * size, m), flat)
     read_h = sources_of(sources, h)
-    dense: list[Array] = []
     own: list[Array] = []
-    for i, (by_slot, by_state, by_new) in enumerate(derivatives):
-        after = mixed[i * units : (i + 1) * units]
-        for factor, before in zip((*by_state[:-1], *by_new), (*flat[:-1], *dense), strict=True):
-            if factor is not None:
-                after = after + factor[:, None] * before
+    for by_slot, _, by_new in derivatives:
         pick = lambda slots, d=by_slot: jnp.stack([jnp.zeros_like(h) if d[s] is None else d[s] for s in slots])
         drive, loop = pick(gates.input_slots), pick(gates.recurrent_slots)
         immediate = jnp.concatenate([z[:, None, None] * drive[None], read_h[:, None] * loop[None], drive[None]])
         for factor, before in zip(by_new, own, strict=True):
             if factor is not None:
                 immediate = immediate + factor[None, None] * before
-        dense.append(after)
         own.append(immediate)
     # Each unit's own parameters; indices that stand apart put their axis first: (units, rows, gates, runs).
     at = jnp.arange(units)
     add = lambda a, b: a.at[at, :, :, at].add(jnp.moveaxis(b, 2, 0), unique_indices=True, indices_are_sorted=True)
-    return new, tuple(add(a.reshape(m.shape), b) for a, b, m in zip(dense, own, influence, strict=True))
+    return new, tuple(add(m.reshape(influence[0].shape), b) for m, b in zip(flat, own, strict=True))
 
 
 def _through(

@@ -55,6 +55,11 @@ def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}" if abs(value) >= 0.1 else f"{value:.5f}"
 
 
+def _span(row: dict[str, Any]) -> str:
+    """The interval, on one line."""
+    return f"{_show(row['low'])}\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}{_show(row['high'])}"
+
+
 def _parts(summary: dict[str, Any]) -> list[Any]:
     rows, vary = summary["configurations"], results.varied(summary)
     if not rows:
@@ -90,6 +95,7 @@ def _parts(summary: dict[str, Any]) -> list[Any]:
 
 def _best(summary: dict[str, Any], vary: list[str]) -> Table:
     by_validation = summary["chosen_by"] == "validation"
+    failed = any(row["failed"] for row in summary["configurations"] if row["best"])
     rows = []
     sign = -1 if summary["higher_is_better"] else 1
     chosen = sorted((r for r in summary["configurations"] if r["best"]), key=lambda r: sign * (r["mean"] or math.inf))
@@ -100,19 +106,19 @@ def _best(summary: dict[str, Any], vary: list[str]) -> Table:
                 row["method"],
                 *(results.show_value(row[name]) for name in vary),
                 _show(row["mean"]),
-                f"{_show(row['low'])} to {_show(row['high'])}",
+                _span(row),
                 _show(row["median"]),
                 _show(row["sd"]),
                 *([_show(row["valid"])] if by_validation else []),
                 str(len(row["seeds"])),
-                str(len(row["failed"])) if row["failed"] else "",
+                *([str(len(row["failed"]))] if failed else []),
                 f"{row['steps']:,}",
-                f"{_show(other['mean'])} ({_show(other['low'])} to {_show(other['high'])})" if other else "-",
+                _show(other["mean"]) if other else "-",
             ]
         )
     blank = len(vary) + 1
     for name, value in summary["references"].items():
-        rows.append([name.replace("-", " "), *[""] * (blank - 1), _show(value), *[""] * (6 + by_validation)])
+        rows.append([name.replace("-", " "), *[""] * (blank - 1), _show(value), *[""] * (6 + by_validation + failed)])
     header = [
         "best of each method",
         *(name.replace("_", " ") for name in vary),
@@ -122,7 +128,7 @@ def _best(summary: dict[str, Any], vary: list[str]) -> Table:
         "sd",
         *(["validation"] if by_validation else []),
         "seeds",
-        "failed",
+        *(["failed"] if failed else []),
         "steps",
         "chosen on other seeds",
     ]
@@ -228,10 +234,10 @@ def _all(summary: dict[str, Any], vary: list[str]) -> Table:
             *(results.show_value(row[name]) for name in vary),
             *([f"{row['steps']:,}"] if shorter else []),
             _show(row["mean"]),
-            f"{_show(row['low'])} to {_show(row['high'])}",
+            _span(row),
             _show(row["median"]),
             str(len(row["seeds"])),
-            str(len(row["failed"])) if row["failed"] else "",
+            str(len(row["failed"]) or ""),
         ]
         for row in rows[:ROWS]
     ]
