@@ -7,6 +7,7 @@ runs it; an accelerator by the clock, all seeds in one program. Without --device
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -58,7 +59,7 @@ def devices() -> list[str]:
 def crossing(core: dict[int, float], other: dict[int, float]) -> float | None:
     """Seeds from which `other` is faster than one core, between two measured counts evenly in the logarithm."""
     ahead = {n: math.log(other[n] / core[n]) for n in sorted(core)}
-    for (a, x), (b, y) in zip(list(ahead.items())[:-1], list(ahead.items())[1:], strict=True):
+    for (a, x), (b, y) in itertools.pairwise(ahead.items()):
         if x < 0 <= y:
             return float(round(a * (b / a) ** (x / (x - y))))
     return min(ahead) if min(ahead.values()) >= 0 else None

@@ -1,7 +1,7 @@
-"""A sweep on a Slurm cluster: workers start as Slurm jobs, run the sweep, and are ended with it.
+r"""A sweep on a Slurm cluster: workers start as Slurm jobs, run the sweep, and are ended with it.
 
     pip install 'onward[dask]' dask-jobqueue
-    python examples/slurm_sweep.py --jobs 20 --partition cpu -- \\
+    python examples/slurm_sweep.py --jobs 20 --partition cpu -- \
         trace-patterning --methods ccn,columnar --step-sizes 1e-4,3e-4,1e-3 --seeds 64 --out /shared/sweep
 
 Run it on a node that may submit jobs (under tmux or nohup), with --out on a disk that all nodes see. Everything behind
