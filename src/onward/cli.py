@@ -17,6 +17,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward list                            the experiments
   onward run EXPERIMENT [--field value]  run one; its fields: onward run EXPERIMENT --help
              [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
+             [--device cpu|gpu|tpu]      on what to compute; also for sweep and learn
   onward run --resume DIR                go on with a run that was stopped
   onward sweep EXPERIMENT --field v1,v2  run every combination of values, with several seeds, and compare them
              [--seeds N] [--workers N]   all options: onward sweep EXPERIMENT --help

@@ -164,6 +164,7 @@ class Sweep:
         ranges = lambda v: {"low": v.low, "high": v.high, "whole": v.whole} if isinstance(v, Range) else v
         definition = {
             "experiment": self.experiment.name,
+            "data": self.experiment.fingerprint,
             "fields": fixed,
             "axes": {k: ranges(v) for k, v in self.axes.items()},
             "seeds": self.experiment.seeds,
@@ -283,7 +284,7 @@ def make_sweep(experiment: Experiment, axes: Axes, options: Options) -> Sweep:
 
 def covers(new: dict[str, Any], old: dict[str, Any]) -> str:
     """Why a sweep `new` is not `old` or more of it; empty: it is."""
-    for name in ("experiment", "search", "search_seed", "eta", "rungs"):
+    for name in ("experiment", "data", "search", "search_seed", "eta", "rungs"):
         if new[name] != old[name]:
             return f"its {name} is {old[name]!r}, not {new[name]!r}"
     for name in sorted({*old["fields"], *new["fields"]}):
