@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness bench clean
+.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness docs bench costs clean
 
 setup: .venv/.done
 
@@ -55,20 +55,32 @@ test-oracles: .oracles/.done
 exactness: setup
 	$(BIN)/onward verify --markdown > docs/.exactness.md && mv docs/.exactness.md docs/exactness.md
 
+# The documentation site, without network: docs/_build/index.html. Drawings: python docs/_draw.py.
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Speed of the inner loops. With LANES=path of the C++ prototype: the ratio to it, timed in the same run.
-bench: setup
-	$(BIN)/python benchmarks/columns.py $(if $(LANES),--lanes $(LANES))
+# Speed, every row with its contestant in the same run: about fifteen minutes on a quiet machine. PyTorch comes from the
+# environment of the oracles, hand-written AVX-512 from benchmarks/ccn_lanes.cpp (needs g++ and such a CPU; else left out).
+bench: setup .oracles/.done
+	$(BIN)/python benchmarks/columns.py
 	$(BIN)/python benchmarks/rules.py
-	$(BIN)/python benchmarks/targets.py
-	$(BIN)/python benchmarks/data.py
+	.oracles/bin/python benchmarks/targets.py
+	.oracles/bin/python benchmarks/data.py
+	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rivers.py
 	$(BIN)/python benchmarks/rows.py
+	$(BIN)/python benchmarks/devices.py
+
+# How cost grows, fitted: the tables and the figure of docs/costs.md (about eight minutes on one core).
+costs: setup
+	$(BIN)/python benchmarks/exponents.py --markdown --figure docs/figures/costs.png
 
 clean:
-	rm -rf .venv .oracles runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .oracles runs dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

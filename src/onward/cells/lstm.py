@@ -14,8 +14,8 @@ from onward.cells.dense import Dense
 class LSTMGates(AbstractGates):
     """Input, forget and output gate, and candidate (Javed et al., eqs 1-6); states (c, h).
 
-    i, f, o = sigmoid(a1), sigmoid(a2), sigmoid(a3); g = tanh(a4)
-    c' = f c + i g;  h' = o tanh(c')
+        i, f, o = sigmoid(a1), sigmoid(a2), sigmoid(a3); g = tanh(a4)
+        c' = f c + i g;  h' = o tanh(c')
 
     >>> import jax.numpy as jnp
     >>> gates, zero = LSTMGates(), jnp.zeros(3)

@@ -22,7 +22,7 @@ class ColumnTraces(NamedTuple):
 class Columnwise(AbstractCredit):
     """Exact RTRL for columns, at a few multiply-adds per parameter and constant memory.
 
-    For column k with states s and preactivation slots a (seed, appendix A, derived anew):
+    For column k with states s and preactivation slots a (Javed et al., appendix A, derived anew):
 
         d s_i'/d theta = sum_j J_ij d s_j/d theta + (d s_i'/d a_slot(theta)) r_theta,
         J_ij = d s_i'/d s_j + [j reads] sum_slots (d s_i'/d a_slot) u_slot,

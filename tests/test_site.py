@@ -1,0 +1,182 @@
+"""The documentation site: its examples run, its reference is whole, its commands exist, and it builds."""
+
+import contextlib
+import importlib.util
+import io
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onward import cli
+from onward.errors import OnwardError
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
+WITH_CODE = [p for p in PAGES if p.is_relative_to(DOCS) and "```python\n" in p.read_text()]
+BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<printed>.*?)```)?", re.DOTALL)
+
+
+def module(name):
+    """A Python file of the documents."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
+def test_examples_of_a_page_run_and_print_what_it_says(page):
+    names = {}
+    for block in BLOCK.finditer(page.read_text()):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(block["code"], names)
+        assert said.getvalue() == (block["printed"] or ""), block["code"]
+
+
+def test_pages_have_examples():
+    assert {"start", "concepts", "rules"} <= {p.stem for p in WITH_CODE}
+
+
+def commands_of(page):
+    """Every `onward ...` of a page, in blocks and in the text, as words; placeholders stand for themselves."""
+    text = page.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    spans = [
+        " ".join(s.split())
+        for s in re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    ]
+    for line in lines + spans:
+        found = re.match(r"(?:\$ )?(?:.*(?:\||&&) )?(?:nice \S+ |[A-Z_]+=\S+ )*onward (?P<rest>.+)$", line)
+        if found and not re.search(r"onward: ", line):
+            rest = re.split(r"\s#|\s\||\s&&|;|\s>|\s&$", found["rest"])[0]
+            rest = re.sub(r"\s*\[(-[^]]*)\]", r" \1", rest).replace("ROWS", "1").replace("EXPERIMENT", "memory")
+            # No column is named twice.
+            columns = itertools.count()
+            rest = re.sub("COLUMN", lambda _, n=columns: f"COLUMN{next(n)}", rest)
+            if "..." not in rest:
+                yield tuple(shlex.split(rest))
+
+
+COMMANDS = sorted({c for page in PAGES for c in commands_of(page)})
+
+
+class Understood(Exception):
+    """Every word of a command fits, and work would begin."""
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Where a command would begin to work, it says so instead."""
+    from onward import datasets
+    from onward.adapters import learn, report
+    from onward.experiments import base
+    from onward.sweeps import sweep
+
+    def stop(*_, **__):
+        raise Understood
+
+    for name in ("set_up_jax", "cache_programs"):
+        monkeypatch.setattr(cli, name, lambda *_, **__: None)
+    for owner, names in {
+        cli: ("_execute", "_resume"),
+        datasets: ("overview", "data_folder", "fetch", "install"),
+        learn: ("learn", "predict", "load_options"),
+        report: ("write_report",),
+        base: ("load_config",),
+        sweep: ("run_sweep",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(owner, name, stop)
+
+
+def complaint(words):
+    """What the command line says against a command; empty: nothing."""
+    if words[0] == "verify":
+        return "" if words[1:] in ((), ("--json",), ("--markdown",)) else "verify has no such option"
+    if words[0] == "sweep" and len(words) > 2:
+        words = (*words, "--yes")  # a sweep of many runs asks first
+    try:
+        return "" if cli._dispatch(list(words)) == 0 else "it would fail"
+    except Understood:
+        return ""
+    except SystemExit as stop:
+        return "" if not stop.code else "it would exit"
+    except OnwardError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_of_the_pages_exist(words, no_work, capsys):
+    """The subcommand, the experiment and every field are there, and the values fit."""
+    found = complaint(words)
+    # In running text a command may be named without what it needs: `onward learn`.
+    alone = " what? " in found or (len(words) <= 2 and not found.startswith("unknown"))
+    assert not found or alone, found
+
+
+def test_pages_have_commands():
+    assert len(COMMANDS) > 30
+    assert {c[0] for c in COMMANDS} >= {"list", "run", "learn", "predict", "report", "verify", "data"}
+
+
+def test_drawings_are_those_of_the_script():
+    for name, draw in module("_draw").DRAWINGS.items():
+        assert (DOCS / "figures" / name).read_text() == draw().svg(), f"run: python docs/_draw.py ({name})"
+        assert name in (DOCS / "concepts.md").read_text()
+
+
+def test_the_reference_lists_every_public_name():
+    """Each group of the list of parts is on one page; a new part needs no new line, a new group a directive."""
+    pytest.importorskip("sphinx", reason="the documentation's tools are not installed (dependency group docs)")
+    import onward
+
+    groups = module("_parts").groups()
+    assert sorted(n for names in groups.values() for n in names) == sorted(onward.__all__)
+    pages = "".join(p.read_text() for p in (DOCS / "api").glob("*.md"))
+    assert sorted(re.findall(r"^```\{parts\} (\w+)$", pages, re.MULTILINE)) == sorted(groups)
+
+
+def test_the_reference_lists_every_experiment():
+    page = (DOCS / "api" / "experiments.md").read_text()
+    for place, kind, *_ in cli.EXPERIMENTS.values():
+        assert f"\n{place}.{kind}\n" in page
+
+
+def test_docstrings_become_prose_code_and_equations():
+    pytest.importorskip("sphinx", reason="the documentation's tools are not installed (dependency group docs)")
+    parts = module("_parts")
+    lines = ["A |x| of *b_ with `RTRL` and `x = 1`.", "- 2 more.", "", "    y = a*b", "", ">>> 1", "1"]
+    assert parts.as_rst(lines) == [
+        r"A \|x\| of \*b\_ with :py:obj:`~onward.RTRL`\  and ``x = 1``\ .",
+        r"\- 2 more.",
+        "",
+        *("::", "", "        y = a*b", ""),
+        *(">>> 1", "1", ""),
+    ]
+    assert parts.plain("(x: Float[Array, ' inputs']) -> Array") == "(x: Array['inputs']) -> Array"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_needs_nothing_from_outside(tmp_path):
+    pytest.importorskip("sphinx", reason="the documentation's tools are not installed (dependency group docs)")
+    for tool in ("furo", "myst_parser"):
+        pytest.importorskip(tool, reason="the documentation's tools are not installed (dependency group docs)")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    import onward
+
+    reference = "".join(p.read_text() for p in (tmp_path / "api").glob("*.html"))
+    for name in onward.__all__:
+        assert f'id="onward.{name}"' in reference
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text())
+        assert not [a for a in loaded if a.startswith(("http:", "https:", "//"))], page.name
