@@ -23,7 +23,7 @@ SOME = ("Elman sparse", "GRU dense", "GRU stack", "GRU cascade", "LSTM sparse", 
     "cell",
     [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in v.matrix_cells()],
 )
-def test_every_rule_is_what_it_claims(cell):
+def test_every_rule_is_what_it_claims(cell, compile_well):
     rows = v.matrix(cells=[cell])
     assert {r.steps for r in rows} == {1, v.STEPS}
     assert {r.streams for r in rows} == {1, v.STREAMS}
@@ -224,7 +224,7 @@ def test_verify_exits_1_when_a_fault_is_planted(plant, steps, monkeypatch, capsy
     """Lengths of their own, so that no compiled program of another test is used, nor this one by another."""
     from onward import cli
 
-    monkeypatch.setattr(cli, "_cache_programs", lambda: None)
+    monkeypatch.setattr(cli, "cache_programs", lambda: None)
     monkeypatch.setattr(v, "costs", list)
     rule = plant(monkeypatch)
     if isinstance(rule, ow.TBPTT):
@@ -237,7 +237,7 @@ def test_verify_exits_1_when_a_fault_is_planted(plant, steps, monkeypatch, capsy
 def test_verify_exits_0_without_a_fault(monkeypatch, capsys, key):
     from onward import cli
 
-    monkeypatch.setattr(cli, "_cache_programs", lambda: None)
+    monkeypatch.setattr(cli, "cache_programs", lambda: None)
     monkeypatch.setattr(v, "costs", list)
     rules = (ow.RTRL(), ow.TBPTT(6), ow.SnAp(1), ow.TBPTT(5))
     monkeypatch.setattr(v, "matrix", lambda: [v.verify(ow.GRU(3, 4, key=key), r, steps=6, resets=False) for r in rules])

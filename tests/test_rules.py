@@ -1,5 +1,7 @@
 """What rules refuse, what they keep, and that a batch of small networks is the same as one after another."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -54,6 +56,31 @@ def test_reach_is_read_off_the_wiring():
     np.testing.assert_array_equal(reach(sources, 3, 2), [[1, 0, 0], [1, 1, 0], [0, 1, 1]])
     np.testing.assert_array_equal(reach(sources, 3, 3), np.tri(3, dtype=bool))
     assert len(pairs_of(sources, 3, 2).unit) == 5
+
+
+@pytest.mark.parametrize(("make", "mask"), [(ow.LSTM, None), (ow.GRU, MASK)], ids=["full LSTM", "sparse GRU"])
+def test_an_influence_larger_than_the_cache_is_updated_row_by_row_to_the_same(make, mask, key, monkeypatch):
+    from onward.credit import rtrl
+
+    with jax.enable_x64(True):
+        cell = v.in_float64(make(M, N, key=key, mask=mask))
+        xs = jax.random.normal(key, (5, M), jnp.float64)
+
+        def gradient(cache):
+            monkeypatch.setattr(rtrl, "CACHE", cache)
+            rule = ow.RTRL()
+            carry, state = cell.init(), rule.init(cell, jax.ShapeDtypeStruct((M,), jnp.float64), key=key)
+            program = str(jax.make_jaxpr(lambda c, s: rule.advance(cell, c, xs[0], s, key=key))(carry, state))
+            (turns,) = re.findall(r"length=(\d+)", program)
+            for x in xs:
+                carry, state = rule.advance(cell, carry, x, state, key=key)
+            return rule.pull(cell, state, jax.tree.map(lambda h: jnp.cos(h) + 1, carry.hidden)), int(turns)
+
+        (whole, few), (rows, more) = gradient(2**20), gradient(0)
+    assert few == 1
+    assert more == M + int(cell.recurrent.shape[0]) + 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), whole, rows)
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(whole)) > 1e-3
 
 
 @pytest.mark.parametrize("rule", [ow.RTRL(), ow.SnAp(1), ow.SnAp(2), ow.RFLO(), ow.TBPTT(4), ow.UORO()], ids=v.name_of)

@@ -34,9 +34,9 @@ class RTRL(AbstractCredit):
     On `Dense` cells the step factorises: units reach one another through h only, so the first term is
     one matrix product with the influence on h plus elementwise terms, and the second is an outer
     product that touches each unit's own parameters. Cost there: states n^2 P multiply-adds a step for n
-    units and P parameters (8 n^3 (n + m + 1) for an LSTM with m inputs). An influence larger than the cache
-    is updated row by row of parameters (all that one input or source drives), in place. Any other cell (`Stack`, your
-    own) takes the generic path through its full Jacobians, |hidden|^2 |theta|.
+    units and P parameters (8 n^3 (n + m + 1) for an LSTM with m inputs). An influence larger than
+    the cache is updated in place, row by row of parameters (those of one input or source). Any other cell
+    (`Stack`, your own) takes the generic path through its full Jacobians, |hidden|^2 |theta|.
 
     Raises MemoryError if the state would take more than `memory_limit` bytes.
     """
@@ -109,7 +109,7 @@ def _advance(
     size = rows if sum(m.nbytes for m in influence) <= CACHE else 1
 
     def update(row: Any, flat: Influence) -> Influence:
-        """`size` rows of parameters, but for the immediate term. A new state is read as written, so a loop copies nothing."""
+        """`size` rows, but for the immediate term. A new state is read as it was written, so a loop copies nothing."""
         take = lambda m: lax.dynamic_slice_in_dim(m, row, size, 1).reshape(units, -1, h.shape[-1])
         old = [take(m) for m in flat]
         mixed = _product(through, old[-1])
