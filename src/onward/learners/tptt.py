@@ -213,30 +213,24 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
         keys = jax.random.split(key, len(transition.x))
         return jnp.sum(jax.vmap(lambda t, k: inverse.loss(weights, cell, t, key=k))(transition, keys))
 
-    def blame(d: PyTree, t: Any) -> Any:
-        """The whole shift of h_t, what the cell's parameters get for it, and what else is known of step t."""
-        before, pull, *rest = jax.tree.map(lambda a: a[t], (befores, pulls, seen, example.xs, keys))
+    def backward(loop: Any, inputs: Any) -> Any:
+        d, after, gradient, blamed = loop
+        t, before, pull, seen, x, keys = inputs
         own = lambda f: jnp.where(t >= time - outputs, f[jnp.maximum(t - time + outputs, 0)], 0)
         d = jax.tree.map(lambda a, f: a + own(f), d, first)
-        return d, pull(jax.tree.map(jnp.negative, d))[0], (before, *rest)
-
-    def backward(loop: Any, t: Array) -> Any:
-        d, after, gradient, blamed = loop
-        d, pulled, (before, seen, x, keys) = blame(d, t)
         transition = Transition(before, jnp.repeat(x, copies, 0), after, keys)
+        (pulled,) = pull(jax.tree.map(jnp.negative, d))
         gradient = jax.tree.map(jnp.add, gradient, pulled)
         if everywhere:
             found = jax.value_and_grad(inverse_loss)(weights, transition, jax.random.fold_in(noise_key, t))
-            blamed = jax.tree.map(jnp.add, blamed, found)
+            blamed = jax.tree.map(lambda a, b: a + jnp.where(t > 0, b, 0), blamed, found)
         back = jax.vmap(lambda t, s, d: inverse.shift(weights, cell, t, s, d))(transition, seen, d)
         return (back, before.hidden, gradient, blamed), d if keep else None
 
     zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
     loop = (zeros(end.hidden), end.hidden, zeros(parameters.cell), (jnp.zeros_like(loss), zeros(weights)))
-    (d, _, gradient, blamed), shifts = lax.scan(backward, loop, jnp.arange(1, time), reverse=True)
-    # Nothing lies before the first step: no shift, and nothing for the inverse to learn.
-    d, pulled, _ = blame(d, jnp.asarray(0))
-    gradient = jax.tree.map(jnp.add, gradient, pulled)
+    inputs = (jnp.arange(time), befores, pulls, seen, example.xs, keys)
+    (_, _, gradient, blamed), shifts = lax.scan(backward, loop, inputs, reverse=True)
     count = max(1, (time - 1) * rows)
     if learning and not everywhere:
         count = max(1, round((learner.transitions or 1) * share))
@@ -259,5 +253,5 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
         hidden=jax.tree.map(lambda a, z: jnp.concatenate([a[1:], z[None]]), befores.hidden, end.hidden)
         if keep
         else None,
-        shifts=jax.tree.map(lambda a, z: jnp.concatenate([z[None], a]), shifts, d) if keep else None,
+        shifts=shifts,
     )
