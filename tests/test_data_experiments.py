@@ -25,6 +25,8 @@ from onward.experiments.sequential_digits import SequentialDigitsExperiment
 from onward.experiments.sequential_mnist import SequentialMNISTExperiment
 from test_cli import fails
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 DIGITS = ["--seeds", "1", "--columns", "4", "--units", "4", "--batch", "4", "--streams", "4"]
 PIANO = ["--seeds", "1", "--length", "5", "--units", "4", "--iterations", "6", "--frames", "12", "--batch", "4"]
 PIANO += ["--streams", "2", "--evaluation", "2", "--held-out", "20", "--transitions", "8", "--ccn-width", "2"]
@@ -32,14 +34,6 @@ SIZES = {"columns": 4, "gru_columns": 4, "stages": 2, "ccn_width": 2, "gru_ccn_w
 SIZES |= {"seeds": 1, "units": 3, "batch": 2, "streams": 2}
 PIANO_SIZES = {"units": 4, "ccn_width": 2, "length": 4, "batch": 2, "streams": 2, "held_out": 5, "evaluation": 2}
 PIANO_SIZES |= {"transitions": 4, "seeds": 1}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,9 @@ from onward._types import Sequence
 from onward.tasks import one_to_many as known
 from onward.tasks.one_to_many import OneToManyClasses, OneToManyMixture
 
+# Rows are compared to the bit between programs, as users have them compiled.
+pytestmark = pytest.mark.usefixtures("compile_well")
+
 BOTH = pytest.mark.parametrize("kind", [OneToManyClasses, OneToManyMixture])
 PYTHON = {"nearest": lambda a: int(np.rint(9 * a)), "code": lambda a: int(round(a, 1) * 9)}
 

@@ -3,21 +3,25 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onward import checkpoint, run
+from onward import checkpoint, report, run
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.experiments.base import execute, load_config, load_summary
 from onward.experiments.trace_patterning import TracePatterningExperiment
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 SMALL = {"seeds": 2, "steps": 6_000, "methods": ("ccn",), "ccn_columns": 4, "ccn_width": 2, "step_sizes": (1e-2,)}
 
@@ -26,19 +30,19 @@ def small(**fields):
     return TracePatterningExperiment(**(SMALL | fields))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Small programs that run for few steps, each compiled many times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "whole"
     execute(small(), folder, quiet=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def unpainted():
+    """Figures are made, and not painted; those of `finished` are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_save", lambda folder, picture: f"<figcaption>{picture.caption}</figcaption>")
+        yield
 
 
 def numbers(folder):
@@ -162,32 +166,39 @@ def test_kill_9_then_resume_equals_an_uninterrupted_run(tmp_path):
     assert numbers(killed) == numbers(tmp_path / "whole")
 
 
-def interrupted(tmp_path, monkeypatch, at=(2_000, 4_000)):
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
     """A run folder with two checkpoints, stopped before its end."""
-    folder = tmp_path / "broken"
+    folder = tmp_path_factory.mktemp("stopped") / "broken"
     advance, done = run._Loop.advance, 0
 
     def count(self, steps):
         nonlocal done
         advance(self, steps)
         done += steps
-        if done >= at[-1]:
+        if done >= 4_000:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(run._Loop, "advance", count)
-    assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
+        patch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(run._Loop, "advance", count)
+        assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
     return folder
+
+
+@pytest.fixture
+def interrupted(stopped, tmp_path):
+    """A copy of it, to do harm to."""
+    return Path(shutil.copytree(stopped, tmp_path / "broken"))
 
 
 SLOW = [pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncated", "garbage")]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "empty", *SLOW])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path, monkeypatch, capsys, damage):
-    folder = interrupted(tmp_path, monkeypatch)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, interrupted, capsys, damage):
+    folder = interrupted
     newest, before = checkpoint.newest_first(folder / "checkpoints", "ccn")[:2]
     data = newest.read_bytes()
     middle = len(data) // 2
@@ -218,8 +229,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, ca
     assert "another configuration" in one_line(capsys)
 
 
-def test_a_checkpoint_of_another_version_is_passed_over_and_named(finished, tmp_path, monkeypatch, capsys):
-    folder = interrupted(tmp_path, monkeypatch)
+def test_a_checkpoint_of_another_version_is_passed_over_and_named(finished, interrupted, monkeypatch, capsys):
+    folder = interrupted
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     config = json.loads((folder / "config.json").read_text()) | {"format": 2}
     (folder / "config.json").write_text(json.dumps(config))
@@ -259,8 +270,8 @@ def test_other_fields_on_resume_are_refused(finished, capsys):
     assert "is a run of trace-patterning" in one_line(capsys)
 
 
-def test_a_full_disk_while_writing_a_checkpoint(finished, tmp_path, monkeypatch, capsys):
-    folder = interrupted(tmp_path, monkeypatch)
+def test_a_full_disk_while_writing_a_checkpoint(finished, interrupted, monkeypatch, capsys):
+    folder = interrupted
     kept = checkpoint.newest_first(folder / "checkpoints", "ccn")
     real = os.fsync
 
@@ -297,8 +308,8 @@ def test_nan_ends_the_run_with_names(tmp_path, capsys):
     assert "no checkpoint yet" in said
 
 
-def test_nan_names_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
-    folder = interrupted(tmp_path, monkeypatch)
+def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
+    folder = interrupted
     good = checkpoint.newest_first(folder / "checkpoints", "ccn")[0]
     advance = run._Loop.advance
 
@@ -359,10 +370,10 @@ def test_config_round_trip(finished):
 
 
 @pytest.mark.parametrize("function", [jnp.arctan, jnp.tanh, jnp.exp, jnp.log1p, jnp.sin, jax.lax.erf, jax.nn.sigmoid])
-def test_the_compiler_options_of_the_loop_change_no_function(function):
+def test_the_compiler_options_of_the_loop_change_no_function(function, as_users_compile):
     """XLA's arctangent is wrong in vectors of 512 bits: such programs are compiled without."""
     x = jnp.linspace(0.01, 3, 999)
-    found = run._compile(jax.jit(function), x)(x)
+    found = run._compile(jax.jit(function, compiler_options=as_users_compile), x)(x)
     with jax.enable_x64(True):
         true = function(jnp.asarray(np.asarray(x), jnp.float64))
     np.testing.assert_allclose(found, true, rtol=2e-5)

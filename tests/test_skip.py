@@ -14,13 +14,7 @@ from onward import verify as v
 from onward.adapters.stream import Inside
 from onward.credit.base import AbstractCredit, Kind
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def _columns(key):

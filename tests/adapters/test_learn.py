@@ -15,7 +15,6 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,20 +28,20 @@ from onward.adapters.session import CONTESTANTS, MOST_CLASSES, Session
 from onward.cli import main
 from onward.errors import OnwardError
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 TINY = {"network": "columnar", "units": 2, "interval": 0.0, "every": 20, "checkpoint_seconds": 1e9}
-FLAGS = ["--network", "columnar", "--units", "2", "--interval", "0", "--every", "20"]
+FLAGS = ["--network", "columnar", "--units", "2", "--interval", "0", "--every", "20", "--checkpoint-seconds", "1e9"]
 SLOW_H3 = pytest.param({"horizon": 3}, marks=pytest.mark.slow)
 PIECE = 64  # rows of a block here: many blocks of one small program
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well(tmp_path_factory):
-    """Tiny programs that run once."""
+def a_cache_of_its_own(tmp_path_factory):
+    """And the options that `onward learn` sets for its process do not stay."""
     before = os.environ.get("XDG_CACHE_HOME"), os.environ.get("XLA_FLAGS")
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     for name, value in zip(("XDG_CACHE_HOME", "XLA_FLAGS"), before, strict=True):
         os.environ.pop(name, None)
         if value is not None:
@@ -797,9 +796,9 @@ SMALL = "import sys; from onward.adapters import learn; learn.BLOCK = {}; from o
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def environment(tmp_path_factory, as_users_start_it):
     """One cache of programs for all processes."""
-    return os.environ | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("programs")), "PYTHONUNBUFFERED": ""}
+    return as_users_start_it | {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("programs")), "PYTHONUNBUFFERED": ""}
 
 
 def start(arguments, environment, *, block=512, **pipes):

@@ -20,18 +20,10 @@ from onward.adapters import encoder
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.errors import NotFinite
 
-pytestmark = pytest.mark.interfaces
+pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 
 KINDS = (OnlineRegressor, OnlineClassifier, OnlineForecaster)
 ALL = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run on few rows."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def river_checks():

@@ -23,7 +23,7 @@ import onward.adapters.sklearn as adapter
 from onward.adapters.sklearn import MixtureDensityRegressor, SequenceMixtureRegressor
 from onward.errors import NotFinite
 
-pytestmark = pytest.mark.interfaces
+pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 
 BOTH = pytest.mark.parametrize("kind", [MixtureDensityRegressor, SequenceMixtureRegressor])
 QUICK = {"updates": 100, "step_size": 0.02, "random_state": 0}
@@ -31,14 +31,6 @@ QUICK = {"updates": 100, "step_size": 0.02, "random_state": 0}
 SKIPPED = {"check_array_api_input"}
 if importlib.util.find_spec("pandas") is None:
     SKIPPED |= {"check_sample_weights_pandas_series", "check_regressor_data_not_an_array"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @BOTH

@@ -10,26 +10,12 @@ import pytest
 from onward.adapters.baselines import Baselines
 from onward.adapters.stream import LIMIT, LINEAR_STEP, Learner, Recipe
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 nan = np.nan
 CAPACITY = 8
 PLAIN = np.zeros(CAPACITY, bool)
 LENGTH = (64,)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def compile_well():
-    """For what learns long, or is compared bit by bit with another program."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def recipe(kind="number", horizon=1, **options):

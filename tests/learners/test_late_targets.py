@@ -12,15 +12,9 @@ import pytest
 import onward as ow
 from onward._tree import remember
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 STEPS = 24
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _columns():
@@ -217,7 +211,7 @@ def test_remember_is_a_ring(slots):
         np.testing.assert_array_equal(got[t], wanted)
 
 
-def _body(remember, slots=1000):
+def _body(remember, options, slots=1000):
     """The program of a loop over a ring, without what stands before and after the loop."""
 
     def loop(ring, values):
@@ -228,12 +222,8 @@ def _body(remember, slots=1000):
 
         return jax.lax.fori_loop(0, len(values), step, (ring, jnp.zeros(8)))
 
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        compiled = jax.jit(loop, donate_argnums=0).lower(jnp.zeros((slots, 8)), jnp.zeros((50, 8))).compile()
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
-    text = compiled.as_text()
+    lowered = jax.jit(loop, donate_argnums=0).lower(jnp.zeros((slots, 8)), jnp.zeros((50, 8)))
+    text = lowered.compile(options).as_text()
     return [line for line in text[: text.index("ENTRY")].splitlines() if f"f32[{slots},8]" in line and "copy(" in line]
 
 
@@ -243,7 +233,9 @@ def read_first(ring, step, value):
     return jax.lax.dynamic_update_index_in_dim(ring, value, step % slots, 0), oldest
 
 
-def test_a_loop_does_not_copy_the_ring():
-    assert not _body(remember)
-    assert _body(read_first), "the other order is not copied either: the remark in `remember` is out of date"
+def test_a_loop_does_not_copy_the_ring(as_users_compile):
+    assert not _body(remember, as_users_compile)
+    assert _body(read_first, as_users_compile), (
+        "the other order is not copied either: the remark in `remember` is out of date"
+    )
     assert "copies the ring" in inspect.getdoc(remember)

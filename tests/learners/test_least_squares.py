@@ -10,16 +10,10 @@ import pytest
 import onward as ow
 from onward import least_squares
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 PRIOR = 0.05
 FEATURES = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast_rather_than_well():
-    """Tiny programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Parts(eqx.Module):
@@ -167,7 +161,7 @@ def test_an_outlier_moves_the_weights_no_more_than_an_error_at_the_cut():
     assert 0 < np.abs(ends[0]).max() < 0.1
 
 
-def test_the_covariance_stays_bounded_where_nothing_is_seen():
+def test_the_covariance_stays_bounded_where_nothing_is_seen(compile_well):
     """1e5 rows of a constant feature, one that is always 0, one that sleeps most of the time, and their noise."""
     n = 100_000
     rng = np.random.default_rng(0)
@@ -175,12 +169,8 @@ def test_the_covariance_stays_bounded_where_nothing_is_seen():
         [np.full(n, 2.0), np.zeros(n), rng.normal(size=n) * (np.arange(n) % 20_000 < 100), rng.normal(size=n)], 1
     )
     y = x @ [0.5, 1, 1, -1] + 0.1 * rng.normal(size=n)
-    jax.config.update("jax_disable_most_optimizations", False)  # a long loop
-    try:
-        rule = least_squares(optax.sgd(0.0), prior=PRIOR)
-        parts, states, errors = _learn(rule, _parts(), x.astype("f"), y.astype("f"))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", True)
+    rule = least_squares(optax.sgd(0.0), prior=PRIOR)
+    parts, states, errors = _learn(rule, _parts(), x.astype("f"), y.astype("f"))
     eigen = np.linalg.eigvalsh(np.asarray(states.covariance[::500], float))
     assert eigen.max() < 1.01 * PRIOR
     assert eigen.min() > -1e-3 * PRIOR

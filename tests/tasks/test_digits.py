@@ -124,7 +124,7 @@ def test_reading_held_out_images():
 def gradient_of(learner, model, batch):
     """What SGD of step size 1 takes away."""
     state = learner.init(model, batch, key=jax.random.key(0))
-    after, _ = learner.step(state, batch)
+    after, _ = jax.jit(learner.step)(state, batch)
     return jax.tree.map(lambda a, b: np.asarray(a - b), jax.tree.leaves(model), jax.tree.leaves(after.model))
 
 
@@ -186,12 +186,12 @@ def check_rtrl_against_bptt(streams):
     place = task.init(jax.random.key(5))
     place, example = task.emit(place)
     state = learner.init(model, double(example), key=jax.random.key(0))
-    rows = []
+    rows, step = [], jax.jit(learner.step)
     for t in range(8):
         if t:
             place, example = task.emit(place)
         rows.append(double(example))
-        state, _ = learner.step(state, rows[-1])
+        state, _ = step(state, rows[-1])
     many = streams or 1
     xs = jnp.stack([r.x.reshape(many, 8) for r in rows])
     batch = ow.Sequence(xs, jnp.reshape(rows[-1].y, (1, many)), jnp.ones((1, many)))

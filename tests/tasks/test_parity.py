@@ -135,7 +135,7 @@ def test_the_task_is_an_argument_of_a_program_and_the_key_decides():
     assert not np.array_equal(first, other)
 
 
-def test_columns_learn_more_than_the_row_tells():
+def test_columns_learn_more_than_the_row_tells(compile_well):
     task, units, steps, key = ow.DigitParity(), 32, 150_000, jax.random.key(0)
     model = ow.Model(ow.Columns(ow.GRUGates(), 8, units, key=key), ow.Linear(units))
     learner = ow.Online(ow.Columnwise(), ow.TDLambda(task.discount, 0.9), optax.adam(3e-3))
