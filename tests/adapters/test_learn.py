@@ -327,7 +327,7 @@ def test_a_folder_with_a_run_is_not_overwritten(here, capsys, undrawn):
 def test_a_folder_in_use_is_refused(here, capsys, undrawn):
     write("data.csv", rows_of(30), ["x", "y"])
     go("data.csv")
-    with learn.alone(Path("out")):
+    with checkpoint.alone(Path("out")):
         refused(["learn", "data.csv", "--resume", "out"], capsys, "out is in use by another onward")
     assert said_by(["learn", "data.csv", "--resume", "out"], capsys)[0] == 0
 
