@@ -51,17 +51,18 @@ def at(folder):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single(tmp_path_factory, as_users_start_it):
+    """In one process, of its own: programs are compiled as in the workers."""
     folder = tmp_path_factory.mktemp("single")
-    assert main([*ONWARD[3:], "--steps", "300000", "--out", str(folder)]) == 0
+    command = [*ONWARD, "--steps", "300000", "--out", str(folder)]
+    subprocess.run(command, capture_output=True, check=True, env=as_users_start_it)
     return folder
 
 
-def test_a_killed_worker_costs_nothing_but_time(single, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time(single, tmp_path, as_users_start_it):
     folder = tmp_path / "s"
-    process = subprocess.Popen(
-        [*ONWARD, "--steps", "300000", "--workers", "2", "--out", str(folder)], stderr=subprocess.PIPE, text=True
-    )
+    command = [*ONWARD, "--steps", "300000", "--workers", "2", "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=as_users_start_it)
     try:
         wait_for(lambda: max(at(folder).values(), default=0) > 1000 and process.poll() is None)
         victim = max(workers_of(process), key=lambda c: c.cpu_times().user)
@@ -75,11 +76,13 @@ def test_a_killed_worker_costs_nothing_but_time(single, tmp_path):
     assert table(folder, "configurations.csv") == table(single, "configurations.csv")
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(single, tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(single, tmp_path, as_users_start_it):
     """SIGINT to the whole group, as a terminal sends it: workers save, the command names how to go on."""
     folder = tmp_path / "s"
     command = [*ONWARD, "--steps", "300000", "--workers", "2", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    started = {"text": True, "start_new_session": True, "env": as_users_start_it}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, **started)
     try:
         wait_for(lambda: max(at(folder).values(), default=0) > 1000)
         os.killpg(process.pid, signal.SIGINT)
@@ -91,7 +94,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(single, tmp_path):
     assert "Traceback" not in said
     saved = list(folder.glob("jobs/*/checkpoints/*"))
     assert saved or len(list((folder / "results").iterdir())) == 2
-    subprocess.run(command, capture_output=True, check=True)
+    subprocess.run(command, capture_output=True, check=True, env=as_users_start_it)
     assert table(folder) == table(single)
 
 
@@ -131,6 +134,7 @@ def test_no_scheduler_there(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_scheduler_dies(tmp_path):
     """The command says so and ends; nothing of what was saved is lost."""
     file = tmp_path / "scheduler.json"

@@ -71,9 +71,13 @@ class Cluster:
         submit = lambda t: self._client.submit(
             t.function, t.argument, settings, **extra, pure=False, key=f"{t.name}-{time.time_ns()}"
         )
-        left = {submit(task): task for task in tasks}
+        waiting, left = list(tasks), dict[Any, Task]()
         asked = 0.0
-        while left:
+        while left or waiting:
+            # No more than there are workers: Dask blames every task that a dying worker was given.
+            while waiting and len(left) < self.workers:
+                task = waiting.pop(0)
+                left[submit(task)] = task
             ended = [future for future in left if future.status not in ("pending", "lost")]
             for future in ended:
                 if future.status == "cancelled":
@@ -85,8 +89,7 @@ class Cluster:
             if stop() and not asked:
                 asked = time.monotonic()
                 stopped.touch()  # every job looks for it, saves and ends
-                self._client.cancel([f for f in left if self._not_begun(f)])
-                left = {f: t for f, t in left.items() if f.status != "cancelled"}
+                waiting = []
             if asked and time.monotonic() - asked > PATIENCE_SECONDS:
                 return
             watch(None, stop)
@@ -110,9 +113,6 @@ class Cluster:
             else:
                 task.error = f"{type(error).__name__}: {error}"
         return "ended"
-
-    def _not_begun(self, future: Any) -> bool:
-        return future.key not in {key for keys in self._client.processing().values() for key in keys}
 
     def _check_alive(self) -> None:
         now = time.monotonic()
