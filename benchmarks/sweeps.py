@@ -1,6 +1,6 @@
 """How a sweep scales over the workers of a machine: 96 runs of trace patterning on two Dask workers, and on one.
 
-    python benchmarks/sweeps.py [--steps 300000] [--rounds 2] [--json]
+    python benchmarks/sweeps.py [--steps 3000000] [--rounds 1] [--json]
 
 By the clock, whole command with start and report, rounds interleaved, the best of each; every run starts from an empty
 folder with a warm cache of compiled programs. The ratio needs two cores that have nothing else to do: what one of them is
@@ -31,8 +31,8 @@ def sweep(workers: int, steps: int, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300_000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3_000_000)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     best: dict[int, tuple[float, float]] = {}
