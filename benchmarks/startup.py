@@ -22,11 +22,11 @@ def spent(words: list[str]) -> float:
 
 
 def main() -> None:
-    print("CPU seconds of a command, its process whole")
+    print("CPU seconds of `onward` with these words, its process whole")
     for words, most in ROWS:
         best = min(spent(words) for _ in range(6))
         verdict = "" if most is None else f"   (at most {most})  {'ok' if best <= most else 'ABOVE'}"
-        print(f"onward {' '.join(words):32} {best:5.2f}{verdict}")
+        print(f"  {' '.join(words):32} {best:5.2f}{verdict}")
 
 
 if __name__ == "__main__":
