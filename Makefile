@@ -64,7 +64,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Speed, every row with its contestant in the same run: about fifteen minutes on a quiet machine. PyTorch comes from the
+# Speed, every row with its contestant in the same run: about twenty-five minutes. PyTorch comes from the
 # environment of the oracles, hand-written AVX-512 from benchmarks/ccn_lanes.cpp (needs g++ and such a CPU; else left out).
 bench: setup .oracles/.done
 	$(BIN)/python benchmarks/columns.py
