@@ -48,14 +48,14 @@ def pin() -> None:
 def time_row(runs: int, method: str, gates: str, stage: int, columns: int) -> dict[str, float]:
     """Thousand run-steps per CPU second, the best of five stretches, and the cold compile time."""
     pin()
-    from onward._devices import set_up_jax
+    from onward.devices import set_up_jax
 
     set_up_jax(columns=True, single=runs == 1)
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)
-    from onward.experiments.trace_patterning import TracePatterningExperiment
-    from onward.run import _Loop
+    from onward.lab.papers.trace_patterning import TracePatterningExperiment
+    from onward.lab.train import _Loop
 
     experiment = TracePatterningExperiment(gates=gates, seeds=runs, columnar_columns=columns or 7)
     loop = _Loop(experiment.build(method), [(1e-4, seed) for seed in range(runs)])

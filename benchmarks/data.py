@@ -34,8 +34,8 @@ SECONDS, ROUNDS = 0.2, 5
 
 def ours(experiment, name, *, stage=0):
     """A function that learns for so many steps, and examples a step: the very loop of `onward run`, at a stage of growth."""
-    from onward.experiments.base import plan_of
-    from onward.run import _Loop
+    from onward.lab.experiment import plan_of
+    from onward.lab.train import _Loop
 
     method, tile = experiment.build(name), plan_of(experiment, name)[0]
     loop = _Loop(method, tile)
@@ -71,8 +71,8 @@ def digits():
     """Name -> function and examples a step."""
     import numpy as np
 
-    from onward import datasets
-    from onward.experiments.sequential_mnist import SequentialMNISTExperiment
+    from onward.lab.data import datasets
+    from onward.lab.papers.sequential_mnist import SequentialMNISTExperiment
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (60_000, 28, 28), np.uint8)
@@ -113,8 +113,8 @@ def piano():
     """Name -> function and examples a step."""
     import numpy as np
 
-    from onward import datasets
-    from onward.experiments.piano import PianoExperiment
+    from onward.lab.data import datasets
+    from onward.lab.papers.piano import PianoExperiment
 
     random = np.random.default_rng(0)
     pieces = [(random.random((500, 88)) < 0.05).astype(np.uint8) for _ in range(87)]
@@ -156,7 +156,7 @@ def time_group(group):
     """Examples per CPU second of every round of every row."""
     pin()
     os.environ["OMP_NUM_THREADS"] = "1"
-    from onward._devices import set_up_jax
+    from onward.devices import set_up_jax
 
     set_up_jax(columns=group == "digits", single=False)
     import jax

@@ -187,7 +187,7 @@ def parts(name: str, s: At):
     import optax
 
     import onward as ow
-    from onward._random import uniform
+    from onward.random import uniform
 
     key, seed = jax.random.key(0), np.asarray([1, 2], np.uint32)
     if RULES[name].online:
@@ -242,8 +242,8 @@ def steps_of(name: str, s: At):
     import jax
     import jax.numpy as jnp
 
-    from onward._tree import WIDE_LANES
-    from onward.experiments.base import batch_axis
+    from onward.batching import WIDE_LANES
+    from onward.lab.experiment import batch_axis
 
     if RULES[name].control:
         sizes = [math.ceil(RULES[name].floats(s) / 3)] * 3
@@ -387,7 +387,7 @@ def runner(name: str, s: At):
     import jax.numpy as jnp
     from jax import lax
 
-    from onward.run import CPU_OPTIONS
+    from onward.lab.train import CPU_OPTIONS
 
     start, step = steps_of(name, s)
     quickly = {"xla_backend_optimization_level": 0}
@@ -572,7 +572,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, NullLocator
 
-    from onward.report import GREY, style
+    from onward.lab.page import GREY, style
 
     with style():
         figure = Figure(figsize=(13, 12.4))
@@ -644,7 +644,7 @@ def set_up(*, single: bool) -> None:
     """One core, and the options of the command line."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from onward._devices import set_up_jax
+    from onward.devices import set_up_jax
 
     set_up_jax(columns=False, single=single)
     import jax

@@ -77,9 +77,9 @@ def files(rows: int) -> None:
 
 def memory(rows: int) -> None:
     """Resident memory over a long stream."""
-    from onward.adapters.options import Learn
-    from onward.adapters.rows import Rows
-    from onward.adapters.session import Session
+    from onward.rows.options import Learn
+    from onward.rows.session import Session
+    from onward.rows.sources import Rows
 
     rng, last, done = np.random.default_rng(0), 0.0, 0
     session = Session(Learn(target=("target",)), "generator", print)

@@ -46,8 +46,8 @@ def looped(cell, rule):
     from jax import lax
 
     import onward as ow
-    from onward._random import uniform
-    from onward.run import CPU_OPTIONS
+    from onward.lab.train import CPU_OPTIONS
+    from onward.random import uniform
 
     seed = jnp.asarray([1, 2], jnp.uint32)
     learner = ow.Online(rule, ow.Supervised(), ow.rms(), 1e-5)
@@ -89,8 +89,8 @@ def gemm(size=1024):
 
 def experiment(method):
     """A whole trace-patterning experiment on one stream."""
-    from onward.experiments.trace_patterning import TracePatterningExperiment
-    from onward.run import _Loop
+    from onward.lab.papers.trace_patterning import TracePatterningExperiment
+    from onward.lab.train import _Loop
 
     loop = _Loop(TracePatterningExperiment(gates="lstm", seeds=1).build(method), [(1e-4, 0)])
     loop.start()
@@ -210,7 +210,7 @@ def contestants(group):
 def time_group(group):
     """Steps per CPU second of every row, and of the counted ones multiply-adds a second."""
     pin()
-    from onward._devices import set_up_jax
+    from onward.devices import set_up_jax
 
     set_up_jax(columns=False, single=group != "braintrace")
     import jax

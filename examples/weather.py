@@ -15,9 +15,9 @@ from pathlib import Path
 
 import series
 
-from onward.adapters.learn import as_lines, learn
-from onward.adapters.options import Learn
-from onward.adapters.report import write_report
+from onward.rows.learn import as_lines, learn
+from onward.rows.options import Learn
+from onward.rows.report import write_report
 
 
 def main() -> None:

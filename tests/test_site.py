@@ -75,10 +75,10 @@ class Understood(Exception):
 @pytest.fixture
 def no_work(monkeypatch):
     """Where a command would begin to work, it says so instead."""
-    from onward import datasets
-    from onward.adapters import learn, report
-    from onward.experiments import base
-    from onward.sweeps import sweep
+    from onward.lab.data import datasets
+    from onward.lab.papers import base
+    from onward.lab.sweeps import sweep
+    from onward.rows import learn, report
 
     def stop(*_, **__):
         raise Understood

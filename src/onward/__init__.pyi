@@ -4,10 +4,6 @@ This is the only list of parts. A cell and a head make a `Model`; a credit rule,
 optimiser make an `Online` learner; a task makes examples; `verify` checks a rule's gradient.
 """
 
-from ._types import Carry as Carry
-from ._types import Info as Info
-from ._types import Sequence as Sequence
-from ._types import Step as Step
 from .cells.cascade import Cascade as Cascade
 from .cells.columns import Columns as Columns
 from .cells.dense import Dense as Dense
@@ -61,3 +57,7 @@ from .tasks.one_to_many import OneToManyMixture as OneToManyMixture
 from .tasks.parity import DigitParity as DigitParity
 from .tasks.piano import PianoRoll as PianoRoll
 from .tasks.streams import Streams as Streams
+from .types import Carry as Carry
+from .types import Info as Info
+from .types import Sequence as Sequence
+from .types import Step as Step

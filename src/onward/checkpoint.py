@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onward._types import PyTree
 from onward.errors import OnwardError
+from onward.types import PyTree
 
 FORMAT = 1
 KEPT = 2

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onward._devices import cache_programs, set_up_jax
-from onward.experiments import EXPERIMENTS, kind_of
+from onward.devices import cache_programs, set_up_jax
+from onward.lab.papers import EXPERIMENTS, kind_of
 
 if TYPE_CHECKING:
-    from onward.experiments.base import Experiment
+    from onward.lab.experiment import Experiment
 
 USAGE = """onward: recurrent networks that learn as the data arrive
 
@@ -150,7 +150,7 @@ def _sweep(arguments: list[str]) -> int:
             return 0
         raise OnwardError(f"sweep what? The experiments are: {', '.join(EXPERIMENTS)}")
     kind = _kind(name)
-    from onward.sweeps.plan import ASK_FROM, Options, make_sweep
+    from onward.lab.sweeps.plan import ASK_FROM, Options, make_sweep
 
     if {"-h", "--help"} & set(arguments):
         return _sweep_help(kind, Options)
@@ -161,8 +161,8 @@ def _sweep(arguments: list[str]) -> int:
     runs = sweep.count * experiment.seeds
     if runs > ASK_FROM and not options.yes:
         _ask(f"{sweep.count:,} configurations, {runs:,} runs. Start?", runs)
-    from onward.sweeps.results import as_lines
-    from onward.sweeps.sweep import run_sweep
+    from onward.lab.sweeps.results import as_lines
+    from onward.lab.sweeps.sweep import run_sweep
 
     folder = Path(out or f"runs/sweep-{name}")
     report = run_sweep(sweep, options, folder, fresh=fresh)
@@ -202,7 +202,7 @@ def _read_fields(kind: Any, options: Any, arguments: list[str]) -> tuple[list[st
     import dataclasses
 
     from onward.errors import OnwardError
-    from onward.sweeps.plan import LISTED, Range
+    from onward.lab.sweeps.plan import LISTED, Range
 
     mine = {f.name for f in dataclasses.fields(options)}
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -276,9 +276,9 @@ def _learn(arguments: list[str]) -> int:
     if source is None and not {"-h", "--help"} & set(fields):
         raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
     set_up_jax(columns=False, single=True, device=device or "")
-    from onward.adapters import learn
-    from onward.adapters.options import Learn
-    from onward.adapters.report import write_report
+    from onward.rows import learn
+    from onward.rows.options import Learn
+    from onward.rows.report import write_report
 
     before = learn.load_options(Path(resume))[0] if resume else None
     options = _parse(Learn, fields, prog="onward learn SOURCE", default=before)
@@ -306,7 +306,7 @@ def _predict(arguments: list[str]) -> int:
     if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
         raise OnwardError("the command is: onward predict DIR SOURCE [--out FILE]")
     set_up_jax(columns=False, single=True)
-    from onward.adapters.learn import predict
+    from onward.rows.learn import predict
 
     predict(Path(arguments[0]), arguments[1], out, lambda text: print(text, file=sys.stderr))
     return 0
@@ -317,7 +317,7 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, 
 
     if out and Path(out) != folder:
         raise OnwardError("--resume goes on in its own folder: leave out --out")
-    from onward.experiments.base import config_of, from_config, load_config
+    from onward.lab.experiment import config_of, from_config, load_config
 
     config = load_config(folder)
     if name not in (None, config["experiment"]):
@@ -338,7 +338,7 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, 
 def _execute(
     experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False, device: str = ""
 ) -> int:
-    from onward.experiments.base import execute, load_summary
+    from onward.lab.experiment import execute, load_summary
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
     set_up_jax(columns=experiment.fuse_outputs, single=single, device=device)
@@ -402,14 +402,14 @@ def _report(arguments: list[str]) -> int:
         raise OnwardError("onward report takes one run folder, and --markdown")
     folder = Path(arguments[0])
     if (folder / "predictions.csv").exists() and not markdown:
-        from onward.adapters.report import write_report
+        from onward.rows.report import write_report
 
         print(f"report: {write_report(folder)}")
         return 0
-    from onward.experiments.base import as_markdown, from_config, load_config
+    from onward.lab.experiment import as_markdown, from_config, load_config
 
     if (folder / "sweep.json").exists():
-        from onward.sweeps.results import write
+        from onward.lab.sweeps.results import write
 
         if markdown:
             raise OnwardError("a sweep has its tables as CSV: configurations.csv and runs.csv, beside report.html")
@@ -430,8 +430,8 @@ def _verify(arguments: list[str]) -> int:
     if form is None:
         _no_more(arguments, "verify")
     cache_programs()
-    from onward import verify_targets
-    from onward.verify import as_markdown, as_table, costs, matrix
+    from onward.verify.gradients import as_markdown, as_table, costs, matrix
+    from onward.verify import targets as verify_targets
 
     rows, spent, checks = matrix(), costs(), verify_targets.checks()
     ok = all(row.ok for row in rows) and all(check.ok for check in checks)
@@ -459,7 +459,7 @@ def _data(arguments: list[str]) -> int:
         raise _unknown("data command", command, known)
     if len(rest) != len(known[command].split()) or any(argument.startswith("--") for argument in rest):
         raise OnwardError(f"the command is: onward data {command} {known[command]}".rstrip())
-    from onward import datasets
+    from onward.lab.data import datasets
 
     if command == "list":
         print("\n".join(datasets.overview()))

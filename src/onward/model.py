@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from onward._tree import trainable
-from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell
 from onward.heads.base import AbstractHead
+from onward.trees import trainable
+from onward.types import Carry, PyTree
 
 
 class Model(eqx.Module):

@@ -16,9 +16,9 @@ pytest.importorskip("river")
 
 from river import checks, datasets, linear_model, preprocessing
 
-from onward.adapters import encoder
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.errors import NotFinite
+from onward.rows import encoder
 
 pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 

@@ -12,8 +12,8 @@ import pytest
 
 import onward as ow
 from contract import zoo
-from onward._tree import parameter_count, trainable
 from onward.cells.base import AbstractColumnar
+from onward.trees import parameter_count, trainable
 
 # Tiny programs that run once: compile them fast rather than well.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import onward as ow
-from onward._tree import remember
+from onward.trees import remember
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import onward as ow
-from onward import metrics
-from onward.datasets import load_digits
+from onward.lab import metrics
+from onward.lab.data.datasets import load_digits
 
 
 def test_the_embedded_set():

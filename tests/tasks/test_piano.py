@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import onward as ow
-from onward import metrics
+from onward.lab import metrics
 from onward.tasks.piano import window_starts
 
 

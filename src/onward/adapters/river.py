@@ -15,11 +15,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from onward.adapters._packed import Packed
-from onward.adapters.encoder import CALENDAR, REACH, Encoder, Unit, calendar
-from onward.adapters.rows import is_missing
-from onward.adapters.stream import MANY, RULES, Learner, Recipe, StreamState, _programs
 from onward.errors import NotFinite
+from onward.rows.encoder import CALENDAR, REACH, Encoder, Unit, calendar
+from onward.rows.packed import Packed
+from onward.rows.sources import is_missing
+from onward.rows.stream import MANY, RULES, Learner, Recipe, StreamState, _programs
 
 try:
     from river import base

@@ -14,14 +14,14 @@ import numpy as np
 import optax
 from jax import lax
 
-from onward._random import seed_of, uniform
-from onward._types import PyTree, Sequence
 from onward.cells.gru import GRU
 from onward.cells.start import chrono
 from onward.errors import NotFinite
 from onward.heads.mixture import Mixture
 from onward.learners.bptt import BPTT, sequence_loss
 from onward.model import Model
+from onward.random import seed_of, uniform
+from onward.types import PyTree, Sequence
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import depends, tree_sum
-from onward._types import Carry, PyTree
+from onward.batching import tree_sum
 from onward.cells.moments import Moments, MomentState
+from onward.trees import depends
+from onward.types import Carry, PyTree
 
 States = tuple[Float[Array, " units"], ...]
 Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Array | None, ...]]

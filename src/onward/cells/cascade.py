@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Carry, PyTree
 from onward.cells.base import AbstractColumnar, States
 from onward.cells.columns import Columns
+from onward.types import Carry, PyTree
 
 
 class Cascade(AbstractColumnar):

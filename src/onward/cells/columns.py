@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import lanes, sum_in_blocks
-from onward._types import Carry
+from onward.batching import lanes, sum_in_blocks
 from onward.cells.base import AbstractColumnar, AbstractGated, AbstractGates, Parameters, States, Stats, require_size
 from onward.cells.moments import Moments
+from onward.types import Carry
 
 
 def preactivation(

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import runs, sum_products
-from onward._types import Carry
+from onward.batching import runs, sum_products
 from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_size
 from onward.cells.moments import Moments
+from onward.types import Carry
 
 Sources = tuple[tuple[int, ...], ...]
 

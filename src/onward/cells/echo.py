@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Carry
 from onward.cells.base import AbstractCell, require_size
+from onward.types import Carry
 
 
 class Echo(AbstractCell):

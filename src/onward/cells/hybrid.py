@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._random import seed_of, uniform
-from onward._types import Carry
 from onward.cells.base import AbstractCell, AbstractGates, States
 from onward.cells.dense import Dense
+from onward.random import seed_of, uniform
+from onward.types import Carry
 
 
 class Hybrid(AbstractCell):

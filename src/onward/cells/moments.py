@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from onward._tree import pointwise
+from onward.batching import pointwise
 
 
 class MomentState(NamedTuple):

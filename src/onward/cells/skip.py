@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell, AbstractColumnar, States
 from onward.cells.cascade import Cascade
+from onward.types import Carry, PyTree
 
 
 class Skip(AbstractColumnar):

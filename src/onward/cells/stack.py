@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell
+from onward.types import Carry, PyTree
 
 
 class Stack(AbstractCell):

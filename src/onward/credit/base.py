@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from onward._types import Carry, PyTree
 from onward.cells.base import AbstractCell
+from onward.types import Carry, PyTree
 
 Kind = Literal["exact", "unbiased", "biased"]
 # Bytes that a rule's state may take unless its field `memory_limit` says otherwise.

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import lanes, under
-from onward._types import Carry, PyTree
+from onward.batching import lanes, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
 from onward.cells.columns import Columns, preactivation
 from onward.credit.base import AbstractCredit, Kind, admit
+from onward.types import Carry, PyTree
 
 
 class ColumnTraces(NamedTuple):

@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from onward._tree import runs
-from onward._types import Carry, PyTree
+from onward.batching import runs
 from onward.cells.base import AbstractCell
 from onward.cells.dense import Dense
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate
 from onward.credit.snap import KeptInfluence, advance_pairs, pairs_of, pull_pairs
+from onward.types import Carry, PyTree
 
 
 class RFLO(AbstractCredit):

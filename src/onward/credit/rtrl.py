@@ -9,11 +9,11 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import runs, sum_products, tree_sum
-from onward._types import Carry, PyTree
+from onward.batching import runs, sum_products, tree_sum
 from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.types import Carry, PyTree
 
 # Units from which the products of a batch of networks are worth a matrix product each (decisions.md).
 WIDE_UNITS = 8

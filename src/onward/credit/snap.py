@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import runs, tree_sum, under
-from onward._types import Carry, PyTree
+from onward.batching import runs, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, require_size
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL, edges
+from onward.types import Carry, PyTree
 
 
 class KeptInfluence(NamedTuple):

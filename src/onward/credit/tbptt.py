@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import runs, sum_in_blocks
-from onward._types import Carry, PyTree
+from onward.batching import runs, sum_in_blocks
 from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, require_size
 from onward.cells.dense import Dense, Sources, loop_back, preactivation, sources_of
 from onward.cells.hybrid import Hybrid
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.types import Carry, PyTree
 
 # Steps back that are written out for a single network. In a batch XLA would then recompute the chain at each step: 25x.
 UNROLL = 32

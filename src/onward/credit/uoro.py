@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-from onward._random import bits, seed_of
-from onward._tree import runs, total, under
-from onward._types import Carry, PyTree
+from onward.batching import runs, total, under
 from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, push_forward
 from onward.cells.dense import Dense, Sources, loop, preactivation, sources_of
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.random import bits, seed_of
+from onward.types import Carry, PyTree
 
 TINY = 1e-30
 

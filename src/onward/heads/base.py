@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import PyTree
+from onward.types import PyTree
 
 
 class AbstractHead(eqx.Module):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Info, PyTree, Sequence, Step
 from onward.heads.base import AbstractHead
 from onward.model import Model
+from onward.types import Info, PyTree, Sequence, Step
 
 Rate = float | Float[Array, ""]
 

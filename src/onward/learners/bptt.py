@@ -9,11 +9,11 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from onward._tree import apply_scaled
-from onward._types import Carry, Info, PyTree, Sequence
 from onward.cells.base import require_size
 from onward.learners.base import AbstractLearner, gather_trajectories, require_sequences, weighted_sum
 from onward.model import Model
+from onward.trees import apply_scaled
+from onward.types import Carry, Info, PyTree, Sequence
 
 
 class BPTTState(NamedTuple):

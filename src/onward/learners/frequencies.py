@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._types import Info, PyTree, Sequence, Step
 from onward.cells.echo import Echo
 from onward.heads.bernoulli import Bernoulli
 from onward.heads.categorical import Categorical
 from onward.learners.base import AbstractLearner, require_sequences
 from onward.learners.bptt import sequence_loss
 from onward.model import Model
+from onward.types import Info, PyTree, Sequence, Step
 
 Table = Float[Array, "groups contexts values"]
 

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import runs
-from onward._types import Carry, PyTree
+from onward.batching import runs
 from onward.cells.base import AbstractCell, Derivatives, Parameters, pull_back, push_forward
 from onward.cells.dense import Dense, loop_back
 from onward.cells.hybrid import Hybrid
+from onward.types import Carry, PyTree
 
 Training = Literal["reconstruction", "difference"]
 Squash = Literal["tanh", "sigmoid"]

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward._tree import apply_scaled, remember, select, tree_sum, when
-from onward._types import Carry, Info, PyTree, Step
+from onward.batching import tree_sum
 from onward.cells.cascade import Cascade
 from onward.cells.skip import Skip
 from onward.credit.base import AbstractCredit
@@ -18,6 +17,8 @@ from onward.learners.base import AbstractLearner
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.objectives.supervised import Supervised
+from onward.trees import apply_scaled, remember, select, when
+from onward.types import Carry, Info, PyTree, Step
 
 # Up to so many streams their gradients are added one by one.
 UNROLLED = 64

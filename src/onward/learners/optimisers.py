@@ -9,8 +9,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from onward._tree import pointwise
-from onward._types import PyTree
+from onward.batching import pointwise
+from onward.types import PyTree
 
 
 class RMSState(NamedTuple):

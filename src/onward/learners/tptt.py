@@ -9,8 +9,6 @@ import optax
 from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from onward._tree import apply_scaled
-from onward._types import Carry, Info, PyTree, Sequence
 from onward.cells.base import require_size
 from onward.learners.base import (
     AbstractLearner,
@@ -22,6 +20,8 @@ from onward.learners.base import (
 )
 from onward.learners.inverses import AbstractInverse, Transition
 from onward.model import Model
+from onward.trees import apply_scaled
+from onward.types import Carry, Info, PyTree, Sequence
 
 
 class TPTTState(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Bool
 
-from onward._types import Info, PyTree, Step
 from onward.model import Model
+from onward.types import Info, PyTree, Step
 
 
 class AbstractObjective(eqx.Module):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from onward._types import Info, PyTree, Step
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
+from onward.types import Info, PyTree, Step
 
 
 class Supervised(AbstractObjective):

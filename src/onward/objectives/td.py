@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from onward._tree import pointwise
-from onward._types import Info, PyTree, Step
+from onward.batching import pointwise
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
+from onward.types import Info, PyTree, Step
 
 
 class TDState(NamedTuple):

@@ -18,9 +18,9 @@ import jax.random
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from onward._random import integer, seed_of, uniform
-from onward._types import Step
+from onward.random import integer, seed_of, uniform
 from onward.tasks.base import AbstractTask
+from onward.types import Step
 
 PATTERNS = tuple(sum(1 << i for i in bits) for bits in itertools.combinations(range(6), 3))
 ACTIVATING = 10

@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from onward._types import PyTree, Sequence, Step
+from onward.types import PyTree, Sequence, Step
 
 
 class AbstractTask(eqx.Module):

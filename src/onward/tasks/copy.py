@@ -7,10 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-from onward._random import integer, seed_of
-from onward._types import Step
 from onward.cells.base import require_size
+from onward.random import integer, seed_of
 from onward.tasks.base import AbstractTask
+from onward.types import Step
 
 
 class CopyState(NamedTuple):

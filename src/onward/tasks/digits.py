@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt32
 
-from onward import datasets
-from onward._random import integer, seed_of
-from onward._types import Sequence, Step
 from onward.cells.base import require_size
+from onward.lab.data import datasets
+from onward.random import integer, seed_of
 from onward.tasks.base import AbstractTask
+from onward.types import Sequence, Step
 
 Reading = Literal["rows", "pixels"]
 
@@ -44,7 +44,7 @@ class SequentialDigits(AbstractTask):
 
     `batch=None`: a stream of steps; an image starts with `reset`, and its label counts (weight 1) at its last step
     only, or at each (`every=True`). `batch=n`: n whole images at a time, as a `Sequence` for `BPTT`.
-    Default: the training images of the embedded 8x8 digits; `onward.datasets.load_digits("mnist")` has others.
+    Default: the training images of the embedded 8x8 digits; `onward.lab.data.datasets.load_digits("mnist")` has others.
     `top` is the value of a white pixel: by default the greatest in `images`.
 
     >>> SequentialDigits(images=np.zeros((3, 28, 28), np.uint8), labels=[7, 0, 1], top=255).inputs

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from onward._random import bits, integer, seed_of, uniform
-from onward._types import Sequence
 from onward.cells.base import require_size
+from onward.random import bits, integer, seed_of, uniform
 from onward.tasks.base import AbstractTask
+from onward.types import Sequence
 
 BEND, NOISE, CLASSES = 0.3, 0.1, 10
 

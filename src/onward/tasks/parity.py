@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-from onward import datasets
-from onward._random import integer, seed_of
-from onward._types import Step
+from onward.lab.data import datasets
+from onward.random import integer, seed_of
 from onward.tasks.base import AbstractTask
+from onward.types import Step
 
 # Cumulants that weigh less than this are left out of `truth`.
 NEGLIGIBLE = 1e-6
@@ -49,7 +49,7 @@ class DigitParity(AbstractTask):
     either. It costs a hash an image looked ahead: 17 at the defaults.
 
     `images` (count, height, width) and `labels` (count,), whole numbers: by default the training images of the
-    embedded 8x8 digits; `onward.datasets.load_digits("mnist")` has others.
+    embedded 8x8 digits; `onward.lab.data.datasets.load_digits("mnist")` has others.
 
     >>> task = DigitParity()
     >>> task.inputs, task.period, task.ahead

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
 
-from onward import datasets
-from onward._random import integer, seed_of, uniform
-from onward._types import Sequence, Step
 from onward.cells.base import require_size
+from onward.lab.data import datasets
+from onward.random import integer, seed_of, uniform
 from onward.tasks.base import AbstractTask
+from onward.types import Sequence, Step
 
 NOTES = 88
 
@@ -48,7 +48,7 @@ class PianoRoll(AbstractTask):
     random order, each started with `reset`; weight 1 at every step. `transpose=k` moves each window (each piece) by a
     random -k .. k semitones; what falls off the keyboard is lost. `drop`: each note of what is read (not of y) is left
     out with this probability. `pieces`: arrays (frames, 88) of 0 and 1; default:
-    the training split of the embedded, generated etudes (`onward.datasets.load_music` has others). Pieces shorter
+    the training split of the embedded, generated etudes (`onward.lab.data.datasets.load_music` has others). Pieces shorter
     than a window and its next frame are left out: `left_out` counts them.
 
     >>> task = PianoRoll([np.eye(88)[:60], np.eye(88)[:5]], length=50, batch=2)

@@ -4,9 +4,9 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from onward._types import PyTree, Sequence, Step
 from onward.cells.base import require_size
 from onward.tasks.base import AbstractTask
+from onward.types import PyTree, Sequence, Step
 
 
 class Streams(AbstractTask):

@@ -1,0 +1,288 @@
+"""What a run measures. Only metrics may read `truth`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+from onward.learners.bptt import sequence_loss
+from onward.learners.inverses import FeedbackInverse, layer_of
+from onward.learners.tptt import TPTT, TPTTState
+from onward.model import Model
+from onward.types import Carry, Info, PyTree, Sequence, Step
+
+
+def training_loss(example: Sequence, info: Info) -> tuple[Array, Array]:
+    """The loss of the batch, before the update."""
+    return info.loss, jnp.ones(())
+
+
+def stream_loss(example: Step, info: Info) -> tuple[Array, Array]:
+    """The loss of a stream, or of streams side by side, before the update, weighted as it is."""
+    return jnp.sum(info.loss), jnp.sum(example.weight)
+
+
+def return_error(example: Step, info: Info) -> tuple[Array, Array]:
+    """(return - prediction)^2, the prediction made before the update."""
+    return jnp.square(example.truth - info.prediction), jnp.ones(())
+
+
+def accuracy(example: Step | Sequence, info: Info) -> tuple[Array, Array]:
+    """Right or wrong, before the update, weighted as the loss is. Predictions end in a class axis."""
+    weight = example.weight if isinstance(example, Step) else example.mask
+    right = jnp.argmax(info.prediction, -1) == example.y
+    return jnp.sum(right * weight), jnp.sum(weight)
+
+
+def alignment(names: tuple[str, ...]) -> Callable[[Any, Info], dict[str, tuple[Array, Array]]]:
+    """A monitor of `Online(watch=...)`: per rule, its own first, "NAME cosine" and "NAME ratio" to the exact one."""
+
+    def monitor(example: Step, info: Info) -> dict[str, tuple[Array, Array]]:
+        found = {}
+        for name, (cosine, ratio, there) in zip(names, info.alignment, strict=True):
+            found[f"{name} cosine"], found[f"{name} ratio"] = (cosine, there), (ratio, there)
+        return found
+
+    return monitor
+
+
+def read_sequences(
+    model: Model, stats: PyTree, sequences: Float[Array, "batch time inputs"]
+) -> Float[Array, "time batch *prediction"]:
+    """The model's prediction after each step of each sequence, read from a clean start with given moments."""
+    start = Carry(model.init().hidden, stats)
+
+    def one(sequence: Array) -> Array:
+        return lax.scan(lambda carry, x: model(carry, x), start, sequence)[1]
+
+    return jnp.swapaxes(jax.vmap(one)(sequences), 0, 1)
+
+
+class ReadDigits(eqx.Module):
+    """A measurement: what the network says of held-out images, each read from a clean start.
+
+    `test_accuracy`: the share that it names right after the last step. With `shown`: also `answers`, of every image,
+    and `probabilities` (time, shown, classes) of each class after each step of the first images.
+    """
+
+    sequences: Shaped[Array, "count time inputs"]
+    labels: Int[Array, " count"]
+    top: float = eqx.field(static=True)
+    shown: int = eqx.field(default=0, static=True)
+    block: int = eqx.field(default=500, static=True)
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Of one learner."""
+        blocks = _blocks(len(self.labels), self.block)
+        light = lambda images: images.astype(jnp.float32) / self.top
+        read = lambda images: read_sequences(state.model, state.stats, light(images))
+        parts = self.sequences.reshape(blocks, -1, *self.sequences.shape[1:])
+        answers = lax.map(lambda images: jnp.argmax(read(images)[-1], -1), parts).ravel()
+        found = {"test_accuracy": jnp.mean(answers == self.labels)}
+        if self.shown:
+            shown = jnp.exp(read(self.sequences[: self.shown]))
+            found |= {"answers": answers.astype(jnp.uint8), "probabilities": shown}
+        return found
+
+
+def network_loss(model: Model, stats: PyTree, example: Sequence, key: PRNGKeyArray) -> tuple[Array, Array]:
+    """The loss of a batch and its predictions (outputs, batch, ...)."""
+    loss, (predictions, _) = sequence_loss(model, stats, example, key=key)
+    return loss, predictions
+
+
+def _blocks(count: int, block: int) -> int:
+    """Into how many equal blocks of at most `block` to cut."""
+    return next(n for n in range(-(-count // block), count + 1) if count % n == 0)
+
+
+def held_out_loss(
+    example: Sequence, *, block: int = 250, loss: Callable[..., tuple[Array, Array]] = network_loss
+) -> Callable[[Any], dict[str, Array]]:
+    """A measurement: mean -log p(y | x) of held-out sequences, with as many trajectories as evaluation asks for.
+
+    Rows are read in blocks of at most `block`, of a size that divides their number. Always the same random draws.
+    `loss` may replace `network_loss` for a network that is not read as its cell says.
+    """
+    blocks = _blocks(example.xs.shape[1], block)
+
+    def measure(state: Any) -> dict[str, Array]:
+        model = state.model.evaluation()
+        split = lambda a: jnp.moveaxis(jnp.asarray(a).reshape(a.shape[0], blocks, -1, *a.shape[2:]), 1, 0)
+        one = lambda part: loss(model, state.stats, *part)[0]
+        losses = lax.map(one, (jax.tree.map(split, example), jax.random.split(jax.random.key(0), blocks)))
+        return {"held_out": jnp.mean(losses)}
+
+    return measure
+
+
+def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], dict[str, Array]]:
+    """A measurement of target propagation on a dense or hybrid layer, against BPTT with the same random draws.
+
+    `shift_cosine` and `shift_ratio` (time,): cosine and norm ratio, over all rows and units, of the shift of h_t to
+    that which moves along the gradient; `update_cosine` and `update_ratio`: of the whole update of the cell;
+    `inverse_loss` per transition.
+    """
+
+    def measure(state: TPTTState) -> dict[str, Array]:
+        layer = layer_of(state.model.cell)
+        exact = replace(learner, inverse=FeedbackInverse(), inverse_steps=0)
+        key = state.key
+        found = learner.sweep(state, example, key=key, keep=True)
+        true = exact.sweep(state._replace(inverse=layer.recurrent), example, key=key, keep=True)
+        by_step = jax.vmap(_compare)(found.shifts, true.shifts)
+        whole = _compare(found.gradient.cell, true.gradient.cell)
+        return {
+            "shift_cosine": by_step[0],
+            "shift_ratio": by_step[1],
+            "update_cosine": whole[0],
+            "update_ratio": whole[1],
+            "inverse_loss": found.inverse_loss / found.transitions,
+        }
+
+    return measure
+
+
+def _compare(found: PyTree, true: PyTree) -> tuple[Array, Array]:
+    """Cosine and norm ratio of two trees."""
+    a, b = ravel_pytree(found)[0], ravel_pytree(true)[0]
+    size, length = jnp.linalg.norm(a), jnp.linalg.norm(b)
+    tiny = jnp.finfo(a.dtype).tiny
+    return a @ b / jnp.maximum(size * length, tiny), size / jnp.maximum(length, tiny)
+
+
+def _bits(model: Model, predictions: Array, y: Array, mask: Array) -> Array:
+    """Sum over bits of the cross-entropy of their mean probabilities, averaged by mask; as of independent bits."""
+    p = jax.vmap(jax.vmap(model.head.mean))(predictions)
+    p = jnp.clip(p, 1e-7, 1 - 1e-7)
+    return jnp.sum(-jnp.sum(jnp.where(y > 0, jnp.log(p), jnp.log1p(-p)), -1) * mask) / jnp.sum(mask)
+
+
+class WindowLoss(eqx.Module):
+    """A measurement: what the frame after a window costs, in nats, over windows of `length` that start at `starts`.
+
+    `NAME`: summed over notes, the cross-entropy of the probability that each note has, the mean over trajectories.
+    `NAME_joint`: -log of the mean over trajectories of the probability of the whole frame. For one trajectory both are
+    the same; several may know which notes go together, and only the second sees it.
+    Each window is read from a clean start, with as many trajectories as evaluation asks for; always the same random
+    draws.
+    """
+
+    name: str = eqx.field(static=True)
+    frames: Shaped[Array, "frames notes"]
+    starts: Int[Array, " windows"]
+    length: int = eqx.field(static=True)
+    block: int = eqx.field(default=250, static=True)
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Of one learner."""
+        model = state.model.evaluation()
+        size = min(self.block, len(self.starts))
+        blocks = -(-len(self.starts) // size)
+        spare = blocks * size - len(self.starts)
+        weights = jnp.concatenate([jnp.ones(len(self.starts)), jnp.zeros(spare)]).reshape(blocks, 1, size)
+        starts = jnp.concatenate([self.starts, jnp.broadcast_to(self.starts[:1], spare)]).reshape(blocks, size)
+
+        def one(part: Any) -> Array:
+            start, weight, key = part
+            window = self.frames[start[None] + jnp.arange(self.length + 1)[:, None]].astype(jnp.float32)
+            example = Sequence(window[:-1], window[-1:], weight)
+            joint, predictions = network_loss(model, state.stats, example, key)
+            return jnp.stack([_bits(model, predictions, example.y, weight), joint]) * jnp.sum(weight)
+
+        losses = lax.map(one, (starts, weights, jax.random.split(jax.random.key(0), blocks)))
+        bits, joint = jnp.sum(losses, 0) / len(self.starts)
+        return {self.name: bits, f"{self.name}_joint": joint}
+
+
+class PieceLoss(eqx.Module):
+    """A measurement: as `WindowLoss`, of every frame but the first of every piece, given all before it in the piece."""
+
+    name: str = eqx.field(static=True)
+    frames: Shaped[Array, "pieces longest notes"]
+    lengths: Int[Array, " pieces"]
+    blocks: int = eqx.field(static=True)
+
+    def __init__(self, name: str, pieces: Any, *, block: int = 5):
+        longest = max(map(len, pieces))
+        self.blocks = _blocks(len(pieces), block)
+        padded = np.zeros((len(pieces), longest, pieces[0].shape[1]), np.uint8)
+        for row, piece in zip(padded, pieces, strict=True):
+            row[: len(piece)] = piece
+        self.name, self.frames = name, jnp.asarray(padded)
+        self.lengths = jnp.asarray([len(p) for p in pieces], jnp.int32)
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Of one learner."""
+        model = state.model.evaluation()
+
+        def one(part: Any) -> Array:
+            frames, lengths, key = part
+            frames = jnp.swapaxes(frames, 0, 1).astype(jnp.float32)
+            mask = (jnp.arange(1, len(frames))[:, None] < lengths[None]).astype(jnp.float32)
+            example = Sequence(frames[:-1], frames[1:], mask)
+            joint, predictions = network_loss(model, state.stats, example, key)
+            return jnp.stack([_bits(model, predictions, example.y, mask), joint]) * jnp.sum(mask)
+
+        cut = lambda a: a.reshape(self.blocks, -1, *a.shape[1:])
+        keys = jax.random.split(jax.random.key(0), self.blocks)
+        losses = lax.map(one, (cut(self.frames), cut(self.lengths), keys))
+        bits, joint = jnp.sum(losses, 0) / jnp.sum(self.lengths - 1)
+        return {self.name: bits, f"{self.name}_joint": joint}
+
+
+class Continuation(eqx.Module):
+    """A measurement: a piece as the network hears it, and how it would go on.
+
+    `probabilities` (frames - 1, notes): of each frame after the first, given all before it. `continuation` (steps,
+    notes): sampled frame by frame after reading the first `prompt` frames, each sample fed back.
+    """
+
+    frames: Shaped[Array, "frames notes"]
+    prompt: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Of one learner."""
+        model = state.model.evaluation()
+        start = Carry(model.init().hidden, state.stats)
+        listen, draw, note = jax.random.split(jax.random.key(0), 3)
+
+        def hear(carry: Carry, inputs: Any) -> Any:
+            x, key = inputs
+            carry, prediction = model(carry, x, key=key)
+            return carry, (carry, prediction)
+
+        frames = self.frames[:-1].astype(jnp.float32)
+        _, (carries, predictions) = lax.scan(hear, start, (frames, jax.random.split(listen, len(frames))))
+        there = jax.tree.map(lambda a: a[self.prompt - 1], (carries, predictions))
+
+        def invent(loop: Any, keys: Any) -> Any:
+            carry, prediction = loop
+            frame = model.head.sample(prediction, key=keys[1])
+            return model(carry, frame.astype(jnp.float32), key=keys[0]), frame
+
+        keys = (jax.random.split(draw, self.steps), jax.random.split(note, self.steps))
+        _, sampled = lax.scan(invent, there, keys)
+        means = jax.vmap(model.head.mean)(predictions)
+        return {"probabilities": means, "continuation": sampled.astype(jnp.uint8)}
+
+
+class Together(eqx.Module):
+    """A measurement made of several."""
+
+    parts: tuple[Callable[[Any], dict[str, Array]], ...]
+
+    def __init__(self, *parts: Callable[[Any], dict[str, Array]]):
+        self.parts = parts
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """All of one learner."""
+        return {k: v for part in self.parts for k, v in part(state).items()}

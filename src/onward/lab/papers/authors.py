@@ -1,0 +1,494 @@
+"""Target propagation and straight-through BPTT as the released code of Manchev & Spratling (2024) runs them.
+
+`onward.TPTT` does what their paper says, and `onward.BPTT` what it is compared with; reproducing the published numbers takes
+what the code does instead. Here it is a learner whose fields are the differences, each of which can be undone by itself.
+For simple recurrent networks that answer at the last step. Nothing else in the package uses this.
+"""
+
+import functools
+import math
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from onward.cells.base import AbstractCell
+from onward.cells.dense import Dense
+from onward.cells.elman import ElmanGates
+from onward.cells.hybrid import Hybrid
+from onward.heads.base import AbstractHead
+from onward.heads.categorical import Categorical
+from onward.heads.linear import grow_weight
+from onward.heads.mixture import Mixture
+from onward.heads.monte_carlo import MonteCarlo
+from onward.learners.base import AbstractLearner, Rate, require_sequences
+from onward.learners.bptt import BPTTState
+from onward.learners.inverses import AffineInverse, Transition
+from onward.learners.tptt import TPTTState
+from onward.model import Model
+from onward.random import seed_of, uniform
+from onward.trees import apply_scaled
+from onward.types import Carry, Info, PyTree, Sequence
+
+Split = Literal["units", "rows"]
+Average = Literal["probabilities", "logits"]
+
+
+@functools.cache
+def adagrad(eps: float = 1e-10) -> optax.GradientTransformation:
+    """AdaGrad of unit step size as PyTorch has it: update = -g / (sqrt(s) + eps), s <- s + g^2, from s = 0.
+
+    `optax.adagrad` and `optax.scale_by_rss` have eps under the root, where 1e-10 outweighs the squares of
+    local gradients: these fall as 1 / (batch^2 units), to 1e-7 and less.
+    """
+
+    def init(parameters: PyTree) -> PyTree:
+        return jax.tree.map(jnp.zeros_like, parameters)
+
+    def update(gradient: PyTree, total: PyTree, parameters: PyTree = None) -> tuple[PyTree, PyTree]:
+        total = jax.tree.map(lambda s, g: s + g * g, total, gradient)
+        return jax.tree.map(lambda g, s: -g / (jnp.sqrt(s) + eps), gradient, total), total
+
+    return optax.GradientTransformation(init, update)
+
+
+def start(model: Model, *, key: PRNGKeyArray) -> Model:
+    """Their start: input, recurrent and readout weights orthogonal, every bias 0.
+
+    A mixture's weights of pi, mu and sigma are three orthogonal matrices, and its components differ by them only.
+    """
+    input_key, recurrent_key, head_key = jax.random.split(key, 3)
+    draw = jax.nn.initializers.orthogonal()
+    layer, head = _layer(model.cell, "start"), _plain(model.head)
+    if not isinstance(head, Categorical | Mixture):
+        raise TypeError(f"start: the head must be a Categorical or a Mixture, got {type(head).__name__}")
+    rows, features = head.weight.shape
+    blocks = [rows]
+    if isinstance(head, Mixture):
+        blocks = [head.components, rows - 2 * head.components, head.components]
+    keys = jax.random.split(head_key, len(blocks))
+    weights = [draw(k, (block, features)) for k, block in zip(keys, blocks, strict=True)]
+    pick = lambda m: (*_arrays(_layer(m.cell)), _plain(m.head).weight, _plain(m.head).bias)
+    new = (
+        draw(input_key, (layer.inputs, layer.units))[:, None],
+        draw(recurrent_key, (layer.units, layer.units))[:, None],
+        jnp.zeros_like(layer.bias),
+        jnp.concatenate(weights),
+        jnp.zeros_like(head.bias),
+    )
+    return eqx.tree_at(pick, model, new)
+
+
+class VarianceMixture(AbstractHead):
+    """`head` with their spread: log sigma^2 is linear in the features, without bounds, where eq. 11 has log sigma.
+
+    Predictions are those of a `Mixture`, whose other methods read them.
+    """
+
+    head: Mixture
+
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " rows"]:
+        """Log pi, mu and log sigma end to end."""
+        rows, k = self.head.weight @ features + self.head.bias, self.head.components
+        return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], rows[-k:] / 2])
+
+    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
+        """That of the mixture."""
+        return self.head.log_prob(prediction, y)
+
+    def mean(self, prediction: Array) -> Array:
+        """That of the mixture."""
+        return self.head.mean(prediction)
+
+    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
+        """One draw from the mixture."""
+        return self.head.sample(prediction, key=key)
+
+    def grow(self, features: int) -> "VarianceMixture":
+        """The mixture grows."""
+        return VarianceMixture(self.head.grow(features))
+
+
+class SigmoidSquares(AbstractHead):
+    """The readout of Javed et al.'s digit notebooks: ten sigmoid units and their squared error; -sum (sigmoid - one-hot)^2.
+
+    A prediction is the vector of logits. Not a probability: `log_prob` is what they descend.
+    """
+
+    weight: Float[Array, "classes features"]
+    bias: Float[Array, " classes"]
+
+    def __init__(self, features: int, classes: int):
+        self.weight, self.bias = jnp.zeros((classes, features)), jnp.zeros(classes)
+
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " classes"]:
+        """Logits."""
+        return self.weight @ features + self.bias
+
+    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
+        """Minus the squared error."""
+        return -jnp.sum(jnp.square(jax.nn.sigmoid(prediction) - jax.nn.one_hot(y, len(self.bias))))
+
+    def mean(self, prediction: Array) -> Float[Array, " classes"]:
+        """The units."""
+        return jax.nn.sigmoid(prediction)
+
+    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
+        """The class of the greatest unit."""
+        return jnp.argmax(prediction)
+
+    def grow(self, features: int) -> "SigmoidSquares":
+        """New weights are zero."""
+        grown: SigmoidSquares = grow_weight(self, features)
+        return grown
+
+
+class Sweep(NamedTuple):
+    """What one batch says: the inverse is that after its update, and everything below it follows from that.
+
+    `local_loss` is the sum over steps of the mean squared distance to targets; hidden and shifts are
+    (time, samples, batch, units), of the samples that train the recurrent weights.
+    """
+
+    inverse: PyTree
+    inverse_optimiser: PyTree
+    inverse_loss: Array
+    inverse_gradient: PyTree
+    loss: Array
+    predictions: Array
+    gradient: PyTree
+    local_loss: Array
+    hidden: Array
+    shifts: Array
+
+
+class AuthorsTPTT(AbstractLearner):
+    """Target propagation through time as its authors' code has it, deterministic (TPTT) or stochastic (STPTT).
+
+    A batch trains the inverse G first, then the network F towards targets that the new G sets:
+
+        h_t = F(x_t, read(h_{t-1})),     target_T = h_T - alpha_i dE/dh_T,     E the mean loss of the batch
+        target_{t-1} = h_{t-1} - G(x_t, h_t) + G(x_t, target_t),    L = sum_t mean |h_t - target_t|^2
+
+    where means are over rows and units. F descends L with rate `step_size` (alpha_f) and the readout E with the same; G descends
+    sum_t mean |G(x_t, h_t) - h_{t-1}|^2 with `inverse_step_size` (alpha_g). First shifts fall as 1 / batch, and
+    the gradient of L once more so; AdaGrad hides both. Differences of G are taken analytically (theirs lose digits to rounding).
+
+    The network is the model's: a simple recurrent layer, or a `Hybrid` of one, of which `share` of the units or rows
+    are sampled; its head may be a `MonteCarlo` of M samples. The code's ways are the defaults of the fields. Two are not
+    here: of an epoch of many batches, its code trains G on all before F, and it visits batches in a fixed order.
+
+    Cost: that of BPTT with one sample, the forward pass of M - 1 others, one linear map a step for the shifts, and G's own loss.
+    """
+
+    inverse: AffineInverse = AffineInverse()
+    """G; they take tanh units in both experiments."""
+    optimiser: optax.GradientTransformation = eqx.field(default=adagrad(), static=True)
+    inverse_optimiser: optax.GradientTransformation = eqx.field(default=adagrad(), static=True)
+    step_size: Rate = 1.0
+    """alpha_f"""
+    inverse_step_size: Rate = 1.0
+    """alpha_g"""
+    target_step_size: Rate = 1.0
+    """alpha_i"""
+    detached: bool = eqx.field(default=False, static=True)
+    """Their code leaves h_{t-1} in the graph of step t's loss, so every local loss is backpropagated to the first step."""
+    shared_inputs: bool = eqx.field(default=True, static=True)
+    """Their G reads x through the input weights of F (as eq. 4 prints it), as F has them, and trains V and c alone."""
+    split: Split = eqx.field(default="rows", static=True)
+    """Their stochastic half is the first half of the rows of a batch, with all their units, and not half of the units."""
+    in_place: bool = eqx.field(default=True, static=True)
+    """Their samples overwrite h, so nothing flows through one, and h_T of a sampled row is not trained. False: straight-through."""
+    average: Average = eqx.field(default="probabilities", static=True)
+    """Their STPTT averages the probabilities of the M samples."""
+    last_sample: bool = eqx.field(default=True, static=True)
+    """Their code trains F on the last of the M samples only (the readout on all). False: on the sum of the losses L of all."""
+    reversed_firing: bool = eqx.field(default=False, static=True)
+    """Appendix A of the paper lets a unit fire when z > h, so with probability 1 - h; the code has z < h."""
+
+    def __check_init__(self) -> None:
+        _check("AuthorsTPTT", self, "step_size", "inverse_step_size", "target_step_size")
+        if self.inverse.training != "reconstruction" or self.inverse.noise:
+            raise ValueError("AuthorsTPTT: inverse must learn by plain reconstruction, AffineInverse(noise=0)")
+
+    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
+        """Start; `example` gives shapes only."""
+        _require("AuthorsTPTT", self, model, example)
+        inverse_key, key = jax.random.split(key)
+        inverse = self.inverse.init(model.cell, key=inverse_key)
+        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
+        of_inverse = self.inverse_optimiser.init(inverse)
+        return TPTTState(model, model.cell.init().stats, inverse, optimiser, of_inverse, key, jnp.zeros((), jnp.int32))
+
+    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
+        """One batch: G, then F."""
+        swept = self.sweep(state, example, key=jax.random.fold_in(state.key, state.steps))
+        parameters, rest = eqx.partition(state.model, state.model.trainable())
+        updates, optimiser = self.optimiser.update(swept.gradient, state.optimiser, parameters)
+        state = state._replace(
+            model=eqx.combine(apply_scaled(parameters, updates, self.step_size), rest),
+            inverse=swept.inverse,
+            optimiser=optimiser,
+            inverse_optimiser=swept.inverse_optimiser,
+            steps=state.steps + 1,
+        )
+        return state, Info(swept.predictions, swept.loss)
+
+    def loss(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
+        """E of the network as it is trained, and its predictions (1, batch, ...)."""
+        samples = model.head.trajectories or 1
+        reading = _unroll(self, model.cell, example.xs, key, samples)[1]
+        return _mean_loss(model.head, _predict(model.head, reading, self.average), example)
+
+    def sweep(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray) -> Sweep:
+        """The update of G, and the gradients of F and of the readout."""
+        model, xs = state.model, example.xs
+        parameters, rest = eqx.partition(model, model.trainable())
+        inverse_key, trained_key, other_key = jax.random.split(key, 3)
+        samples = model.head.trajectories or 1
+        trained = 1 if self.last_sample else samples
+        scale = 2 / (xs.shape[1] * model.cell.feature_count)  # the mean, and its square's derivative
+        sampled = _sampled(self, model.cell, xs.shape[1]) > 0
+
+        def forward(parameters: PyTree) -> tuple[Array, Array]:
+            cell = eqx.combine(parameters, rest.cell)
+            hidden, reading = _unroll(self, cell, xs, trained_key, trained, cut=self.detached)
+            if self.in_place and sampled:
+                hidden = jnp.concatenate([hidden[:-1], reading[None]])
+            return hidden, reading
+
+        hidden, pull, reading = jax.vjp(forward, parameters.cell, has_aux=True)
+        others = _unroll(self, model.cell, xs, other_key, samples - trained)[1] if samples > trained else reading[:0]
+
+        observed = _unroll(self, model.cell, xs, inverse_key, 1)[0] if sampled else hidden[:, :1]
+        found = jax.value_and_grad(lambda w: scale * self._reconstruction(w, model.cell, xs, observed))(state.inverse)
+        updates, inverse_optimiser = self.inverse_optimiser.update(found[1], state.inverse_optimiser, state.inverse)
+        inverse = apply_scaled(state.inverse, updates, self.inverse_step_size)
+
+        def lose(head: PyTree, reading: Array) -> tuple[Array, Array]:
+            head = eqx.combine(head, rest.head)
+            return _mean_loss(head, _predict(head, jnp.concatenate([others, reading]), self.average), example)
+
+        graded = jax.value_and_grad(lose, argnums=(0, 1), has_aux=True)
+        (loss, predictions), (head_gradient, blame) = graded(parameters.head, reading)
+        first = -self.target_step_size * blame
+        shifts = self._targets(inverse, model.cell, xs, hidden, first)
+        (gradient,) = pull(-scale * shifts)
+        spec = eqx.filter(model, jax.tree.map(lambda _: False, model))
+        return Sweep(
+            inverse=inverse,
+            inverse_optimiser=inverse_optimiser,
+            inverse_loss=found[0],
+            inverse_gradient=found[1],
+            loss=loss,
+            predictions=predictions,
+            gradient=eqx.tree_at(lambda m: (m.cell, m.head), spec, (gradient, head_gradient)),
+            local_loss=scale / 2 * jnp.sum(jnp.square(shifts)),
+            hidden=hidden,
+            shifts=shifts,
+        )
+
+    def _weights(self, weights: Any, cell: AbstractCell) -> Any:
+        return weights._replace(inputs=_layer(cell).weight[:, 0]) if self.shared_inputs else weights
+
+    def _reconstruction(self, weights: Any, cell: AbstractCell, xs: Array, hidden: Array) -> Array:
+        """Sum over steps, rows and units of |G(x_t, h_t) - h_{t-1}|^2 / 2."""
+        weights = self._weights(weights, cell)
+
+        def one(x: Array, before: Array, after: Array) -> Array:
+            transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
+            return self.inverse.loss(weights, cell, transition, key=None)  # type: ignore[arg-type]
+
+        flat = lambda a: a.reshape(-1, a.shape[-1])
+        return jnp.sum(jax.vmap(one)(flat(xs[1:]), flat(hidden[:-1]), flat(hidden[1:])))
+
+    def _targets(self, weights: Any, cell: AbstractCell, xs: Array, hidden: Array, first: Array) -> Array:
+        """Target - h of every step, from the last one's."""
+        weights = self._weights(weights, cell)
+
+        def one(x: Array, before: Array, after: Array, d: Array) -> Array:
+            transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
+            return self.inverse.shift(weights, cell, transition, (), (d,))[0]
+
+        def back(d: Array, inputs: Any) -> tuple[Array, Array]:
+            rows: Any = jax.vmap(one)
+            by_sample: Any = jax.vmap(rows, in_axes=(None, 0, 0, 0))
+            d = by_sample(*inputs, d)
+            return d, d
+
+        earlier = lax.scan(back, first, (xs[1:], hidden[:-1], hidden[1:]), reverse=True)[1]
+        return jnp.concatenate([earlier, first[None]])
+
+
+class AuthorsSTE(AbstractLearner):
+    """Straight-through BPTT, the baseline of STPTT, as its authors' code has it: BPTT on the same network, E the mean loss.
+
+    With `in_place`, half the batch trains no recurrent weight: a sampled h is 0 or 1, and the code's
+    derivative h (1 - h) there is 0. The code's ways are the defaults. A network without
+    stochastic units and with one sample is trained by plain BPTT, as in their mixture experiment.
+    """
+
+    optimiser: optax.GradientTransformation = eqx.field(default=adagrad(), static=True)
+    step_size: Rate = 1.0
+    split: Split = eqx.field(default="rows", static=True)
+    """Their stochastic half is the first half of the rows of a batch, with all their units, and not half of the units."""
+    in_place: bool = eqx.field(default=True, static=True)
+    """Their samples overwrite h, so nothing flows through one. False: the derivative of a sample by its mean is 1 (Appendix A)."""
+    average: Average = eqx.field(default="logits", static=True)
+    """Their STE averages the logits of the M samples."""
+    last_sample: bool = eqx.field(default=True, static=True)
+    """Their backward pass takes the last of the M samples for all: readout and F get M times its part. False: the gradient of E."""
+    reversed_firing: bool = eqx.field(default=False, static=True)
+    """Appendix A of the paper lets a unit fire when z > h, so with probability 1 - h; the code has z < h."""
+
+    def __check_init__(self) -> None:
+        _check("AuthorsSTE", self, "step_size")
+
+    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
+        """Start; `example` gives shapes only."""
+        _require("AuthorsSTE", self, model, example)
+        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
+        return BPTTState(model, model.cell.init().stats, optimiser, key, jnp.zeros((), jnp.int32))
+
+    def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
+        """One batch."""
+        parameters, rest = eqx.partition(state.model, state.model.trainable())
+        key = jax.random.fold_in(state.key, state.steps)
+        objective = lambda parameters: self.loss(eqx.combine(parameters, rest), example, key=key)
+        (loss, predictions), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
+        updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
+        model = eqx.combine(apply_scaled(parameters, updates, self.step_size), rest)
+        state = state._replace(model=model, optimiser=optimiser, steps=state.steps + 1)
+        return state, Info(predictions, loss)
+
+    def loss(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
+        """E of the network as it is trained, and its predictions (1, batch, ...); its derivative is the learner's."""
+        samples, xs = model.head.trajectories or 1, example.xs
+        trained = 1 if self.last_sample else samples
+        trained_key, other_key = jax.random.split(key)
+        reading = _unroll(self, model.cell, xs, trained_key, trained)[1]
+        if samples > trained:
+            fixed = jax.tree.map(lax.stop_gradient, model.cell)
+            reading = jnp.concatenate([_unroll(self, fixed, xs, other_key, samples - trained)[1], reading])
+        predictions = _predict(model.head, reading, self.average, last=self.last_sample)
+        return _mean_loss(model.head, predictions, example)
+
+
+Learner = AuthorsTPTT | AuthorsSTE
+
+
+def _unroll(
+    learner: Learner, cell: AbstractCell, xs: Array, key: PRNGKeyArray, samples: int, *, cut: bool = False
+) -> tuple[Float[Array, "time samples batch units"], Float[Array, "samples batch units"]]:
+    """h_1 ... h_T, and what the readout sees of h_T. `cut`: no gradient crosses a step."""
+    layer, seed = _layer(cell), seed_of(key)
+    weight, recurrent, bias = (a[:, 0] if a.ndim == 3 else a[0] for a in _arrays(layer))
+    drive = xs @ weight + bias[None, None]
+    # h_0 = 0 is given and no sample.
+    before = jnp.zeros((samples, *drive.shape[1:]), drive.dtype)
+    h = layer.gates((before + drive[:1],), (before,))[0]
+
+    def step(h: Array, inputs: Any) -> tuple[Array, Array]:
+        t, drive = inputs
+        h = lax.stop_gradient(h) if cut else h
+        h = layer.gates((_read(learner, cell, h, seed, t) @ recurrent + drive[None],), (h,))[0]
+        return h, h
+
+    last, rest = lax.scan(step, h, (jnp.arange(1, len(xs)), drive[1:]))
+    return jnp.concatenate([h[None], rest]), _read(learner, cell, last, seed, jnp.asarray(len(xs)))
+
+
+def _read(
+    learner: Learner, cell: AbstractCell, h: Float[Array, "samples batch units"], seed: UInt32[Array, "2"], t: Array
+) -> Float[Array, "samples batch units"]:
+    """What is seen of h: binary samples of some rows or units, the others as they are."""
+    count = _sampled(learner, cell, h.shape[1])
+    if not count:
+        return h
+    axis = 1 if learner.split == "rows" else 2
+    mean, rest = jnp.split(h, [count], axis)
+    low, high = _layer(cell).gates.span or (0.0, 1.0)
+    drawn = uniform(seed, t, jnp.arange(mean.size, dtype=jnp.uint32)).reshape(mean.shape)
+    drawn = drawn.astype(h.dtype) * (high - low) + low
+    fires = drawn > mean if learner.reversed_firing else drawn < mean
+    value = jnp.where(fires, high, low).astype(h.dtype)
+    if not learner.in_place:
+        value = mean + lax.stop_gradient(value - mean)
+    return jnp.concatenate([value, rest], axis)
+
+
+def _sampled(learner: Learner, cell: AbstractCell, batch: int) -> int:
+    """How many rows or units are sampled."""
+    if not isinstance(cell, Hybrid):
+        return 0
+    return int(cell.share * batch) if learner.split == "rows" else cell.stochastic
+
+
+def _predict(head: AbstractHead, reading: Array, average: Average, *, last: bool = False) -> Array:
+    """The predictions of a batch, as `head` gives them. `last`: every sample's has the derivative of the last one's.
+
+    Where logits are averaged, that of every sample is their average.
+    """
+    one: Any = head
+    if head.trajectories is None:
+        return jax.vmap(one)(reading[0])
+    each = jax.vmap(one, in_axes=1)(reading)
+    if last:
+        each = each[:, -1:] + lax.stop_gradient(each - each[:, -1:])
+    if average == "logits":
+        # Those of `each` have a constant a sample subtracted, which softmax does not see.
+        each = jnp.broadcast_to(jax.nn.log_softmax(jnp.mean(each, 1, keepdims=True)), each.shape)
+    return each
+
+
+def _mean_loss(head: AbstractHead, predictions: Array, example: Sequence) -> tuple[Array, Array]:
+    log_probs = jax.vmap(head.log_prob)(predictions, example.y[0])
+    return -jnp.sum(log_probs * example.mask[0]) / jnp.sum(example.mask), predictions[None]
+
+
+def _arrays(layer: Dense) -> tuple[Array, Array, Array]:
+    return layer.weight, layer.recurrent, layer.bias
+
+
+def _plain(head: AbstractHead) -> Any:
+    """Without Monte Carlo and variances."""
+    while isinstance(head, MonteCarlo | VarianceMixture):
+        head = head.head
+    return head
+
+
+def _layer(cell: AbstractCell, owner: str = "authors") -> Dense:
+    layer = cell.cell if isinstance(cell, Hybrid) else cell
+    if not isinstance(layer, Dense) or not isinstance(layer.gates, ElmanGates):
+        raise TypeError(f"{owner}: the cell must be an Elman layer, or a Hybrid of one, got {type(cell).__name__}")
+    if layer.sources is not None or layer.normalise_inputs is not None or layer.normalise_features is not None:
+        raise TypeError(f"{owner}: the Elman layer must have no mask and normalise nothing")
+    return layer
+
+
+def _check(owner: str, learner: Learner, *rates: str) -> None:
+    for name in rates:
+        rate = getattr(learner, name)
+        if isinstance(rate, int | float) and not 0 < rate < math.inf:
+            raise ValueError(f"{owner}: {name} must be positive and finite, got {rate}")
+    if learner.split not in ("units", "rows"):
+        raise ValueError(f"{owner}: split must be 'units' or 'rows', got {learner.split!r}")
+    if learner.average not in ("probabilities", "logits"):
+        raise ValueError(f"{owner}: average must be 'probabilities' or 'logits', got {learner.average!r}")
+
+
+def _require(owner: str, learner: Learner, model: Model, example: Sequence) -> None:
+    """Refuse networks and batches that the authors' code has no form for."""
+    _layer(model.cell, owner)
+    require_sequences(owner, model, example)
+    if len(example.mask) != 1:
+        raise ValueError(f"{owner}: the loss must be at the last step only, a mask of shape (1, batch)")
+    batch = example.xs.shape[1]
+    if isinstance(model.cell, Hybrid) and model.cell.share and not _sampled(learner, model.cell, batch):
+        raise ValueError(f"{owner}: a share of {model.cell.share} of {batch} rows is no whole row; take more rows")
+    if learner.average == "logits" and model.head.trajectories and not isinstance(_plain(model.head), Categorical):
+        raise TypeError(f"{owner}: logits to average are those of a Categorical; average='probabilities' fits any head")

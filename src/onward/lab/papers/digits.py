@@ -1,0 +1,503 @@
+"""What both experiments on scanned digits share: networks, rules, curves, answers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from onward.cells.base import AbstractCell, AbstractGates
+from onward.cells.cascade import Cascade
+from onward.cells.columns import Columns
+from onward.cells.echo import Echo
+from onward.cells.gru import GRU, GRUGates
+from onward.cells.lstm import LSTM, LSTMGates
+from onward.credit.columnwise import Columnwise
+from onward.errors import OnwardError
+from onward.heads.base import AbstractHead
+from onward.heads.categorical import Categorical
+from onward.lab import metrics
+from onward.lab.data import datasets
+from onward.lab.experiment import (
+    Experiment,
+    best_rows,
+    curves_of,
+    load_environment,
+    load_records,
+    load_summary,
+    plan_of,
+    require_positive,
+    rule_named,
+)
+from onward.lab.papers.authors import SigmoidSquares
+from onward.lab.train import Growth, Method, job_names, read_metrics
+from onward.learners.base import AbstractLearner
+from onward.learners.bptt import BPTT
+from onward.learners.frequencies import Frequencies
+from onward.learners.online import Online
+from onward.model import Model
+from onward.objectives.supervised import Supervised
+from onward.tasks.digits import SequentialDigits, as_sequences
+from onward.tasks.streams import Streams
+from onward.types import Sequence as Batch
+
+CLASSES = 10
+POINTS = 12
+SHOWN = 400
+# Where an error of none is drawn.
+LEAST = 1e-3
+COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
+# From this many columns on, runs lie in front.
+WIDE_COLUMNS = 16
+METHODS = (
+    *COLUMNAR,
+    "snap-1",
+    "uoro",
+    "rtrl",
+    "bptt",
+    "bptt-gru",
+    "tbptt-1",
+    "tbptt-5",
+    "tbptt-10",
+    "authors-columnar",
+    "authors-bptt",
+)
+
+
+@dataclass(frozen=True)
+class DigitsExperiment(Experiment):
+    """Fields of both experiments."""
+
+    higher_is_better: ClassVar[bool] = True
+    length_field: ClassVar[str] = "passes"
+    published: ClassVar[dict[str, float]] = {}
+
+    data: str
+    """Which set of images: digits (8x8, embedded), mnist, or one that `onward data import` gave a name. auto: mnist where it is
+    installed, else digits."""
+    by: Literal["rows", "pixels"]
+    """What a step reads: a row of pixels, or one pixel."""
+    every: bool
+    """Whether the label counts at every step, not only at the last."""
+    passes: float
+    """Images seen, as a multiple of the training images. 0: 10, or 20 of the embedded 1,438."""
+    columns: int
+    """LSTM columns of the columnar network."""
+    gru_columns: int
+    """Columns of the columnar network of GRU columns, which have three quarters of the parameters."""
+    stages: int
+    """Stages of the columnar-constructive networks."""
+    ccn_width: int
+    """LSTM columns in each stage."""
+    gru_ccn_width: int
+    """GRU columns in each stage."""
+    constructive_columns: int
+    """Columns of the constructive networks when fully grown, one a stage."""
+    units: int
+    """Units of the dense layer."""
+    batch: int
+    """Images per update of BPTT and its truncations."""
+    streams: int
+    """Images read side by side by the online learners, and averaged in one update."""
+    spread: float
+    """Column weights start uniform in -spread .. spread."""
+    memory_bias: float
+    """Added to the first bias of the columns' forget gate (LSTM) or update gate (GRU)."""
+    decay: bool
+    """Whether step sizes fall to zero along a cosine, over the run or, of growing networks, over each stage."""
+
+    def __post_init__(self) -> None:
+        """Settle which data it is, so that a run folder says it."""
+        if self.data == "auto":
+            object.__setattr__(self, "data", "mnist" if datasets.installed("mnist") else "digits")
+
+    @classmethod
+    def all_methods(cls) -> tuple[str, ...]:
+        """Columns and dense rules that learn online; BPTT whole and cut; the authors' settings."""
+        return METHODS
+
+    def check(self) -> None:
+        """Refuse what cannot be run, naming the option."""
+        super().check()
+        require_positive(
+            columns=self.columns,
+            gru_columns=self.gru_columns,
+            stages=self.stages,
+            ccn_width=self.ccn_width,
+            gru_ccn_width=self.gru_ccn_width,
+            constructive_columns=self.constructive_columns,
+            units=self.units,
+            batch=self.batch,
+            streams=self.streams,
+            spread=self.spread,
+        )
+        if self.passes < 0 or not np.isfinite(self.passes):
+            raise OnwardError(f"--passes must be positive, or 0 for the default of the data, got {self.passes}")
+        if datasets.kind_of(self.data) not in (None, "digits"):
+            raise OnwardError(f"--data: {self.data} is not a set of images; see: onward data list")
+        images = self.images
+        if self.every and any(name.startswith("tbptt") for name in self.methods):
+            raise OnwardError("--every: truncated BPTT is for labels at the last step only; leave it out of --methods")
+        if self.seen < self.batch:
+            raise OnwardError(
+                f"--passes {self.passes:g} of {len(images.train_images):,} images are less than one --batch"
+            )
+
+    @property
+    def notice(self) -> str:
+        """What data it is, where a reader would expect other."""
+        if self.data == "digits" and self.name == "sequential-mnist":
+            if datasets.installed("mnist"):
+                return "these are the embedded 8x8 digits"
+            return (
+                "MNIST is not installed (onward data fetch mnist, or onward data import mnist FOLDER): "
+                "these are the embedded 8x8 digits"
+            )
+        return ""
+
+    @property
+    def images(self) -> datasets.Digits:
+        """The data set."""
+        return datasets.load_digits(self.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images."""
+        return datasets.fingerprint(self.images)
+
+    @property
+    def fuse_outputs(self) -> bool:
+        """The option has been tried with all but these, reading rows."""
+        untried = {"rtrl", "authors-columnar", "constructive", "constructive-gru"}
+        return self.by == "rows" and not untried & set(self.methods)
+
+    @property
+    def seen(self) -> int:
+        """Training images drawn in a run."""
+        many = len(self.images.train_images)
+        return round((self.passes or (20 if self.data == "digits" else 10)) * many)
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Stages of a columnar network, and columns in each."""
+        kind, gru = name.removesuffix("-gru"), name.endswith("-gru")
+        if kind == "ccn":
+            return self.stages, self.gru_ccn_width if gru else self.ccn_width
+        return (
+            (self.constructive_columns, 1) if kind == "constructive" else (1, self.gru_columns if gru else self.columns)
+        )
+
+    def build(self, name: str) -> Method:
+        """A network and how it learns."""
+        images, kind = self.images, name.removeprefix("authors-")
+        authors, columnar = name != kind, kind in COLUMNAR
+        whole = kind.startswith(("bptt", "tbptt"))
+        sequences = as_sequences(images.test_images, self.by)
+        length, inputs = sequences.shape[1:]
+        stages, width = self.shape(kind) if columnar else (1, self.units)
+        side = 1 if authors else self.batch if whole else self.streams
+        steps = max(1, self.seen // side) * (1 if whole else length)
+        updates = max(1, self.seen // side * (length if self.every and not whole else 1) // stages)
+        unit = "GRU" if kind.endswith("-gru") else "LSTM"
+        gates: AbstractGates = (GRUGates if unit == "GRU" else LSTMGates)(self.memory_bias)
+        dense: Any = GRU if unit == "GRU" else LSTM
+
+        def model(key: PRNGKeyArray) -> Model:
+            cell: AbstractCell
+            if columnar:
+                cell = Cascade(Columns(gates, inputs, width, key=key, spread=self.spread))
+            else:
+                cell = dense(inputs, self.units, key=key)
+            features = cell.feature_count
+            head: AbstractHead = SigmoidSquares(features, CLASSES) if authors else Categorical(features, CLASSES)
+            return Model(cell, head)
+
+        def learner(model: Model, step_size: Any) -> AbstractLearner:
+            if authors:
+                optimiser = optax.sgd(1.0)
+            elif self.decay:
+                optimiser = optax.chain(
+                    optax.scale_by_adam(), optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates))
+                )
+            else:
+                optimiser = optax.adam(1.0)
+            if whole:
+                return BPTT(optimiser, step_size, int(kind.split("-")[1]) if kind.startswith("tbptt") else None)
+            rule = Columnwise() if columnar else rule_named(kind)
+            return Online(rule, Supervised(), optimiser, step_size, streams=None if side == 1 else side)
+
+        share: Any = {"images": images.train_images, "labels": images.train_labels, "top": images.top}
+        task: Any = SequentialDigits(side if whole else None, by=self.by, every=self.every, **share)
+        if not whole and side > 1:
+            task = Streams(task, side)
+        layer = {
+            "columnar": f"{width} {unit} columns, exact traces",
+            "ccn": f"{stages} stages of {width} {unit} columns, exact traces",
+            "constructive": f"{stages} {unit} columns grown one by one, exact traces",
+        }.get(kind.removesuffix("-gru"), f"dense {unit}-{self.units}, {RULE_NOTES.get(kind, '')}")
+        per_update = f"{side} image{'s' if side > 1 else ''} an update"
+        return Method(
+            name=name,
+            task=task,
+            model=model,
+            learner=learner,
+            steps=steps,
+            measure=metrics.accuracy,
+            metric="training accuracy",
+            growth=Growth(stages=stages, every=max(1, steps // stages)),
+            batch_axis=-1 if columnar and width < WIDE_COLUMNS else 0,
+            # Rounded up, so that a point falls where a stage ends.
+            point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
+            examples_per_step=side if whole else side / length,
+            evaluate=metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top),
+            inspect=metrics.ReadDigits(
+                jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top, shown=min(SHOWN, len(sequences))
+            ),
+            published=self.published.get(kind)
+            if self.data == "mnist" and self.by == "rows" and not self.every
+            else None,
+            note=f"{layer}; {per_update}" + ("; SGD on squared error" if authors else ""),
+        )
+
+    @property
+    def final_metric(self) -> str:
+        """On the held-out images."""
+        return "test_accuracy"
+
+    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
+        """At the last point."""
+        return np.asarray(lines[-1]["test_accuracy"])
+
+    def references(self) -> dict[str, float]:
+        """Always answering the most frequent training class, and the ceiling."""
+        images = self.images
+        counter, many = Frequencies(), len(images.train_labels)
+        example = Batch(jnp.zeros((1, many, 1)), jnp.asarray(images.train_labels)[None], jnp.ones((1, many)))
+        state = counter.init(Model(Echo(1), Categorical(1, CLASSES)), example, key=jax.random.key(0))
+        model = counter.step(state, example)[0].model
+        answer = int(jnp.argmax(model.head(jnp.zeros(1))))
+        return {"majority-class": float(np.mean(images.test_labels == answer)), "perfect": 1.0}
+
+    def write_report(self, folder: Path) -> Path:
+        """Errors over images seen, what it costs, a confusion matrix, and digits with the answer after each step."""
+        from onward.lab import page as report
+
+        with report.style():
+            return _report(self, folder)
+
+
+RULE_NOTES = {
+    "bptt": "BPTT",
+    "bptt-gru": "BPTT",
+    "tbptt-1": "BPTT through the last step only",
+    "tbptt-5": "BPTT through the last 5 steps",
+    "tbptt-10": "BPTT through the last 10 steps",
+    "snap-1": "SnAp-1",
+    "uoro": "UORO",
+    "rtrl": "dense RTRL, exact",
+}
+
+
+def _report(experiment: DigitsExperiment, folder: Path) -> Path:
+    from onward.lab import page as report
+
+    summary = load_summary(folder)
+    rows, many = best_rows(summary, type(experiment)), len(experiment.images.test_labels)
+    online = [m for m in rows if m["name"] in COLUMNAR]
+    best = max(online or rows, key=lambda m: m["mean"])
+    majority = summary["references"]["majority-class"]
+    lead = (
+        f"{best['name']} classifies {best['mean']:.1%} of {many:,} held-out {_named(experiment)} after reading their "
+        f"{'rows' if experiment.by == 'rows' else 'pixels'} one by one (mean of {len(best['values'])} seeds; always answering the most frequent "
+        f"class: {majority:.1%})."
+    )
+    if experiment.notice:
+        lead = f"{experiment.notice}. {lead}"
+    images_of = lambda m: m["steps"] * experiment.build(m["name"]).examples_per_step
+    published = any(m["published"] is not None for m in rows)
+    table = report.Table(
+        [
+            "method",
+            "mean",
+            "95 % interval",
+            "range",
+            *["paper"] * published,
+            "step size",
+            "images seen",
+            "CPU µs an image",
+        ],
+        [
+            [
+                f"{m['name']} ({m['note']})",
+                f"{m['mean']:.4f}",
+                "{:.4f} - {:.4f}".format(*report.interval(m["values"])),
+                f"{min(m['values']):.4f} - {max(m['values']):.4f}",
+                *[report.number(m["published"])] * published,
+                f"{m['step_size']:g}",
+                f"{images_of(m):,.0f}",
+                f"{1e6 * m['cpu_seconds'] / len(m['values']) / images_of(m):.0f}",
+            ]
+            for m in rows
+        ]
+        + [["majority class (Frequencies)", f"{majority:.4f}", *[""] * (5 + published)]],
+        f"Test accuracy at the end over {len(best['values'])} seeds (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed."
+        + (" Of each method its best step size." if len(summary["methods"]) > len(rows) else ""),
+    )
+    name = best["name"]
+    parts = [_curves(experiment, folder, rows, majority), table, _cost(rows, images_of, majority)]
+    parts += [_reading(experiment, folder, name), _confusion(experiment, folder, name)]
+    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
+    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+def _named(experiment: DigitsExperiment) -> str:
+    return {"digits": "8x8 digits", "mnist": "MNIST digits"}.get(experiment.data, f"images of {experiment.data}")
+
+
+def _colours(rows: Any) -> dict[str, str]:
+    from onward.lab import page as report
+
+    return dict(
+        zip(
+            (m["name"] for m in rows),
+            (*report.COLOURS, "#8c564b", report.GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444"),
+            strict=False,
+        )
+    )
+
+
+def _curves(experiment: DigitsExperiment, folder: Path, rows: Any, majority: float) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    figure = Figure(figsize=(8.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    lines, colours = read_metrics(folder), _colours(rows)
+    for row in rows:
+        name, colour = row["name"], colours[row["name"]]
+        steps, values = curves_of(experiment, lines, name, row["step_size"], "test_accuracy")
+        scale = experiment.build(name).examples_per_step / 1e3
+        error = np.maximum(1 - values, LEAST)
+        report.curve_with_spread(axes, steps * scale, error, label=f"{name}: {1 - row['mean']:.3f}", colour=colour)
+        for grown in row["grown_at"] if len(row["grown_at"]) < 10 else ():
+            axes.plot([grown * scale] * 2, [0, 0.025], color=colour, lw=1, transform=axes.get_xaxis_transform())
+    report.level(axes, 1 - majority, "majority class")
+    _as_errors(axes)
+    axes.set(xlabel="images seen (thousands)", xlim=(0, None))
+    figure.legend(loc="outside lower center", ncols=4, title="mean error at the end")
+    return report.Picture(
+        "accuracy",
+        figure,
+        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {experiment.seeds} seeds, band from worst to best. "
+        "Ticks: a stage was added.",
+    )
+
+
+def _as_errors(axes: Any) -> None:
+    """Shares of errors on a log scale, in plain numbers."""
+    axes.set(yscale="log", ylabel="test error")
+    ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if axes.get_ylim()[0] <= tick]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _cost(rows: Any, images_of: Any, majority: float) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    colours = _colours(rows)
+    cost_of = lambda row: 1e6 * row["cpu_seconds"] / len(row["values"]) / images_of(row)
+    for i, row in enumerate(sorted(rows, key=cost_of)):
+        place = (cost_of(row), max(1 - row["mean"], LEAST))
+        axes.scatter(*([at] for at in place), color=colours[row["name"]], s=45, zorder=3)
+        side, shift = (("right", (-6, -12)), ("left", (6, 5)))[i % 2]
+        axes.annotate(row["name"], place, xytext=shift, textcoords="offset points", fontsize=9, ha=side)
+    report.level(axes, 1 - majority, "majority class")
+    _as_errors(axes)
+    axes.set(xscale="log", xlabel="CPU µs an image and seed, learning only")
+    axes.margins(x=0.2)
+    axes.set_ylim(bottom=0.75 * axes.get_ylim()[0])
+    return report.Picture(
+        "cost", figure, "What an image costs, and the errors that are left (the images seen are in the table)."
+    )
+
+
+def _answers(experiment: DigitsExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Of the first seed."""
+    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
+
+
+def _reading(experiment: DigitsExperiment, folder: Path, name: str) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    answers = _answers(experiment, folder, name)["probabilities"]
+    time, many, _ = answers.shape
+    images, labels = experiment.images.test_images[:many], experiment.images.test_labels[:many]
+    wrong = np.flatnonzero(answers[-1].argmax(-1) != labels)
+    shown = [
+        int(np.flatnonzero(labels == c)[min(1, np.sum(labels == c) - 1)])
+        for c in (3, 5, 8, 0, 4)
+        if (labels == c).any()
+    ]
+    shown += [int(i) for i in wrong[:1]]
+    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharey="row")
+    for column, image in zip(axes.T, shown, strict=True):
+        answer = answers[-1, image].argmax()
+        column[0].imshow(images[image], cmap="Greys", vmin=0, vmax=experiment.images.top)
+        column[0].set_title(
+            f"a {labels[image]}" + ("" if answer == labels[image] else f", read as {answer}"), fontsize=9
+        )
+        column[1].imshow(
+            answers[:, image],
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
+            aspect="auto",
+            extent=(-0.5, CLASSES - 0.5, time + 0.5, 0.5),
+        )
+        column[1].set(xticks=range(CLASSES), xlabel="class")
+        column[1].tick_params(labelsize=6)
+        for a in column:
+            a.spines[:].set_visible(False)
+        column[0].set(xticks=[], yticks=[])
+    axes[0, 0].set_ylabel("the image")
+    axes[1, 0].set(ylabel=f"{experiment.by} read")
+    return report.Picture(
+        "reading",
+        figure,
+        f"Held-out digits, and below each the probability that {name} (seed {experiment.first_seed}) gives to each class after each step: dark 0, "
+        f"bright 1. It was trained on the answer after {'every' if experiment.every else 'the last'} step{'' if experiment.every else ' only'}.",
+    )
+
+
+def _confusion(experiment: DigitsExperiment, folder: Path, name: str) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    labels = experiment.images.test_labels
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (labels, _answers(experiment, folder, name)["answers"]), 1)
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.sqrt(counts), cmap="Blues")
+    for i, j in np.argwhere(counts):
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7, color="white" if i == j else "black")
+    axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
+    axes.spines[:].set_visible(False)
+    return report.Picture(
+        "confusion", figure, f"The {len(labels):,} held-out digits as {name} (seed {experiment.first_seed}) reads them."
+    )

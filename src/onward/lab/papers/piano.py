@@ -1,0 +1,608 @@
+"""Polyphonic music: which of 88 notes sound next? Manchev & Spratling 5.3, Tables 3 and 4."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from onward.cells.base import AbstractCell, AbstractGates
+from onward.cells.cascade import Cascade
+from onward.cells.columns import Columns
+from onward.cells.dense import Dense
+from onward.cells.echo import Echo
+from onward.cells.elman import Elman
+from onward.cells.gru import GRU, GRUGates
+from onward.cells.hybrid import Hybrid
+from onward.cells.lstm import LSTM, LSTMGates
+from onward.cells.start import orthogonal
+from onward.credit.columnwise import Columnwise
+from onward.errors import OnwardError
+from onward.heads.base import AbstractHead
+from onward.heads.bernoulli import Bernoulli
+from onward.heads.monte_carlo import MonteCarlo
+from onward.lab import metrics
+from onward.lab.data import datasets
+from onward.lab.experiment import (
+    Experiment,
+    best_rows,
+    curves_of,
+    load_environment,
+    load_records,
+    load_summary,
+    plan_of,
+    require_positive,
+    require_share,
+    require_stages,
+)
+from onward.lab.train import Growth, Method, job_names, read_metrics
+from onward.learners.base import AbstractLearner
+from onward.learners.bptt import BPTT
+from onward.learners.frequencies import Frequencies
+from onward.learners.inverses import FeedbackInverse
+from onward.learners.online import Online
+from onward.learners.tptt import TPTT
+from onward.model import Model
+from onward.objectives.supervised import Supervised
+from onward.tasks.piano import NOTES, PianoRoll, window_starts
+from onward.tasks.streams import Streams
+from onward.types import Sequence as Batch
+
+POINTS = 10
+PROMPT, INVENTED, DRAWN = 50, 100, 200
+METHODS = ("bptt", "ste", "stptt", "columnar", "ccn")
+ONLINE = ("columnar", "ccn")
+CELLS: dict[str, Any] = {"gru": GRU, "lstm": LSTM, "elman": Elman}
+OPTIMISERS: dict[str, Any] = {
+    "adam": optax.scale_by_adam,
+    "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0),
+    "nesterov": lambda: optax.trace(0.9, nesterov=True),
+    "sgd": optax.identity,
+    "rms": optax.scale_by_rms,
+}
+# How each was chosen is in docs/experiments/piano.md.
+STEP_SIZES = {"adam": 1e-2, "adagrad": 0.3, "nesterov": 1.0, "sgd": 5.0, "rms": 1e-2}
+ONLINE_SHARE = 0.3
+# Pieces that a notice names.
+NAMED = 3
+# The paper's Tables 3 (T = 50, 100 units) and 4 (T = 100, 300 units; it does not name the optimiser).
+TABLE_3 = {
+    "ste": {"adagrad": 13.34, "nesterov": 13.39, "sgd": 13.39, "rms": 13.17},
+    "stptt": {"adagrad": 9.69, "nesterov": 12.44, "sgd": 12.44, "rms": 9.86},
+}
+TABLE_4 = {"bptt": 11.22, "ste": 13.25, "stptt": 9.45}
+
+
+@dataclass(frozen=True)
+class PianoExperiment(Experiment):
+    """Predict the next frame of piano music, 88 notes on or off, from the T frames before it.
+
+    A recurrent layer that is deterministic (bptt), or half of whose units are stochastic, trained with the straight-through
+    estimator (ste) or with target propagation (stptt); and columns that learn online from whole pieces (columnar, ccn).
+    Test loss over every window of the test pieces, in the state where the loss on validation windows was least. Without
+    the real music it runs on embedded, generated etudes, and says so.
+    """
+
+    name: ClassVar[str] = "piano"
+    title: ClassVar[str] = "Polyphonic music: the next notes of a piece"
+    length_field: ClassVar[str] = "iterations"
+    also: ClassVar[tuple[str, ...]] = ("test_joint", "valid_least", "pieces")
+    levels: ClassVar[str] = "counting"
+
+    methods: tuple[str, ...] = ("bptt", "ste", "stptt", "ccn")
+    seeds: int = 3
+    first_seed: int = 0
+    step_sizes: tuple[float, ...] = ()
+    data: str = "auto"
+    """Which music: piano-midi, jsb, nottingham, muse, etudes (generated, embedded), or a name that `onward data import` gave your own.
+    auto: piano-midi where it is installed, else etudes."""
+    optimisers: tuple[str, ...] = ("adam",)
+    """adam, adagrad, nesterov, sgd, rms: every method is run with each."""
+    length: int = 50
+    """Frames T of a window."""
+    units: int = 100
+    """Hidden units; columns have as many."""
+    cell: Literal["gru", "lstm", "elman"] = "gru"
+    """Kind of unit; columns of elman stay GRU."""
+    stochastic: float = 0.5
+    """Share of stochastic units of ste and stptt."""
+    samples: int = 1
+    """Trajectories M while learning."""
+    evaluation: int = 20
+    """Trajectories M while measuring."""
+    every: bool = True
+    """Whether every frame of a window is predicted while learning, not only the one after it. Measured is always that one."""
+    transpose: int = 6
+    """Training windows are moved by a random number of semitones, this many at most."""
+    drop: float = 0.1
+    """Share of the notes that training windows leave out of what is read."""
+    iterations: int = 0
+    """Updates, each from `batch` windows. 0: 2,500, or 300 on the embedded etudes."""
+    batch: int = 32
+    """Windows of an update."""
+    frames: int = 0
+    """Updates of the online learners, one at every frame of `streams` pieces. 0: 30,000, or 4,000 on the embedded etudes."""
+    streams: int = 8
+    """Pieces that online learners hear side by side."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of adam and rms, relative to the step size; none for other optimisers, whose size is of another kind, nor
+    online, where updates are many and small."""
+    gain: float = 1.0
+    """Size of the recurrent weights at the start (`orthogonal`)."""
+    inverse_step_size: float = 3e-3
+    """stptt: alpha_g, step size of the inverse model (Adam)."""
+    target_step_size: float = 1.0
+    """stptt: alpha_i, how far the first target lies along the gradient."""
+    transitions: int = 200
+    """stptt: transitions of a batch that the inverse model learns from."""
+    ccn_width: int = 50
+    """ccn: columns in each stage."""
+    spread: float = 0.3
+    """Column weights start uniform in -spread .. spread."""
+    held_out: int = 0
+    """Validation windows, evenly spaced, that decide which state is kept. 0: 1,000, or 200 on the embedded etudes."""
+
+    def __post_init__(self) -> None:
+        """Settle which data it is, so that a run folder says it."""
+        if self.data == "auto":
+            object.__setattr__(self, "data", "piano-midi" if datasets.installed("piano-midi") else "etudes")
+
+    @classmethod
+    def all_methods(cls) -> tuple[str, ...]:
+        """Three of the paper, two that learn online."""
+        return METHODS
+
+    def check(self) -> None:
+        """Refuse what cannot be run, naming the option."""
+        super().check()
+        for name in self.optimisers:
+            if name not in OPTIMISERS:
+                raise OnwardError(f"--optimisers: there is no {name!r}; there are {', '.join(OPTIMISERS)}")
+        if not self.optimisers or len(set(self.optimisers)) != len(self.optimisers):
+            raise OnwardError("--optimisers must name at least one optimiser, each once")
+        require_positive(
+            length=self.length,
+            units=self.units,
+            samples=self.samples,
+            evaluation=self.evaluation,
+            batch=self.batch,
+            streams=self.streams,
+            gain=self.gain,
+            inverse_step_size=self.inverse_step_size,
+            target_step_size=self.target_step_size,
+            transitions=self.transitions,
+            ccn_width=self.ccn_width,
+            spread=self.spread,
+        )
+        for name, value in (("iterations", self.iterations), ("frames", self.frames), ("held-out", self.held_out)):
+            if value < 0:
+                raise OnwardError(f"--{name} must be positive, or 0 for the default of the data, got {value}")
+        require_share(weight_decay=self.weight_decay, drop=self.drop)
+        if not 0 < self.stochastic <= 1:
+            raise OnwardError(
+                f"--stochastic must be in (0, 1], got {self.stochastic}; bptt is the deterministic network"
+            )
+        if not 0 <= self.transpose < NOTES:
+            raise OnwardError(f"--transpose must be in 0 .. {NOTES - 1}, got {self.transpose}")
+        if "ccn" in self.methods:
+            require_stages(self.units, self.ccn_width, columns_field="units")
+        if datasets.kind_of(self.data) not in (None, "music"):
+            raise OnwardError(f"--data: {self.data} is not music; see: onward data list")
+        for split, pieces in self._splits().items():
+            if not any(len(p) > self.length for p in pieces):
+                longest = max((len(p) for p in pieces), default=0)
+                raise OnwardError(
+                    f"--length {self.length}: no {split} piece of {self.data} has a window of so many frames and a next one; "
+                    f"the longest of {len(pieces)} has {longest} frames"
+                )
+
+    def _splits(self) -> dict[str, Any]:
+        music = datasets.load_music(self.data)
+        return {"train": music.train, "valid": music.valid, "test": music.test}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Every method with every optimiser: METHOD-OPTIMISER."""
+        return tuple(f"{method}-{optimiser}" for optimiser in self.optimisers for method in self.methods)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the music."""
+        return datasets.fingerprint(datasets.load_music(self.data))
+
+    @property
+    def notice(self) -> str:
+        """What data it is, where a reader would expect other; and what is too short for a window."""
+        return "; ".join(filter(None, (self.origin, self.left_out)))
+
+    @property
+    def origin(self) -> str:
+        """That it is not real music, if it is not."""
+        if self.data != "etudes":
+            return ""
+        generated = "these are embedded etudes, generated by a program"
+        if datasets.installed("piano-midi"):
+            return generated
+        return (
+            f"no real music is installed (onward data fetch piano-midi, or onward data import NAME PATH): {generated}"
+        )
+
+    @property
+    def left_out(self) -> str:
+        """Which pieces are shorter than a window, if any are."""
+        found = []
+        for (part, pieces), titles in zip(self._splits().items(), datasets.load_music(self.data).titles, strict=True):
+            short = [i for i, piece in enumerate(pieces) if len(piece) <= self.length]
+            if short:
+                names = ", ".join(titles[i] if titles else f"number {i + 1}" for i in short[:NAMED])
+                more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
+                found.append(f"{len(short)} of {len(pieces)} {part} ({names}{more})")
+        if not found:
+            return ""
+        return f"pieces without a window of {self.length} frames and a next one are left out of windows: {', '.join(found)}"
+
+    @property
+    def validation_windows(self) -> int:
+        """At most so many."""
+        return self.held_out or (200 if self.data == "etudes" else 1_000)
+
+    def updates(self, online: bool) -> int:
+        """Of a run."""
+        small = self.data == "etudes"
+        if online:
+            return self.frames or (4_000 if small else 30_000)
+        return self.iterations or (300 if small else 2_500)
+
+    def default_step_size(self, name: str) -> float:
+        """Of the optimiser; online, where updates come at every frame, a fraction of it."""
+        method, optimiser = split(name)
+        return STEP_SIZES[optimiser] * (ONLINE_SHARE if method in ONLINE else 1)
+
+    def optimiser(self, name: str, updates: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
+        """Clipped, warmed up, falling to zero along a cosine."""
+        decayed = weight_decay > 0 and name in ("adam", "rms")
+        decay = [optax.add_decayed_weights(weight_decay)] if decayed else []
+        warm = min(100, max(1, updates // 4))
+        return optax.chain(
+            optax.clip_by_global_norm(1.0),
+            OPTIMISERS[name](),
+            *decay,
+            optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0.0, -1.0, warm, max(warm + 1, updates))),
+        )
+
+    def build(self, name: str) -> Method:
+        """A network and how it learns."""
+        method, optimiser_name = split(name)
+        online, stochastic = method in ONLINE, method in ("ste", "stptt")
+        pieces = datasets.load_music(self.data)
+        gates: AbstractGates = LSTMGates(1.0) if self.cell == "lstm" else GRUGates(1.0)
+        width = self.ccn_width if method == "ccn" else self.units
+        stages = self.units // width if method == "ccn" else 1
+        steps = self.updates(online)
+        optimiser = self.optimiser(optimiser_name, steps // stages, 0 if online else self.weight_decay)
+        rate = frequencies(pieces.train)
+
+        def model(key: PRNGKeyArray) -> Model:
+            cell: AbstractCell
+            if online:
+                cell = Cascade(Columns(gates, NOTES, width, key=key, spread=self.spread))
+            else:
+                cell = layer(self.cell, self.units, self.gain, key)
+                cell = Hybrid(cell, self.stochastic) if stochastic else cell
+            # Starts at the share of the time that each note sounds.
+            head: AbstractHead = with_bias(Bernoulli(cell.feature_count, NOTES), np.log(rate / (1 - rate)))
+            return Model(cell, MonteCarlo(head, self.samples, self.evaluation) if stochastic else head)
+
+        def learner(model: Model, step_size: Any) -> AbstractLearner:
+            if online:
+                return Online(Columnwise(), Supervised(), optimiser, step_size, streams=self.streams)
+            if method != "stptt":
+                return BPTT(optimiser, step_size)
+            falling = optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, steps, 0.1))
+            return TPTT(
+                FeedbackInverse(0.1),
+                optimiser,
+                optax.chain(optax.scale_by_adam(), falling),
+                step_size,
+                self.inverse_step_size,
+                self.target_step_size,
+                transitions=self.transitions,
+            )
+
+        changed: Any = {"transpose": self.transpose, "drop": self.drop}
+        task: Any
+        if online:
+            task = Streams(PianoRoll(pieces.train, self.length, **changed), self.streams)
+        else:
+            task = PianoRoll(pieces.train, self.length, self.batch, every=self.every, **changed)
+        kind = self.cell.upper() if self.cell != "elman" else "tanh Elman"
+        column = "LSTM" if self.cell == "lstm" else "GRU"
+        notes = {
+            "bptt": f"{kind}-{self.units}, deterministic, BPTT",
+            "ste": f"{kind}-{self.units}, {self.stochastic:.0%} stochastic, straight-through BPTT",
+            "stptt": f"{kind}-{self.units}, {self.stochastic:.0%} stochastic, target propagation",
+            "columnar": f"{self.units} {column} columns, exact traces, online",
+            "ccn": f"{stages} stages of {width} {column} columns, exact traces, online",
+        }
+        return Method(
+            name=name,
+            task=task,
+            model=model,
+            learner=learner,
+            steps=steps,
+            measure=metrics.stream_loss if online else metrics.training_loss,
+            metric="training NLL",
+            growth=Growth(stages=stages, every=max(1, steps // stages)),
+            batch_axis=-1 if online else 0,
+            tile=1 if not online else 64,
+            point_every=max(1, steps // POINTS),
+            examples_per_step=self.streams / self.length if online else self.batch,
+            evaluate=self._windows("valid", pieces.valid, self.validation_windows),
+            conclude=metrics.Together(
+                self._windows("test", pieces.test, None), metrics.PieceLoss("pieces", pieces.test)
+            ),
+            select="valid",
+            inspect=self.sampled(pieces.test),
+            published=self._published(method, optimiser_name),
+            note=f"{notes[method]}, {optimiser_name}",
+        )
+
+    def _published(self, method: str, optimiser: str) -> float | None:
+        if self.data != "piano-midi":
+            return None
+        if (self.length, self.units) == (100, 300):
+            return TABLE_4.get(method)
+        return TABLE_3.get(method, {}).get(optimiser) if (self.length, self.units) == (50, 100) else None
+
+    def _windows(self, name: str, pieces: Any, most: int | None) -> metrics.WindowLoss:
+        starts = window_starts([len(p) for p in pieces], self.length)
+        if most is not None and len(starts) > most:
+            starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
+        return metrics.WindowLoss(name, jnp.asarray(np.concatenate(pieces)), jnp.asarray(starts), self.length)
+
+    def sampled(self, pieces: Any) -> metrics.Continuation:
+        """The first test piece that is long enough, its first frames."""
+        piece = next((p for p in pieces if len(p) > DRAWN), max(pieces, key=len))[: DRAWN + 1]
+        return metrics.Continuation(jnp.asarray(piece), min(PROMPT, len(piece) - 1), INVENTED)
+
+    @property
+    def final_metric(self) -> str:
+        """Over every window of the test pieces, in nats a frame."""
+        return "test"
+
+    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
+        """Of the state that validation chose."""
+        return np.asarray(lines[-1]["test"])
+
+    def references(self) -> dict[str, float]:
+        """Predictors that count, fitted to the training windows and measured on the same test windows as the networks."""
+        pieces = datasets.load_music(self.data)
+        return trivial_levels(pieces.train, pieces.test, self.length)
+
+    def write_report(self, folder: Path) -> Path:
+        """Tables, curves, what was heard and what the network would play; samples as MIDI where `mido` is installed."""
+        from onward.lab import page as report
+
+        with report.style():
+            return _report(self, folder)
+
+
+TRIVIAL: dict[str, tuple[Literal["nothing", "last"], bool]] = {
+    "one probability": ("nothing", True),
+    "note frequencies": ("nothing", False),
+    "repeat last, 2 numbers": ("last", True),
+    "repeat last, table": ("last", False),
+}
+
+
+def trivial_levels(train: Any, test: Any, length: int) -> dict[str, float]:
+    """NLL of the frame after every test window, of predictors that know at most the frame before it."""
+
+    def pairs(pieces: Any) -> Batch:
+        frames, starts = np.concatenate(pieces), window_starts([len(p) for p in pieces], length)
+        x, y = (frames[starts + length - 1 + i].astype(np.float32)[None] for i in (0, 1))
+        return Batch(jnp.asarray(x), jnp.asarray(y), jnp.ones(y.shape[:2]))
+
+    seen, asked = pairs(train), pairs(test)
+    found = {}
+    for name, (given, shared) in TRIVIAL.items():
+        counter = Frequencies(given, shared)
+        notes = seen.xs.shape[2]
+        state = counter.init(Model(Echo(notes), Bernoulli(notes, notes)), seen, key=jax.random.key(0))
+        state, _ = counter.step(state, seen)
+        found[name] = float(metrics.network_loss(state.model, state.stats, asked, state.key)[0])
+    return found
+
+
+def split(name: str) -> tuple[str, str]:
+    """Method and optimiser of a row."""
+    method, _, optimiser = name.rpartition("-")
+    return method, optimiser
+
+
+def frequencies(pieces: Any) -> np.ndarray:
+    """Share of the frames in which each note sounds, half a frame added to both counts."""
+    frames = np.concatenate(pieces)
+    return (frames.sum(0, dtype=np.float64) + 0.5) / (len(frames) + 1)
+
+
+def with_bias(head: Bernoulli, bias: np.ndarray) -> Bernoulli:
+    """The head, starting at these logits."""
+    changed: Bernoulli = eqx.tree_at(lambda h: h.bias, head, jnp.asarray(bias, head.bias.dtype))
+    return changed
+
+
+def layer(kind: str, units: int, gain: float, key: PRNGKeyArray) -> Dense:
+    """A layer that starts with orthogonal recurrent weights."""
+    draw, mix = jax.random.split(key)
+    return orthogonal(CELLS[kind](NOTES, units, key=draw), gain, key=mix)
+
+
+def _report(experiment: PianoExperiment, folder: Path) -> Path:
+    from onward.lab import page as report
+
+    summary = load_summary(folder)
+    rows, references = best_rows(summary, PianoExperiment), summary["references"]
+    best = min(rows, key=lambda m: m["mean"])
+    pieces = datasets.load_music(experiment.data)
+    windows = len(window_starts([len(p) for p in pieces.test], experiment.length))
+    held = min(experiment.validation_windows, len(window_starts([len(p) for p in pieces.valid], experiment.length)))
+    trivial = min(references, key=lambda k: references[k])
+    what = {"etudes": "generated etudes"}.get(experiment.data, experiment.data)
+    lead = (
+        f"{what}, T = {experiment.length}: {best['name']} predicts the next frame at {best['mean']:.3f} nats over all {windows:,} test windows (mean "
+        f"of {len(best['values'])} seed{'s' * (len(best['values']) > 1)}). The best predictor that only counts ({trivial}) is at "
+        f"{references[trivial]:.3f}, note frequencies at {references['note frequencies']:.3f}."
+    )
+    if experiment.origin:
+        lead = f"{experiment.origin}. {lead}"
+    shown = any(m["published"] is not None for m in rows)
+    table = report.Table(
+        [
+            "method",
+            "test NLL",
+            "95 % interval",
+            "least",
+            "most",
+            *["paper"] * shown,
+            "joint",
+            "valid",
+            "whole pieces",
+            "step size",
+            "CPU s a seed",
+        ],
+        [
+            [
+                f"{m['name']} ({m['note']})",
+                f"{m['mean']:.3f}",
+                "{:.3f} - {:.3f}".format(*report.interval(m["values"])),
+                f"{min(m['values']):.3f}",
+                f"{max(m['values']):.3f}",
+                *[report.number(m["published"], 4)] * shown,
+                *(f"{np.mean(m['also'][k]):.3f}" for k in experiment.also),
+                f"{m['step_size']:g}",
+                f"{m['cpu_seconds'] / len(m['values']):.0f}",
+            ]
+            for m in sorted(rows, key=lambda m: m["mean"])
+        ]
+        + [[f"counting: {k}", f"{v:.3f}", *[""] * (8 + shown)] for k, v in references.items()],
+        f"Nats a frame, 88 notes: the frame after every window of {experiment.length} frames of the test pieces ({windows:,}), each read from a clean "
+        f"state; mean over seeds. Kept is the state that was best on {held:,} validation windows (valid: its loss there). Whole pieces: "
+        "every frame but a piece's first, given all before it in the piece. Of stochastic networks, a note's probability is the mean over "
+        f"{experiment.evaluation} trajectories; joint: the mean of the probability of the whole frame, a mixture that may know which notes go together.",
+    )
+    # Curves are of validation windows, so are the levels beside them.
+    beside = trivial_levels(pieces.train, pieces.valid, experiment.length)
+    parts: list[Any] = [table, _curves(experiment, folder, rows, beside)]
+    lines = [m for m in rows if split(m["name"])[0] not in ONLINE] or rows
+    heard = min(lines, key=lambda m: m["mean"])
+    parts += [_roll(experiment, folder, heard["name"], pieces.test), _midi(experiment, folder, rows, pieces.test)]
+    parts += [f"{experiment.left_out[0].upper()}{experiment.left_out[1:]}."] if experiment.left_out else []
+    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
+    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+def _curves(experiment: PianoExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    lines = read_metrics(folder)
+    lowest = np.inf
+    for i, row in enumerate(rows):
+        steps, values = curves_of(experiment, lines, row["name"], row["step_size"], "valid")
+        style: Any = ("-", "--", ":", "-.")[i // len(report.COLOURS) % 4]
+        label = f"{row['name']}: test {row['mean']:.2f}"
+        report.curve_with_spread(
+            axes, steps / steps[-1], values, label=label, colour=report.COLOURS[i % len(report.COLOURS)]
+        )
+        axes.lines[-1].set_linestyle(style)
+        lowest = min(lowest, values.min())
+    for name in ("note frequencies", "repeat last, table"):
+        report.level(axes, references[name], name)
+        lowest = min(lowest, references[name])
+    top = 1.05 * references["note frequencies"]
+    axes.set(
+        xlabel="share of the updates made",
+        ylabel="NLL on validation windows (nats)",
+        xlim=(0, 1),
+        ylim=(lowest - 0.04 * (top - lowest), top),
+    )
+    figure.legend(loc="outside lower center", ncols=3)
+    return report.Picture(
+        "curves",
+        figure,
+        f"Mean over {experiment.seeds} seed{'s' * (experiment.seeds > 1)}; band: least to most. What is kept is the lowest point of each seed.",
+    )
+
+
+def _records(experiment: PianoExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Of the first seed."""
+    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
+
+
+def _roll(experiment: PianoExperiment, folder: Path, name: str, pieces: Any) -> Any:
+    from matplotlib.figure import Figure
+
+    from onward.lab import page as report
+
+    source = experiment.sampled(pieces)
+    piece, found = np.asarray(source.frames), _records(experiment, folder, name)
+    prompt = source.prompt
+    own = np.concatenate([piece[:prompt], found["continuation"]])
+    used = np.flatnonzero(piece.any(0) | own.any(0))
+    low, high = (int(used.min()), int(used.max())) if len(used) else (0, NOTES - 1)
+    figure = Figure(figsize=(8.2, 7.2), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, sharey=True)
+    views = (
+        (piece[1:], "what was played"),
+        (found["probabilities"], "probability that it gave each note, given all frames before"),
+        (own[1:], f"its own: {prompt} frames of the piece, then samples"),
+    )
+    for a, (values, title) in zip(axes, views, strict=True):
+        a.imshow(
+            values.T,
+            origin="lower",
+            aspect="auto",
+            cmap="Greys",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+            extent=(1, len(values) + 1, 20.5, 20.5 + NOTES),
+        )
+        a.set(title=title, ylabel="MIDI note", ylim=(low + 20, high + 22), xlim=(1, len(piece)))
+    axes[2].axvline(prompt, color=report.COLOURS[1], lw=1.5)
+    axes[2].set_xlabel("frame")
+    return report.Picture(
+        "piano-roll",
+        figure,
+        f"A test piece, heard by {name} (seed {experiment.first_seed}). The orange line: from here on it hears only what it played.",
+    )
+
+
+def _midi(experiment: PianoExperiment, folder: Path, rows: Any, pieces: Any) -> str:
+    source = experiment.sampled(pieces)
+    names = []
+    for row in rows:
+        found = _records(experiment, folder, row["name"])
+        if "continuation" not in found:
+            continue
+        own = np.concatenate([np.asarray(source.frames)[: source.prompt], found["continuation"]])
+        try:
+            datasets.write_midi(own, folder / "samples" / f"{row['name']}.mid")
+        except OnwardError as error:
+            return f"No samples were written as MIDI: {error}"
+        names.append(f"samples/{row['name']}.mid")
+    return (
+        f"To listen to, each {source.prompt} frames of the piece and then {source.steps} sampled: {', '.join(names)}."
+    )

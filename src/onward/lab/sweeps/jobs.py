@@ -1,0 +1,225 @@
+"""One job of a sweep, as it runs in any process: idempotent, resumable, its result a file that is there or is not."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from onward import checkpoint
+from onward.devices import platform, set_up_jax
+from onward.errors import OnwardError, Stopped
+from onward.lab.experiment import Experiment, from_config
+from onward.lab.papers import kind_of
+from onward.lab.progress import Progress
+from onward.lab.sweeps.plan import Job
+from onward.lab.train import _Loop, read_metrics, train
+
+STOP = "stop"
+CANDIDATES = {"cpu": (1, 16, 64), "gpu": (64, 1024, 16384)}
+WORTH_MEASURING = 20.0
+"""CPU seconds of a group below which no other tile is tried: each costs a compilation."""
+MEMORY_SHARE = 0.25
+
+
+class Watched(Progress):
+    """What a job would show, kept as a file for whoever watches the folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(quiet=True)
+        self._path, self._written = path, 0.0
+
+    def show(self, job: str, step: int, steps: int, **more: Any) -> None:
+        """Where the job is; about once a second."""
+        if time.monotonic() - self._written > 1 or step == steps:
+            self._written = time.monotonic()
+            checkpoint.write_json(self._path, {"step": step, "value": more["value"]})
+
+
+def set_up(settings: Mapping[str, Any]) -> None:
+    """In every process that computes, before it uses JAX. The same options everywhere, or numbers would differ."""
+    set_up_jax(columns=settings["columns"], single=settings["single"], device=settings["device"])
+
+
+def experiment_of(name: str, config: dict[str, Any], folder: Path) -> Experiment:
+    """The experiment of a configuration."""
+    return from_config(kind_of(name), config, folder / "sweep.json")
+
+
+def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int = 1) -> dict[str, Any]:
+    """How many runs of a group should advance together: run-steps per CPU second and compile seconds, tile by tile.
+
+    Measured at the first stage of a network that grows. A tile is only tried if the group is long enough to pay for its
+    compilation, and its state fits into the memory.
+    """
+    set_up(settings)
+    job = Job.from_dict(group)
+    method = experiment_of(settings["experiment"], job.config, Path(settings["folder"])).build(job.row)
+    most, kind = len(job.runs), "cpu" if platform() == "cpu" else "gpu"
+    own = min(most, method.tile if kind == "cpu" else CANDIDATES["gpu"][1])
+    tried: dict[int, dict[str, float]] = {}
+
+    def seconds(tile: int) -> float:
+        stages = method.growth.stages
+        return method.steps * most / tried[tile]["rate"] + tried[tile]["compile"] * stages
+
+    for tile in (own, *(min(most, c) for c in CANDIDATES[kind])):
+        if tile in tried or (tried and seconds(own) < WORTH_MEASURING):
+            continue
+        loop = _Loop(method, _padded(job, tile))
+        floats = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(loop._skeleton(1)) if hasattr(leaf, "shape"))
+        if tried and 4 * floats * side_by_side > MEMORY_SHARE * _memory():
+            continue
+        tried[tile] = _rate(loop)
+    best = min(tried, key=seconds)
+    return {"tile": best, "tried": {str(k): v for k, v in tried.items()}, "device": platform()}
+
+
+def _rate(loop: _Loop) -> dict[str, float]:
+    started = time.process_time()
+    loop.start()
+    loop.advance(1)
+    compiling = time.process_time() - started
+    clock = time.process_time if platform() == "cpu" else time.perf_counter
+    steps, spent = 1, 0.0
+    while spent < 0.1:
+        steps *= 4 if spent < 0.02 else 2
+        began = clock()
+        loop.advance(steps)
+        spent = clock() - began
+    for _ in range(2):
+        began = clock()
+        loop.advance(steps)
+        spent = min(spent, clock() - began)
+    return {"rate": steps * len(loop.tile) / spent, "compile": compiling}
+
+
+def _memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        return 8e9
+
+
+def _padded(job: Job, width: int) -> list[tuple[float, int]]:
+    """(step size, seed) of `width` runs; the last run is repeated where there are fewer."""
+    return [job.runs[min(i, len(job.runs) - 1)] for i in range(width)]
+
+
+_PROGRAMS: dict[str, dict[str, Any]] = {}
+
+
+def run_job(
+    job: dict[str, Any],
+    settings: dict[str, Any],
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Run a job to its end, from where it was, unless its result is there already; returns the result.
+
+    `settings`: folder, experiment, columns, single, device. Raises `Stopped` when asked to stop.
+    """
+    folder = Path(settings["folder"])
+    if not (folder / "sweep.json").is_file():
+        raise OnwardError(
+            f"{socket.gethostname()} does not see {folder}: all workers need the folder of the sweep, on a shared disk"
+        )
+    if settings["onward"] != metadata.version("onward"):
+        raise OnwardError(f"{socket.gethostname()} has onward {metadata.version('onward')}, not {settings['onward']}")
+    this = Job.from_dict(job)
+    place, end = folder / "jobs" / this.id, folder / "results" / f"{this.id}.json"
+    place.mkdir(parents=True, exist_ok=True)
+    asked = stop or (lambda: (folder / STOP).exists())
+    with _alone(place, asked):
+        if (done := read_result(end)) is not None:
+            return done
+        set_up(settings)
+        result = _train(this, settings, place, progress or Watched(place / "at.json"), asked)
+        checkpoint.write_json(end, result)
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    return result
+
+
+class _alone:  # noqa: N801
+    """Wait for another process that has this job in hand: a worker that was given up may still be alive."""
+
+    def __init__(self, folder: Path, stop: Callable[[], bool]) -> None:
+        self._folder, self._stop = folder, stop
+
+    def __enter__(self) -> None:
+        while True:
+            self._lock = checkpoint.alone(self._folder)
+            try:
+                return self._lock.__enter__()
+            except OnwardError:
+                if self._stop():
+                    raise Stopped("stopped") from None
+                time.sleep(0.5)
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """A result, if it is there and whole."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result if "runs" in result else None
+    except (OSError, ValueError):
+        return None
+
+
+def _train(job: Job, settings: Mapping[str, Any], place: Path, progress: Progress, stop: Any) -> dict[str, Any]:
+    folder, name = Path(settings["folder"]), settings["experiment"]
+    experiment = experiment_of(name, job.config, folder)
+    # Pictures of single steps are for reports of runs.
+    method = replace(experiment.build(job.row), record_steps=0, inspect=None)
+    if job.program not in _PROGRAMS:
+        _PROGRAMS.clear()  # of one group at a time: programs take memory
+        _PROGRAMS[job.program] = {}
+    began = time.monotonic()
+    meta = train(
+        method,
+        _padded(job, job.width),
+        job=job.row,
+        folder=place,
+        digest=f"{job.id} {experiment.fingerprint}".strip(),
+        progress=progress,
+        stop=stop,
+        start_offset=0,
+        programs=_PROGRAMS[job.program],
+        tolerant=True,
+    )
+    lines = [line for line in read_metrics(place) if line["job"] == job.row]
+    failed = {int(i): f"NaN or infinite by step {step:,}" for i, step in meta.get("failed", {}).items()}
+    whole = len(failed) < job.width
+    values = experiment.final_values(lines) if whole else np.full(job.width, np.nan)
+    also = {k: lines[-1][k] for k in experiment.also} if whole else {}
+    runs = []
+    for i in range(len(job.runs)):
+        good = math.isfinite(values[i]) and i not in failed
+        kept = {k: float(v[i]) for k, v in also.items()} if good else {}
+        why = "" if good else failed.get(i, "its last number is NaN")
+        runs.append({"value": float(values[i]) if good else None, "also": kept, "failed": why})
+    return {
+        "id": job.id,
+        "runs": runs,
+        "metric": experiment.final_metric,
+        "steps": method.steps,
+        "note": method.note,
+        "cpu_seconds": meta["cpu_seconds"],
+        "compile_seconds": meta["compile_seconds"],
+        "wall_seconds": time.monotonic() - began,
+        "grown_at": meta["grown_at"],
+        "host": socket.gethostname(),
+        "device": platform(),
+    }

@@ -1,0 +1,247 @@
+"""The page of a sweep: the best of each method, sensitivity, how stable the order is, every configuration."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from onward.lab import page as report
+from onward.lab.experiment import load_environment
+from onward.lab.page import Picture, Table
+from onward.lab.papers import kind_of
+from onward.lab.sweeps import results
+
+ROWS = 200
+
+
+def write_report(folder: Path, summary: dict[str, Any]) -> Path:
+    """report.html and its figures, from a sweep's summary."""
+    (folder / "figures").mkdir(exist_ok=True)
+    with report.style():
+        parts = _parts(summary)
+        settings = json.dumps({**summary["definition"], "environment": load_environment(folder)}, indent=1)
+        title = f"Sweep: {kind_of(summary['experiment']).title}"
+        return report.write_page(folder, title=title, lead=_lead(summary), parts=parts, settings=settings)
+
+
+def _lead(summary: dict[str, Any]) -> str:
+    rows = summary["configurations"]
+    runs, failed = sum(len(r["seeds"]) for r in rows), sum(len(r["failed"]) for r in rows)
+    best = [row for row in rows if row["best"] and row["mean"] is not None]
+    text = f"{len(rows)} configurations, {runs} runs"
+    if failed:
+        text += f", of which {failed} became NaN or infinite"
+    if summary["unfinished"]:
+        text += f"; {len(summary['unfinished'])} jobs did not end"
+    if best:
+        sign = -1 if summary["higher_is_better"] else 1
+        first = min(best, key=lambda r: sign * r["mean"])
+        text += (
+            f". The best of all, chosen by {summary['chosen_by']}: {results.label(first, results.varied(summary))}, "
+            f"{_name(summary)} {_show(first['mean'])} (95 % interval {_show(first['low'])} to {_show(first['high'])}, "
+            f"{len(first['seeds'])} seeds)"
+        )
+    return text + "."
+
+
+def _name(summary: dict[str, Any]) -> str:
+    return str(summary["metric"]).replace("_", " ")
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) >= 0.1 else f"{value:.5f}"
+
+
+def _span(row: dict[str, Any]) -> str:
+    """The interval, on one line."""
+    return f"{_show(row['low'])}\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}{_show(row['high'])}"
+
+
+def _parts(summary: dict[str, Any]) -> list[Any]:
+    rows, vary = summary["configurations"], results.varied(summary)
+    if not rows:
+        return ["No job has ended."]
+    parts: list[Any] = [_best(summary, vary)]
+    for name in vary:
+        values = {str(row[name]) for row in rows}
+        if len(values) > 1 and all(isinstance(row[name], int | float) for row in rows):
+            parts.append(_sensitivity(summary, name, [v for v in vary if v != name]))
+    if summary["ranks"]:
+        parts.append(_ranks(summary, vary))
+    if summary["agreement"]:
+        parts.append(_agreement(summary))
+    parts.append(_all(summary, vary))
+    failed = [row for row in rows if row["failed"]]
+    if failed:
+        parts.append(
+            Table(
+                ["failed configuration", "seed", "what happened"],
+                [
+                    [results.label(row, vary), seed, why]
+                    for row in failed[:ROWS]
+                    for seed, why in list(row["failed"].items())[:4]
+                ],
+                "At most four seeds a configuration; runs.csv has all. Means are over the seeds that ended; a configuration with a failure is never chosen as best while another has none.",
+            )
+        )
+    if summary["unfinished"]:
+        jobs = [[name, why] for name, why in summary["unfinished"].items()]
+        parts.append(Table(["job", "why it did not end"], jobs, "The same command tries them again."))
+    return parts
+
+
+def _best(summary: dict[str, Any], vary: list[str]) -> Table:
+    by_validation = summary["chosen_by"] == "validation"
+    failed = any(row["failed"] for row in summary["configurations"] if row["best"])
+    rows = []
+    sign = -1 if summary["higher_is_better"] else 1
+    chosen = sorted((r for r in summary["configurations"] if r["best"]), key=lambda r: sign * (r["mean"] or math.inf))
+    for row in chosen:
+        other = summary["chosen_on_other_seeds"].get(row["method"])
+        rows.append(
+            [
+                row["method"],
+                *(results.show_value(row[name]) for name in vary),
+                _show(row["mean"]),
+                _span(row),
+                _show(row["median"]),
+                _show(row["sd"]),
+                *([_show(row["valid"])] if by_validation else []),
+                str(len(row["seeds"])),
+                *([str(len(row["failed"]))] if failed else []),
+                f"{row['steps']:,}",
+                _show(other["mean"]) if other else "-",
+            ]
+        )
+    blank = len(vary) + 1
+    for name, value in summary["references"].items():
+        rows.append([name.replace("-", " "), *[""] * (blank - 1), _show(value), *[""] * (6 + by_validation + failed)])
+    header = [
+        "best of each method",
+        *(name.replace("_", " ") for name in vary),
+        "mean",
+        "95 % interval",
+        "median",
+        "sd",
+        *(["validation"] if by_validation else []),
+        "seeds",
+        *(["failed"] if failed else []),
+        "steps",
+        "chosen on other seeds",
+    ]
+    caption = (
+        f"{_name(summary).capitalize()} at the end, {'more' if summary['higher_is_better'] else 'less'} is better; 95 % bootstrap interval of the mean over seeds. "
+        f"Chosen by {summary['chosen_by']}. Chosen on other seeds: each seed's number under the configuration that was best on all other seeds, averaged; it is free of the luck of picking the best of many. "
+        "Last rows: reference levels."
+    )
+    return Table(header, rows, caption)
+
+
+def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Picture:
+    """The metric over one field; the other fields at what is best for each value."""
+    sign = -1 if summary["higher_is_better"] else 1
+    rows = summary["configurations"]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    tops, broken = [], False
+    for i, method in enumerate(methods):
+        colour, mark = report.COLOURS[i % len(report.COLOURS)], "osD^vP*"[i // len(report.COLOURS) % 7]
+        own = [row for row in rows if row["method"] == method and row["last"]]
+        found = []
+        for value in sorted({row[name] for row in own}):
+            same = [row for row in own if row[name] == value]
+            good = [row for row in same if row["mean"] is not None and not row["failed"]]
+            if good:
+                found.append(min(good, key=lambda r: sign * r["mean"]))
+            else:
+                axes.plot([value], [1.0], marker="x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+                broken = True
+        if found:
+            x = [row[name] for row in found]
+            means = np.asarray([row["mean"] for row in found])
+            bars = [means - [r["low"] for r in found], np.asarray([r["high"] for r in found]) - means]
+            axes.errorbar(x, means, np.maximum(bars, 0), fmt=f"{mark}-", ms=4, lw=1.5, capsize=3, color=colour, label=method)  # fmt: skip
+            tops += [row["high"] for row in found]
+    if sign > 0 and tops:
+        levels = [v for v in summary["references"].values() if v <= 2 * np.median(tops)]
+        top = min(max([*tops, *levels]), max(4 * np.median(tops), *levels, 0) if levels else 4 * np.median(tops))
+        axes.set_ylim(min(0, *tops), 1.15 * top)
+    for key, value in summary["references"].items():
+        if axes.get_ylim()[0] <= value <= axes.get_ylim()[1]:
+            report.level(axes, value, key.replace("-", " "))
+    values = sorted({row[name] for row in rows})
+    if values[0] > 0 and values[-1] / values[0] >= 8:
+        axes.set_xscale("log")
+    axes.set(xlabel=name.replace("_", " "), ylabel=_name(summary))
+    axes.set_title(f"Which {name.replace('_', ' ')}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    text = "Mean over seeds at the end with its 95 % bootstrap interval"
+    text += f"; {', '.join(o.replace('_', ' ') for o in others)} at what is best for each value." if others else "."
+    text += " A cross at the top: runs became NaN or infinite." if broken else ""
+    return Picture(f"sensitivity-{name.replace('_', '-')}", figure, text)
+
+
+def _ranks(summary: dict[str, Any], vary: list[str]) -> Picture:
+    found, by_id = summary["ranks"], {row["configuration"]: row for row in summary["configurations"]}
+    rows = [by_id[c] for c in found["configurations"]]
+    share = np.asarray(found["share"])
+    figure = Figure(figsize=(8.2, 1.6 + 0.38 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i, k in np.ndindex(*share.shape):
+        if share[i, k] >= 0.005:
+            colour = "white" if share[i, k] > 0.6 else "black"
+            axes.text(k, i, f"{share[i, k]:.0%}", ha="center", va="center", fontsize=8, color=colour)
+    methods = [row["method"] for row in rows]
+    names = methods if len(set(methods)) == len(rows) else [results.label(row, vary) for row in rows]
+    axes.set(yticks=range(len(rows)), xticks=range(len(rows)), xticklabels=range(1, len(rows) + 1), xlabel="rank")
+    axes.set_yticklabels(names)
+    axes.tick_params(length=0)
+    axes.set_title("How sure the order is")
+    what = "the best configuration of each method" if len(set(methods)) == len(rows) else "the best configurations"
+    return Picture(
+        "ranks", figure, f"How often {what} would take each rank if the seeds were drawn anew ({results.RESAMPLED:,} paired bootstrap draws of the same seeds for all)."
+    )  # fmt: skip
+
+
+def _agreement(summary: dict[str, Any]) -> Picture:
+    found = summary["agreement"]
+    figure = Figure(figsize=(5.2, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([p["seeds"] for p in found], [p["tau"] for p in found], "o-", color=report.COLOURS[0])
+    axes.set(xlabel="seeds", ylabel="Kendall's tau", ylim=(min(0, *(p["tau"] for p in found)), 1.02))
+    axes.set_xticks([p["seeds"] for p in found])
+    axes.set_title("Would other seeds give the same order?")
+    return Picture(
+        "agreement",
+        figure,
+        "Agreement between the orders of all configurations by two disjoint sets of so many seeds (1: the same order, 0: none; mean of 200 splits).",
+    )
+
+
+def _all(summary: dict[str, Any], vary: list[str]) -> Table:
+    sign = -1 if summary["higher_is_better"] else 1
+    key = lambda r: (r["method"], not r["last"], sign * r["mean"] if r["mean"] is not None else math.inf)
+    rows = sorted(summary["configurations"], key=key)
+    shorter = not all(row["last"] for row in rows)
+    shown = [
+        [
+            row["method"] + (" (best)" if row["best"] else ""),
+            *(results.show_value(row[name]) for name in vary),
+            *([f"{row['steps']:,}"] if shorter else []),
+            _show(row["mean"]),
+            _span(row),
+            _show(row["median"]),
+            str(len(row["seeds"])),
+            str(len(row["failed"]) or ""),
+        ]
+        for row in rows[:ROWS]
+    ]
+    names = [name.replace("_", " ") for name in vary]
+    header = ["every configuration", *names, *(["steps"] if shorter else []), "mean", "95 % interval", "median", "seeds", "failed"]  # fmt: skip
+    more = f" The first {ROWS} of {len(rows)}; configurations.csv has all." if len(rows) > ROWS else ""
+    return Table(header, shown, f"{_name(summary).capitalize()} at the end, best first.{more}")

@@ -1,0 +1,318 @@
+"""A sweep from its definition to its table: plan what is missing, run it, compare."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onward import checkpoint
+from onward.errors import OnwardError, Stopped
+from onward.lab.experiment import environment
+from onward.lab.progress import Progress
+from onward.lab.sweeps import jobs, results
+from onward.lab.sweeps.cluster import Cluster, Here, Task, place
+from onward.lab.sweeps.plan import Job, Options, Run, Sweep, covers, group, into_jobs
+from onward.lab.train import stopping
+
+
+def run_sweep(sweep: Sweep, options: Options, folder: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
+    """Run what is missing in `folder`, then write its tables and report; returns the path of the report.
+
+    A folder that holds this sweep, or a part of it (fewer seeds, fewer values of a grid), is gone on with; `fresh`
+    deletes it first. Raises `Stopped` after Ctrl-C, with everything kept.
+    """
+    sweep.experiments()
+    folder = open_folder(sweep, folder, fresh=fresh)
+    with checkpoint.alone(folder), Progress(quiet=quiet) as progress, stopping() as stop:
+        state = _State(sweep, options, folder)
+        jobs.set_up(state.settings)
+        if not (folder / "environment.json").exists():
+            checkpoint.write_json(folder / "environment.json", environment())
+        if sweep.experiment.notice:
+            progress.say(sweep.experiment.notice)
+        with place(options.workers, options.scheduler, progress.say) as where:
+            errors = _rungs(state, where, progress, stop)
+        progress.say("drawing the report ...")
+        report = results.write(folder, errors, events=options.tensorboard)
+    if errors:
+        first, why = next(iter(errors.items()))
+        raise OnwardError(
+            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {report}; the "
+            "same command tries these again"
+        )
+    return report
+
+
+class _State:
+    """What the folder's sweep.json holds: the definition, and every job that was planned."""
+
+    def __init__(self, sweep: Sweep, options: Options, folder: Path) -> None:
+        self.sweep, self.options, self.folder = sweep, options, folder
+        path = folder / "sweep.json"
+        before = load_sweep(folder) if path.exists() else {"jobs": [], "tiles": {}}
+        self.jobs: list[tuple[int, Job]] = [(j["rung"], Job.from_dict(j["job"])) for j in before["jobs"]]
+        self.tiles: dict[str, Any] = before["tiles"]
+        methods = tuple(sweep.axes["methods"])  # type: ignore[arg-type]
+        sizes = sweep.axes.get("step_sizes", [0.0])
+        alone = sweep.experiment.seeds * (len(sizes) if isinstance(sizes, list) else 2) == 1
+        chosen = before.get("settings") or {
+            "columns": replace(sweep.experiment, methods=methods).fuse_outputs,
+            "single": alone,
+        }
+        self.settings = {
+            **chosen,
+            "device": options.device,
+            "experiment": sweep.experiment.name,
+            "folder": str(folder.resolve()),
+            "onward": metadata.version("onward"),
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Atomically."""
+        content = {
+            "format": checkpoint.FORMAT,
+            "onward": metadata.version("onward"),
+            "definition": self.sweep.as_dict(),
+            "settings": {k: self.settings[k] for k in ("columns", "single")},
+            "tiles": self.tiles,
+            "jobs": [{"rung": rung, "job": job.as_dict()} for rung, job in self.jobs],
+        }
+        checkpoint.write_json(self.folder / "sweep.json", content)
+
+    def result(self, job: Job) -> dict[str, Any] | None:
+        """A job's result, if it is there."""
+        return jobs.read_result(self.folder / "results" / f"{job.id}.json")
+
+
+def load_sweep(folder: Path) -> dict[str, Any]:
+    """The sweep.json of a folder."""
+    path = folder / "sweep.json"
+    if not path.is_file():
+        raise OnwardError(f"{folder} is not the folder of a sweep: it has no sweep.json")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        content["definition"], content["jobs"], content["tiles"], content["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OnwardError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+    here = metadata.version("onward")
+    if content["format"] != checkpoint.FORMAT or content["onward"] != here:
+        raise OnwardError(
+            f"{folder} is of onward {content['onward']} (format {content['format']}), this is {here} (format "
+            f"{checkpoint.FORMAT}): numbers of two versions are not to be mixed; choose another --out, or --replace it"
+        )
+    return content
+
+
+def open_folder(sweep: Sweep, folder: Path, *, fresh: bool) -> Path:
+    """Make the folder, or check that it holds this sweep or a part of it."""
+    if folder.exists() and not folder.is_dir():
+        raise OnwardError(f"{folder} is a file; --out names a folder")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "sweep.json").is_file():
+            raise OnwardError(f"{folder} is not empty and holds no sweep; choose another --out")
+        if fresh:
+            with checkpoint.alone(folder):
+                shutil.rmtree(folder)
+        else:
+            differs = covers(sweep.as_dict(), load_sweep(folder)["definition"])
+            if differs:
+                raise OnwardError(
+                    f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
+                )
+    try:
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OnwardError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    return folder
+
+
+def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Callable[[], bool]) -> dict[str, str]:
+    """Run every rung (of a grid or a random search: one); returns the errors of jobs that did not end."""
+    sweep, chosen = state.sweep, None
+    errors: dict[str, str] = {}
+    count = sweep.rungs if sweep.search == "halving" else 1
+    for rung in range(count):
+        asked = sweep.runs(float(sweep.eta) ** (rung + 1 - count))
+        asked = {k: runs for k, runs in asked.items() if chosen is None or k in chosen}
+        runs = [run for own in asked.values() for run in own]
+        _plan(state, rung, runs, where, progress, stop)
+        errors |= _run(state, rung, where, progress, stop)
+        if rung + 1 < count:
+            chosen = _survivors(state, rung, asked)
+            progress.say(f"rung {rung + 1} of {count}: {len(chosen)} of {len(asked)} configurations go on")
+    return errors
+
+
+def _plan(
+    state: _State, rung: int, runs: Sequence[Run], where: Here | Cluster, progress: Progress, stop: Callable[[], bool]
+) -> None:
+    """Put runs that no job has yet into jobs."""
+    known = {run.key for _, job in state.jobs for run in job.as_runs()}
+    missing = [run for run in runs if run.key not in known]
+    if not missing:
+        return
+    groups = group(missing)
+    wholes = [into_jobs(own, len(own))[0] for own in groups]
+    if not state.options.tile:
+        tasks = [
+            Task(jobs.measure, whole.as_dict(), whole.program)
+            for whole in wholes
+            if len(whole.runs) > 1 and whole.program not in state.tiles
+        ]
+        for done, task in enumerate(where.run(tasks, state.settings, lambda *_: {}, stop, side_by_side=where.workers)):
+            if task.value is None:
+                raise OnwardError(f"measuring how many runs to advance together: {task.error}")
+            state.tiles[task.name] = task.value
+            rates = ", ".join(f"{k}: {v['rate'] / 1e3:.3g} k" for k, v in task.value["tried"].items())
+            progress.say(
+                f"measured {done + 1}/{len(tasks)}: {task.argument['row']}: {task.value['tile']} of "
+                f"{len(task.argument['runs'])} runs together (run-steps a CPU second by tile: {rates})"
+            )
+        if stop():
+            raise Stopped("stopped before the first job; the same command starts again")
+    tiles = [state.options.tile or state.tiles.get(w.program, {"tile": 1})["tile"] for w in wholes]
+    if not state.options.tile:
+        tiles = _enough(tiles, [len(own) for own in groups], where.workers)
+    for own, tile in zip(groups, tiles, strict=True):
+        state.jobs += [(rung, job) for job in into_jobs(own, tile)]
+    state.save()
+
+
+def _enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
+    """Smaller tiles where there would be fewer jobs than workers."""
+    tiles = list(tiles)
+    count = lambda: sum(-(-n // t) for n, t in zip(runs, tiles, strict=True))
+    while count() < min(workers, sum(runs)):
+        largest = max(range(len(tiles)), key=lambda i: min(tiles[i], runs[i]))
+        tiles[largest] = -(-min(tiles[largest], runs[largest]) // 2)
+    return tiles
+
+
+class _Watch(Progress):
+    """How far the whole sweep is, told by the job that runs here or read from the files of those that run elsewhere."""
+
+    def __init__(self, state: _State, progress: Progress, where: Here | Cluster, named: str, todo: list[Job]) -> None:
+        super().__init__(quiet=True)
+        self._state, self._progress, self._named, self._where = state, progress, named, where
+        self._all = [job for _, job in state.jobs]
+        self._lengths = {job.id: self._length(job) for job in self._all}
+        left = {job.id for job in todo}
+        self._at = {job.id: 0.0 if job.id in left else 1.0 for job in self._all}
+        self._values: dict[str, float] = {}
+        self._began, self._read = time.monotonic(), 0.0
+        self._before: int | None = None
+        self._job = ""
+
+    def _length(self, job: Job) -> int:
+        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, self._state.folder)
+        return experiment.build(job.row).steps * len(job.runs)
+
+    def __call__(self, task: Task | None, stop: Callable[[], bool]) -> dict[str, Any]:
+        """Before a task that runs here, or while others run elsewhere."""
+        if task is not None:
+            self._job = task.name
+            return {"progress": self, "stop": stop}
+        if time.monotonic() - self._read > 1:
+            self._read = time.monotonic()
+            for name in [name for name, at in self._at.items() if at < 1]:
+                try:
+                    at = json.loads((self._state.folder / "jobs" / name / "at.json").read_text())
+                    self._tell(name, at["step"], at["value"])
+                except (OSError, ValueError, KeyError):
+                    continue
+            self._draw()
+        return {}
+
+    def say(self, text: str) -> None:
+        """A line of the job that runs here."""
+        self._progress.say(text)
+
+    def show(self, job: str, step: int, steps: int, **more: Any) -> None:
+        """Of the job that runs here."""
+        self._tell(self._job, step, more["value"])
+        self._draw(f"  {job} {step / steps:.0%}")
+
+    def ended(self, task: Task) -> None:
+        """A job has ended, one way or the other."""
+        self._at[task.name] = 1.0
+        self._draw()
+
+    def _tell(self, name: str, step: int, value: float | None) -> None:
+        job = next(job for job in self._all if job.id == name)
+        self._at[name] = min(1.0, step * len(job.runs) / self._lengths[name])
+        if value is not None:
+            self._values[name] = value
+
+    def _draw(self, note: str = "") -> None:
+        total = sum(self._lengths.values())
+        now = round(sum(self._at[k] * n for k, n in self._lengths.items()))
+        if self._before is None:
+            self._before = now
+        rate = (now - self._before) / max(time.monotonic() - self._began, 1e-3)
+        done = sum(at >= 1 for at in self._at.values())
+        many = f", {self._where.workers} workers" if self._where.workers > 1 else ""
+        note = f"  {done} of {len(self._at)} jobs{many}{note}"
+        best = self._values.values()
+        self._progress.show(
+            self._named, now, total, rate=rate, metric="mean", value=float(np.mean(list(best))) if best else None,
+            note=note, unit="run-steps",
+        )  # fmt: skip
+
+
+def _run(
+    state: _State, rung: int, where: Here | Cluster, progress: Progress, stop: Callable[[], bool]
+) -> dict[str, str]:
+    """Run the jobs of a rung that have no result; returns the errors of those that did not end."""
+    mine = [job for at, job in state.jobs if at == rung]
+    todo = [job for job in mine if state.result(job) is None]
+    if len(todo) < len(mine):
+        progress.say(f"{len(mine) - len(todo)} of {len(mine)} jobs have ended before; {len(todo)} to run")
+    if not todo:
+        return {}
+    watch = _Watch(state, progress, where, state.sweep.experiment.name, todo)
+    if where.workers > 1:
+        # A program is compiled by one worker, and read by the next from the cache on disk.
+        programs = [job.program for job in todo]
+        todo = [job for _, job in sorted(enumerate(todo), key=lambda at: programs[: at[0]].count(at[1].program))]
+    tasks = [Task(jobs.run_job, job.as_dict(), job.id) for job in todo]
+    errors = {}
+    for task in where.run(tasks, state.settings, watch, stop):
+        watch.ended(task)
+        if task.error:
+            errors[task.name] = task.error
+            progress.say(f"{task.name}: {task.error}")
+        else:
+            assert task.value is not None
+            job = Job.from_dict(task.argument)
+            for (size, seed), run in zip(job.runs, task.value["runs"], strict=True):
+                if run["failed"]:
+                    progress.say(f"{job.row}, step size {size:g}, seed {seed}: {run['failed']}")
+    left = sum(state.result(job) is None for job in mine) - len(errors)
+    if left:
+        raise Stopped(
+            f"stopped with {len(mine) - left} of {len(mine)} jobs done; the same command goes on with the rest"
+        )
+    return errors
+
+
+def _survivors(state: _State, rung: int, asked: dict[tuple[int, str], list[Run]]) -> set[tuple[int, str]]:
+    """Of each row, the best 1/eta of its configurations."""
+    higher = type(state.sweep.experiment).higher_is_better
+    found = {}
+    for at, job in state.jobs:
+        result = state.result(job) if at == rung else None
+        for run, got in zip(job.as_runs(), result["runs"] if result else (), strict=False):
+            found[run.key] = results.score(got, higher)
+    chosen: set[tuple[int, str]] = set()
+    for row in dict.fromkeys(row for _, row in asked):
+        own = {k: np.mean([found.get(run.key, np.inf) for run in runs]) for k, runs in asked.items() if k[1] == row}
+        order = sorted(own, key=lambda k: own[k])
+        chosen |= set(order[: -(-len(order) // state.sweep.eta)])
+    return chosen

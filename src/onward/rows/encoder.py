@@ -1,0 +1,291 @@
+"""Named cells of a row as numbers that a network reads: one slot a number, one slot a category."""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from onward.rows.sources import Cell, is_missing, numbers
+
+# Slots at the start; doubled whenever they are full.
+CAPACITY = 8
+# More slots than this are refused to new columns and categories: memory stays bounded.
+MOST_SLOTS = 1024
+# Categories of one column that get a slot of their own, and slots that all later ones share by their hash.
+VOCABULARY = 64
+SHARED = 16
+# A number so many times as large as the first one of its column counts as missing.
+REACH = 1e15
+# Below this a first value says nothing about the size of those to come.
+SMALL = 1e-9
+_NUMBER, _CATEGORY = "number", "category"
+_DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
+CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
+
+
+class Unit:
+    """Where a column's zero lies and how long its unit is: its first number. Keeps single precision exact."""
+
+    def __init__(self, origin: float):
+        self.origin = origin
+        self.length = abs(origin) if abs(origin) > SMALL else 1.0
+
+    def to(self, values: Any) -> Any:
+        """In units from the origin; NaN for what is too far away to be a number of this column."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            u = (values - self.origin) / self.length
+        return np.where(np.abs(u) < REACH, u, np.nan)
+
+    def back(self, u: Any) -> Any:
+        """The value again."""
+        return self.origin + self.length * u
+
+
+class Encoder:
+    """Gives every column, and every category of a column, a slot when it is first seen.
+
+    The kind of a column is that of its first cell that is not missing: a number (or boolean), or else a category;
+    `categories` names columns that are categories although they look like numbers. Numbers are given in units of
+    their first value, NaN where missing; a category is 1 in its slot and 0 in all others. Of one column
+    `VOCABULARY` categories get a slot of their own, later ones share `SHARED` by their hash. Columns and categories
+    beyond `MOST_SLOTS` are not read. `plain` says of each slot that it is not to be normalised; the argument
+    of that name gives slots to columns that are computed (the time of day) before all others.
+
+    Slots are given in the order of rows, and in the order of names within a row, so that what is learned depends
+    neither on the order of columns nor on how rows come in blocks.
+    """
+
+    def __init__(
+        self,
+        *,
+        categories: Sequence[str] = (),
+        plain: Sequence[str] = (),
+        complain: Callable[[str], None] = lambda text: None,
+    ):
+        self.categories = frozenset(categories)
+        self.complain = complain
+        self.slots: dict[str, int] = {}
+        self.waves: dict[str, int] = {}
+        self.units: dict[str, Unit] = {}
+        self.vocabulary: dict[str, dict[str, int]] = {}
+        self.shared: dict[str, int] = {}
+        self.used = 0
+        self.capacity = CAPACITY
+        self.plain = np.zeros(CAPACITY, bool)
+        self.full = False
+        self.odd: dict[str, int] = {}
+        for name in plain:
+            if self.used == self.capacity:
+                self._double()
+            self.waves[name] = self.used
+            self.plain[self.used] = True
+            self.used += 1
+
+    def admit(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> int:
+        """Give slots to what is new in rows start .. stop; returns the row up to which the present capacity is enough.
+
+        The capacity grows, if it must, only for row `start` itself: rows before a growth are learned before it.
+        """
+        for row, name, value in sorted(self._news(cells, start, stop), key=lambda new: (new[0], new[1])):
+            needs = self._needs(name, value)
+            while self.used + needs > self.capacity and self.capacity < MOST_SLOTS:
+                if row > start:
+                    return row
+                self._double()
+            if self.used + needs > self.capacity:
+                self.complain(
+                    f"more than {MOST_SLOTS} columns and categories: {name!r} and all later ones are not read"
+                )
+                self.full = True
+                break
+            self._register(name, value)
+        return stop
+
+    def _news(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> list[tuple[int, str, Cell]]:
+        """(row, column, cell) of everything that has no slot yet; of a category column its new categories."""
+        if self.full:
+            return []
+        news: list[tuple[int, str, Cell]] = []
+        for name, column in cells.items():
+            if name in self.slots:
+                continue
+            if name not in self.vocabulary:
+                first = next((i for i in range(start, stop) if not is_missing(column[i])), None)
+                if first is None:
+                    continue
+                if not self._is_category(name, column[first]):
+                    news.append((first, name, column[first]))
+                    continue
+            known = self.vocabulary.get(name, {})
+            if name in self.shared:
+                continue
+            part = column[start:stop]
+            # By their text: 1, 1.0 and True are equal, and three categories.
+            texts = part if set(map(type, part)) <= {str} else list(map(_text, part))
+            first_row = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
+            for text, at in first_row.items():
+                if text not in known and not is_missing(part[at]):
+                    news.append((start + at, name, part[at]))
+        return news
+
+    def _is_category(self, name: str, cell: Cell) -> bool:
+        return name in self.categories or not np.isfinite(self.number(cell))
+
+    def _needs(self, name: str, value: Cell) -> int:
+        known = self.vocabulary.get(name)
+        if name in self.shared or known is None or _text(value) in known:
+            return 0 if name in self.shared or known is not None else 1
+        return SHARED if len(known) >= VOCABULARY else 1
+
+    def _register(self, name: str, value: Cell) -> None:
+        if name not in self.vocabulary and not self._is_category(name, value):
+            self.slots[name], self.units[name] = self.used, Unit(self.number(value))
+            self.used += 1
+            return
+        known = self.vocabulary.setdefault(name, {})
+        if name in self.shared or _text(value) in known:
+            return
+        many = 1
+        if len(known) >= VOCABULARY:
+            self.shared[name], many = self.used, SHARED
+        else:
+            known[_text(value)] = self.used
+        self.plain[self.used : self.used + many] = True
+        self.used += many
+
+    def _double(self) -> None:
+        self.plain = np.concatenate([self.plain, np.zeros(self.capacity, bool)])
+        self.capacity *= 2
+
+    def encode(
+        self,
+        cells: Mapping[str, Sequence[Cell]],
+        start: int,
+        stop: int,
+        rows: Sequence[int],
+        waves: Mapping[str, np.ndarray] = {},
+    ) -> np.ndarray:
+        """Rows start .. stop as (rows, capacity) floats; `rows` holds the number of every row, for complaints.
+
+        `waves` holds the columns that were named as plain: numbers that are read as they are. A slot that no column
+        has yet is NaN, so that a row is the same whether the column's first cell comes in its block or in a later one.
+        """
+        x = np.full((stop - start, self.capacity), np.nan, np.float32)
+        x[:, self.plain] = 0
+        for name, slot in self.slots.items():
+            if name in cells:
+                part = cells[name][start:stop]
+                x[:, slot] = self.measure(name, self.units[name], part, rows[start:stop])
+        for name, slot in self.waves.items():
+            x[:, slot] = waves[name][start:stop]
+        for name, known in self.vocabulary.items():
+            for i, cell in enumerate(cells[name][start:stop] if name in cells else ()):
+                place = self._slot_of(name, known, cell)
+                if place is not None:
+                    x[i, place] = 1.0
+        return x
+
+    def measure(self, name: str, unit: Unit, part: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
+        """Cells of a number column in its unit, NaN where missing or unusable; the latter is complained about."""
+        values, odd = numbers(part)
+        u = unit.to(values)
+        far = np.isfinite(values) & np.isnan(u)
+        for i in [*odd, *np.flatnonzero(far)]:
+            self._say(
+                name, f"row {rows[i]}, column {name!r}: {part[i]!r} is not a usable number there; taken as missing"
+            )
+        return u
+
+    @staticmethod
+    def number(cell: Cell) -> float:
+        """One cell as a number; NaN if it is none."""
+        return float(numbers([cell])[0][0])
+
+    def _say(self, name: str, text: str) -> None:
+        """Complain about the first few cells of a column; all are counted."""
+        self.odd[name] = self.odd.get(name, 0) + 1
+        if self.odd[name] <= 3:
+            self.complain(text)
+
+    def _slot_of(self, name: str, known: dict[str, int], cell: Cell) -> int | None:
+        if is_missing(cell):
+            return None
+        text = _text(cell)
+        slot = known.get(text)
+        if slot is None and name in self.shared:
+            slot = self.shared[name] + zlib.crc32(text.encode("utf-8", "surrogatepass")) % SHARED
+        return slot
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that was learned about columns, as JSON."""
+        return {
+            "categories": sorted(self.categories),
+            "slots": dict(self.slots),
+            "waves": dict(self.waves),
+            "origins": {name: unit.origin for name, unit in self.units.items()},
+            "vocabulary": {name: dict(known) for name, known in self.vocabulary.items()},
+            "shared": dict(self.shared),
+            "used": self.used,
+            "capacity": self.capacity,
+            "plain": np.flatnonzero(self.plain).tolist(),
+            "full": self.full,
+            "odd": dict(self.odd),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: dict[str, Any], *, complain: Callable[[str], None] = lambda text: None) -> "Encoder":
+        """The encoder again."""
+        self = cls(categories=kept["categories"], complain=complain)
+        self.slots, self.waves = kept["slots"], kept["waves"]
+        self.vocabulary, self.shared = kept["vocabulary"], kept["shared"]
+        self.units = {name: Unit(origin) for name, origin in kept["origins"].items()}
+        self.used, self.capacity, self.full, self.odd = kept["used"], kept["capacity"], kept["full"], kept["odd"]
+        self.plain = np.zeros(self.capacity, bool)
+        self.plain[kept["plain"]] = True
+        return self
+
+
+def _text(cell: Any) -> str:
+    return cell if isinstance(cell, str) else str(cell)
+
+
+def seconds(cell: Cell) -> float:
+    """A time as seconds: an ISO date (UTC unless it says otherwise), or a number as it is; NaN where it is neither."""
+    number = _number(cell)
+    if number is not None:
+        return number
+    try:
+        moment = datetime.fromisoformat(str(cell).strip())
+    except ValueError:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _number(cell: Cell) -> float | None:
+    if cell is None or (isinstance(cell, str) and "_" in cell):
+        return None
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.nan
+    except ValueError:
+        return None
+
+
+def is_date(cell: Cell) -> bool:
+    """Whether a time says where in the day, week and year it lies: a date, or seconds since 1970 (from 1973 on)."""
+    moment = seconds(cell)
+    return math.isfinite(moment) and (_number(cell) is None or 1e8 < moment < 1e10)
+
+
+def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:
+    """Where in the day, the week and the year: sine and cosine of each; 0 where the time is missing."""
+    known = np.nan_to_num(np.asarray(moments, float), nan=0.0, posinf=0.0, neginf=0.0)
+    waves: list[np.ndarray] = []
+    for period in (_DAY, _WEEK, _YEAR):
+        phase = 2 * np.pi * np.mod(known, period) / period
+        waves += [np.sin(phase), np.cos(phase)]
+    return dict(zip(CALENDAR, np.isfinite(moments) * np.stack(waves), strict=True))

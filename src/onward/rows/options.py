@@ -1,0 +1,142 @@
+"""What a person can say to `onward learn`."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from onward.errors import OnwardError
+from onward.rows.stream import Recipe
+
+# A return counts as known when what is still to come weighs less than this share of it.
+REST = 1e-3
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Predict, then learn, at every row of a table, in constant memory.
+
+    SOURCE is a file (CSV, JSON lines, Parquet) or - for standard input. Further: --out DIR for the results
+    (runs/learn), --replace to delete an older run there, --resume DIR to go on with one.
+    """
+
+    name: ClassVar[str] = "learn"
+
+    target: tuple[str, ...] = ()
+    """Column to predict; several are predicted side by side (numbers only)."""
+    time: str = ""
+    """Column that says when: dates add the time of day, week and year to the inputs."""
+    features: tuple[str, ...] = ()
+    """Columns to read. Empty: all but the time."""
+    ignore: tuple[str, ...] = ()
+    """Columns not to read."""
+    categories: tuple[str, ...] = ()
+    """Columns whose numbers are names (a station, a code)."""
+    task: Literal["regression", "classification", "return"] = "regression"
+    """A number, a class, or the discounted sum of the target's coming values."""
+    horizon: int = 1
+    """Predict the target so many rows ahead. 0: that of the same row, from its other columns. Not for returns."""
+    discount: float = 0.9
+    """Of a return: what the value of the row after counts, relative to this one's."""
+    network: Literal["columnar", "ccn", "gru", "lstm"] = "columnar"
+    """Columns in one stage, columns that grow in stages (both exact online), or a dense layer."""
+    rule: Literal["exact", "snap-1", "rflo", "uoro", "tbptt-10"] = "exact"
+    """Credit of a dense layer; exact is RTRL. Columns are always exact."""
+    units: int = 32
+    """Columns of all stages, or units of the layer."""
+    stages: int = 2
+    """Stages of a ccn."""
+    stage_rows: int = 20_000
+    """Rows after which a ccn grows by its next stage."""
+    step_size: float = 0.0
+    """Of the recurrent weights. 0: what did well everywhere; the gradient is scaled, and the readout needs none."""
+    interval: float = 0.9
+    """Share of targets that should lie between low and high. 0: no interval. Not for classes and returns."""
+    components: int = 3
+    """Gaussians in the mixture behind the interval."""
+    period: int = 0
+    """Rows in a season, for the seasonal baseline. 0: found in the data."""
+    seed: int = 0
+    """Of the weights at the start."""
+    form: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    """Of the source. auto: by its name; of standard input, by its first byte."""
+    delimiter: str = ""
+    """Between the cells of a CSV. Empty: the commonest of , ; | and tab in the header."""
+    strict: bool = False
+    """End at the first row that cannot be read, instead of passing over it."""
+    every: int = 1_000
+    """Rows between two lines of metrics.jsonl."""
+    checkpoint_seconds: float = 20.0
+    """Time between two checkpoints."""
+
+    def check(self) -> None:
+        """Refuse what cannot be learned."""
+        if not self.target:
+            raise OnwardError("--target: name the column to predict")
+        for name, values in (("target", self.target), ("features", self.features), ("ignore", self.ignore)):
+            if len(set(values)) != len(values):
+                raise OnwardError(f"--{name}: a column is named twice")
+        if len(self.target) > 1 and self.task != "regression":
+            raise OnwardError(f"--task {self.task} predicts one column, --target names {len(self.target)}")
+        if self.time in self.target:
+            raise OnwardError(f"--time and --target are the same column {self.time!r}")
+        for name, value, least in (
+            ("horizon", self.horizon, 0),
+            ("units", self.units, 1),
+            ("stages", self.stages, 1),
+            ("stage-rows", self.stage_rows, 1),
+            ("components", self.components, 1),
+            ("period", self.period, 0),
+            ("every", self.every, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value < least:
+                raise OnwardError(f"--{name} must be at least {least}, got {value}")
+        if self.period == 1:
+            raise OnwardError("--period 1 is the last value; a season has at least 2 rows")
+        if not 0 <= self.discount < 1:
+            raise OnwardError(f"--discount must be in [0, 1), got {self.discount}")
+        if not 0 <= self.interval < 1:
+            raise OnwardError(f"--interval must be in [0, 1), got {self.interval}")
+        if not 0 <= self.step_size < float("inf"):
+            raise OnwardError(f"--step-size must be positive, or 0 for the usual, got {self.step_size}")
+        if not self.checkpoint_seconds >= 0:
+            raise OnwardError(f"--checkpoint-seconds must be 0 or more, got {self.checkpoint_seconds}")
+        if self.network in ("ccn", "columnar") and self.rule != "exact":
+            raise OnwardError(
+                f"--rule {self.rule}: columns learn exactly; choose --network gru or lstm for other rules"
+            )
+        if self.network == "ccn" and self.units % self.stages:
+            raise OnwardError(f"--stages must divide --units: {self.units} do not fall into {self.stages} equal stages")
+
+    @property
+    def lag(self) -> int:
+        """Rows until the target of a prediction is known."""
+        if self.task != "return":
+            return self.horizon
+        return max(1, math.ceil(math.log(REST) / math.log(self.discount))) if self.discount > 0 else 1
+
+    @property
+    def share(self) -> float:
+        """The return of a target that is always 1, over `lag` rows; 1 if no return is predicted."""
+        return (1 - self.discount**self.lag) / (1 - self.discount) if self.task == "return" else 1.0
+
+    @property
+    def recipe(self) -> Recipe:
+        """What learns."""
+        kind: Any = {"regression": "number", "classification": "class", "return": "return"}[self.task]
+        density = self.components if self.interval and self.task == "regression" and len(self.target) == 1 else 0
+        return Recipe(
+            kind=kind,
+            targets=len(self.target),
+            network=self.network,
+            rule=self.rule,
+            units=self.units,
+            stages=self.stages,
+            stage_rows=self.stage_rows,
+            horizon=0 if kind == "return" else self.horizon,
+            lag=self.lag,
+            discount=self.discount,
+            step_size=self.step_size,
+            components=density,
+            seed=self.seed,
+        )

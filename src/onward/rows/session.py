@@ -1,0 +1,550 @@
+"""What goes on between the rows of a table and a learner: what is predicted, how it is judged, what is kept."""
+
+import difflib
+import itertools
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from onward import checkpoint
+from onward.errors import NotFinite, OnwardError
+from onward.rows.baselines import NAMES, Baselines
+from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date, seconds
+from onward.rows.options import Learn
+from onward.rows.sources import Cell, Rows, is_missing
+from onward.rows.stream import BLOCK, Answers, Learner, interval
+
+JOB = "learn"
+# What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
+CONTESTANTS = ("network", "linear", *NAMES)
+MOST_NOTES = 200
+MOST_CLASSES = 1024
+# Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
+LARGEST = 1e100
+DIGITS = "%.7g"
+SPECIAL = re.compile('[,"\r\n]')
+
+
+class Targets:
+    """What is to be predicted, as numbers: in units of the first value, or the number of a class."""
+
+    def __init__(self, options: Learn, encoder: Encoder):
+        self.options, self.encoder = options, encoder
+        self.units: dict[str, Unit] = {}
+        self.classes: dict[str, int] = {}
+
+    def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
+        """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
+        found = {0, n}
+        for name in self.options.target:
+            column, seen = cells.get(name) or [None] * n, set(self.classes)
+            if self.options.task == "classification":
+                for i, cell in enumerate(column):
+                    if not is_missing(cell) and (label := str(cell).strip()) not in seen:
+                        seen.add(label)
+                        found.add(i)
+            elif name not in self.units:
+                found.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
+        return sorted(found)
+
+    def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
+        """(rows, targets) real values or class numbers, NaN where missing."""
+        n = len(rows)
+        if self.options.task == "classification":
+            column = cells.get(self.options.target[0]) or [None] * n
+            found = np.full((n, 1), np.nan)
+            for i, cell in enumerate(column):
+                if not is_missing(cell):
+                    found[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
+                    if len(self.classes) > MOST_CLASSES:
+                        raise OnwardError(
+                            f"row {rows[i]}, column {self.options.target[0]!r}: {cell!r} would be class "
+                            f"{len(self.classes):,}, and {MOST_CLASSES:,} is the most; for numbers leave out --task"
+                        )
+            return found
+        return np.stack([self._numbers(name, cells.get(name) or [None] * n, rows) for name in self.options.target], 1)
+
+    def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
+        if name not in self.units:
+            first = next((i for i, cell in enumerate(column) if not is_missing(cell) and not _endless(cell)), None)
+            if first is None:
+                return np.full(len(rows), np.nan)
+            value = self.encoder.number(column[first])
+            if not np.isfinite(value):
+                raise OnwardError(
+                    f"row {rows[first]}, column {name!r}: the target {column[first]!r} is not a number; "
+                    "for a target of names say --task classification"
+                )
+            if abs(value) > LARGEST:
+                raise OnwardError(
+                    f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
+                    "learned beside others; leave the row out, or write nothing there if it stands for nothing"
+                )
+            self.units[name] = Unit(value)
+        unit = self.units[name]
+        return unit.back(self.encoder.measure(name, unit, column, rows))
+
+    def to_units(self, y: np.ndarray) -> np.ndarray:
+        """As the learner takes them."""
+        if self.options.task == "classification":
+            return y
+        none = Unit(0.0)
+        return np.stack([self.units.get(name, none).to(y[:, i]) for i, name in enumerate(self.options.target)], 1)
+
+    def from_units(self, u: np.ndarray) -> np.ndarray:
+        """Real values again; of a return, that of the real rewards."""
+        share = self.options.share
+        units = [self.units.get(name, Unit(0.0)) for name in self.options.target]
+        return np.stack([unit.origin * share + unit.length * u[:, i] for i, unit in enumerate(units)], 1)
+
+    def arrived_to_units(self, arrived: np.ndarray) -> np.ndarray:
+        """What is known now, as the learner takes it: targets, or returns."""
+        if self.options.task != "return":
+            return self.to_units(arrived)
+        unit = self.units.get(self.options.target[0], Unit(0.0))
+        return (arrived - unit.origin * self.options.share) / unit.length
+
+
+def _endless(cell: Cell) -> bool:
+    """Whether a cell says infinity, or a number beyond all that can be held."""
+    try:
+        return math.isinf(float(cell)) if cell is not None else False
+    except OverflowError:
+        return True
+    except ValueError:
+        return False
+
+
+def as_text(values: np.ndarray) -> list[str]:
+    """Numbers for a file; nothing where there is none."""
+    told = list(map(DIGITS.__mod__, values.tolist()))
+    for i in np.flatnonzero(np.isnan(values)).tolist():
+        told[i] = ""
+    return told
+
+
+def quoted(cell: str) -> str:
+    """A cell for a CSV."""
+    return '"' + cell.replace('"', '""') + '"' if SPECIAL.search(cell) else cell
+
+
+def _onto(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """Sums, and those of more rows, one after the other: the same to the last bit however rows come in blocks."""
+    last: np.ndarray = np.add.accumulate(np.concatenate([sums[:, None], each], 1), 1)[:, -1]
+    return last
+
+
+class Scores:
+    """Sums of errors of every contestant, over all rows and over the present window."""
+
+    def __init__(self, targets: int):
+        # contestant, target, (rows, |error|, error^2)
+        self.total = np.zeros((len(CONTESTANTS), targets, 3))
+        self.window = np.zeros_like(self.total)
+        # Of the network: rows with an interval or a probability, targets inside (classes: hit), width (probability).
+        self.extra = np.zeros(3)
+
+    def add(self, errors: np.ndarray) -> None:
+        """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
+        known = np.isfinite(errors).all(0)
+        clean = np.where(known[None], errors, 0)
+        each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
+        self.total, self.window = _onto(self.total, each), _onto(self.window, each)
+
+    def take_window(self) -> np.ndarray:
+        """The mean absolute errors (contestant, target) of the window, and the rows; a new window begins."""
+        taken, self.window = self.window, np.zeros_like(self.total)
+        return taken
+
+
+class Waiting(NamedTuple):
+    """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
+
+    `extra`: the ends of the interval, or the probability of the class. Rows of NaN stand for predictions never made.
+    """
+
+    said: np.ndarray
+    linear: np.ndarray
+    extra: np.ndarray
+    rows: list[int]
+    times: list[str]
+
+    @classmethod
+    def empty(cls, count: int, targets: int, extras: int) -> "Waiting":
+        """So many predictions that were never made."""
+        none = np.full((count, targets), np.nan)
+        return cls(none, none, np.full((count, extras), np.nan), [0] * count, [""] * count)
+
+    def then(self, later: "Waiting") -> "Waiting":
+        """These, and later ones."""
+        said, linear, extra = (np.concatenate(pair) for pair in zip(self[:3], later[:3], strict=True))
+        return Waiting(said, linear, extra, self.rows + later.rows, self.times + later.times)
+
+    def pick(self, which: slice | list[int]) -> "Waiting":
+        """Some of them."""
+        some = range(len(self.rows))[which] if isinstance(which, slice) else which
+        said, linear, extra = (part[which] for part in self[:3])
+        return Waiting(said, linear, extra, [self.rows[i] for i in some], [self.times[i] for i in some])
+
+
+class Session:
+    """One learning: all that changes from row to row, the files it writes, and its checkpoints."""
+
+    def __init__(self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK):
+        self.options, self.name, self.say = options, name, say
+        self.notes: list[str] = []
+        self.encoder = Encoder(categories=options.categories, complain=self.complain)
+        self.targets = Targets(options, self.encoder)
+        self.learner: Any = None
+        self.block = block
+        self.rows = 0
+        self.dates: bool | None = None
+        self.clock, self.backwards, self.timeless = -np.inf, 0, 0
+        k = len(options.target)
+        classes = options.task == "classification"
+        self.scores = Scores(k)
+        self.baselines = Baselines(k, max(options.lag, 1), period=options.period or None, classes=classes)
+        ahead = options.horizon > 0 and options.task == "regression"
+        self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
+        self.extras = 1 if classes else 2 if options.recipe.components else 0
+        self.waiting = Waiting.empty(options.lag, k, self.extras)
+        self.rewards = np.zeros((0, k))
+        self.last_row, self.constant = 0, True
+        self.first_target: float | None = None
+        self.cpu = 0.0
+        self.lines: list[str] = []
+        self.metrics: list[str] = []
+        self.answered = self.waiting
+
+    def complain(self, text: str) -> None:
+        """One line for the person, and for the report."""
+        text = text if text.startswith(self.name) else f"{self.name}: {text}"
+        if text in self.notes:  # a target that is an input too is read twice
+            return
+        if len(self.notes) < MOST_NOTES:
+            self.notes.append(text)
+        self.say(text)
+
+    # What columns are read.
+
+    def choose(self, names: Sequence[str], *, whole: bool) -> None:
+        """Check the columns that were asked for; `whole`: the source cannot bring others later."""
+        options = self.options
+        asked = (*options.target, *([options.time] if options.time else ()), *options.features, *options.categories)
+        for name in (*asked, *options.ignore):
+            if name not in names and whole:
+                near = difflib.get_close_matches(name, names, 1, 0.4)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names[:20]))}"
+                raise OnwardError(f"{self.name} has no column {name!r}{hint}")
+        if whole and not self.read_columns(names) and not (options.horizon or options.task == "return"):
+            raise OnwardError(f"{self.name}: with --horizon 0 there must be a column to read besides the target")
+
+    def look(self, names: Sequence[str]) -> None:
+        """Tell which of the columns that were learned from are not there; an error if none of them is."""
+        read = self.read_columns(sorted({*self.encoder.slots, *self.encoder.vocabulary} - {*self.seasonal}))
+        lost = [name for name in read if name not in names]
+        if lost and len(lost) == len(read):
+            shown = ", ".join(map(repr, read[:20]))
+            raise OnwardError(f"{self.name} has none of the columns that were learned from: {shown}")
+        for name in lost:
+            self.say(f"{self.name} has no column {name!r}; it counts as missing")
+        if self.options.time and self.options.time not in names:
+            self.say(f"{self.name} has no column {self.options.time!r}; its times are unknown")
+
+    def read_columns(self, names: Sequence[str]) -> list[str]:
+        """The columns that the network reads."""
+        options = self.options
+        passed = {options.time, *options.ignore}
+        if options.task != "return" and options.horizon == 0:
+            passed |= set(options.target)
+        return [
+            n for n in names if n not in passed and (not options.features or n in (*options.features, *options.target))
+        ]
+
+    # Rows.
+
+    def take(self, block: Rows, *, learn: bool = True) -> None:
+        """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
+        work = time.process_time()
+        for start, stop in itertools.pairwise(self.targets.cuts(block.cells, len(block.numbers))):
+            part = slice(start, stop)
+            cells = {name: column[part] for name, column in block.cells.items()}
+            self._take(block._replace(numbers=block.numbers[part], cells=cells), learn)
+        self.cpu += time.process_time() - work
+
+    def _take(self, block: Rows, learn: bool) -> None:
+        numbers = block.numbers
+        n = len(numbers)
+        moments, times = self._times(block)
+        try:
+            y = self.targets.read(block.cells, numbers)
+        except OnwardError as error:
+            raise OnwardError(f"{self.name}, {error}") from None
+        arrived = self._arrived(y)
+        others = self.baselines.score(arrived)
+        cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
+        waves = calendar(moments) if self.dates else {}
+        start, parts = 0, []
+        while start < n:
+            stop = self.encoder.admit(cells, start, n)
+            self._make_room()
+            if stop > start:
+                x = self.encoder.encode(cells, start, stop, numbers, waves)
+                u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
+                plain = self.encoder.plain
+                parts.append(self.learner.learn(x, plain, u, a) if learn else self.learner.read(x, plain, u))
+            start = stop
+        answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        broken = ~np.isfinite(answers.outputs).all(1)
+        if broken.any():
+            raise NotFinite(
+                f"{self.name}: the prediction became NaN or infinite at row {numbers[int(np.argmax(broken))]}; "
+                "the last checkpoint is good. Try a smaller --step-size"
+            )
+        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
+        self.rows += n
+        self.last_row = numbers[-1]
+
+    def _season(self) -> dict[str, Sequence[Cell]]:
+        """One more input a target, where a season is known: the value one season before what is to be predicted."""
+        if not self.seasonal:
+            return {}
+        return {name: self.baselines.ahead[:, i].tolist() for i, name in enumerate(self.seasonal)}
+
+    def _times(self, block: Rows) -> tuple[np.ndarray, Sequence[str]]:
+        n = len(block.numbers)
+        name = self.options.time
+        if not name:
+            return np.full(n, np.nan), [""] * n
+        column = block.cells.get(name) or [None] * n
+        if self.dates is None:
+            # By the first row alone; where it says nothing, dates may come.
+            self.dates = not math.isfinite(seconds(column[0])) or is_date(column[0])
+            if self.dates:
+                self.encoder = Encoder(categories=self.options.categories, plain=CALENDAR, complain=self.complain)
+                self.targets.encoder = self.encoder
+        moments = np.array([seconds(cell) for cell in column])
+        for i in np.flatnonzero(np.isnan(moments)).tolist() if self.timeless < 3 else ():
+            if not is_missing(column[i]) and self.timeless < 3:
+                self.timeless += 1
+                self.complain(
+                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r} is no time; write it as "
+                    "2026-01-31T23:59:00 or as a number"
+                )
+        latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
+        for i in np.flatnonzero(moments < latest[:-1]).tolist():
+            self.backwards += 1
+            if self.backwards <= 3:
+                self.complain(
+                    f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
+                    "rows are taken in the order they come"
+                )
+        self.clock = float(latest[-1])
+        return moments, ["" if cell is None else str(cell) for cell in column]
+
+    def _arrived(self, y: np.ndarray) -> np.ndarray:
+        """What each row makes known: its target, or the return of `lag` rows before."""
+        if self.options.task != "return":
+            return y
+        lag, discount = self.options.lag, self.options.discount
+        known = np.concatenate([self.rewards, y])
+        out = np.full(y.shape, np.nan)
+        before = len(self.rewards)
+        weights = discount ** np.arange(lag)
+        for i in range(max(0, lag - 1 - before), len(y)):
+            # The rewards of the last `lag` rows, oldest first: the return as of the row before them.
+            out[i] = weights @ known[before + i - lag + 1 : before + i + 1]
+        self.rewards = known[-(lag - 1) :] if lag > 1 else known[:0]
+        return out
+
+    def _make_room(self) -> None:
+        """A learner, if there is none yet, and room in it for all columns and classes seen."""
+        needed = 2
+        while needed < len(self.targets.classes):
+            needed *= 2
+        classes = needed if self.options.task == "classification" else 0
+        if self.learner is None:
+            self.learner = Learner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
+        if self.encoder.capacity > self.learner.capacity:
+            self.learner.widen(self.encoder.capacity)
+        if classes > self.learner.classes:
+            self.learner.admit(classes)
+
+    def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
+        """The answers in the targets' own units."""
+        outputs, linear = answers.outputs.astype(float), answers.linear.astype(float)
+        if self.options.task == "classification":
+            seen = outputs[:, : max(1, len(self.targets.classes))]
+            said = np.argmax(seen, 1)[:, None]
+            extra = np.take_along_axis(seen, said, 1) / seen.sum(1, keepdims=True)
+            none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
+            return Waiting(said + none, linear, extra + none, list(numbers), list(times))
+        extra = np.zeros((len(outputs), 0))
+        if self.extras:
+            ends = interval(answers.spread, self.options.interval, self.block).astype(float)
+            extra = self.targets.from_units(ends.reshape(-1, 1)).reshape(-1, 2)
+        real = self.targets.from_units
+        return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
+
+    def _score(
+        self,
+        asked: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        others: np.ndarray,
+    ) -> None:
+        """Judge what the rows make known, window by window, and write it down."""
+        every_one, n = self.waiting.then(asked), len(numbers)
+        judged, self.waiting = every_one.pick(slice(n)), every_one.pick(slice(n, None))
+        said = np.concatenate([judged.said[None], judged.linear[None], others])
+        wrong = said != arrived[None] if self.options.task == "classification" else said - arrived[None]
+        errors = np.where(np.isfinite(said) & np.isfinite(arrived[None]), wrong, np.nan)
+        every, start = self.options.every, 0
+        while start < len(numbers):
+            stop = min(len(numbers), start + every - (self.rows + start) % every)
+            self.scores.add(errors[:, start:stop])
+            if (self.rows + stop) % every == 0:
+                self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
+            start = stop
+        if self.extras:
+            known = np.isfinite(judged.extra).all(1) & np.isfinite(arrived[:, 0])
+            part, truth = judged.extra[known], arrived[known, 0]
+            inside, size = (
+                ((part[:, 0] <= truth) & (truth <= part[:, 1]), part[:, 1] - part[:, 0])
+                if self.extras == 2
+                else (judged.said[known, 0] == truth, part[:, 0])
+            )
+            each = np.stack([np.ones(len(size)), inside, size], -1)
+            self.scores.extra = _onto(self.scores.extra[None], each[None])[0]
+        told = arrived[np.isfinite(arrived[:, 0]), 0]
+        if len(told):
+            self.first_target = told[0] if self.first_target is None else self.first_target
+            self.constant = self.constant and bool((told == self.first_target).all())
+        if self.options.task == "return":
+            made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
+            judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
+            numbers, times = judged.rows, judged.times
+        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
+        self.answered = asked
+
+    def _window(self, done: int, row: int, when: str) -> None:
+        sums = self.scores.take_window()
+        count = int(sums[0, :, 0].max())
+        if count:
+            means = sums[..., 1].sum(1) / np.maximum(sums[..., 0].sum(1), 1)
+            line = {"rows": done, "row": row, "time": when, "count": count}
+            self.metrics.append(json.dumps(line | dict(zip(CONTESTANTS, means.tolist(), strict=True))))
+
+    # What is written.
+
+    @property
+    def header(self) -> list[str]:
+        """Of predictions.csv."""
+        options = self.options
+        extra = {0: [], 1: ["probability"], 2: ["low", "high"]}[self.extras]
+        if len(options.target) == 1:
+            return ["row", "time", "target", "prediction", *extra, "error"]
+        return ["row", "time", *(f"{name}{part}" for name in options.target for part in ("", " prediction", " error"))]
+
+    def _lines(
+        self, judged: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray, error: np.ndarray
+    ) -> str:
+        """Lines of predictions.csv."""
+        names = [quoted(name) for name in self.targets.classes]
+
+        def text(values: np.ndarray) -> Sequence[str]:
+            if self.options.task == "classification":
+                return [names[int(v)] if v == v and v < len(names) else "" for v in values.tolist()]
+            return as_text(values)
+
+        when = [quoted(each) if each else each for each in times]
+        columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
+        for i in range(arrived.shape[1]):
+            columns += [text(arrived[:, i]), text(judged.said[:, i])]
+            columns += [as_text(judged.extra[:, j]) for j in range(self.extras)] + [as_text(error[:, i])]
+        return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
+
+    def future(self) -> str:
+        """Lines for the predictions whose targets are still to come."""
+        waiting, k = self.waiting, len(self.options.target)
+        none = np.full((len(waiting.rows), k), np.nan)
+        rows, times = waiting.rows, waiting.times
+        if self.options.task != "return":
+            ahead = self.options.lag
+            rows, times = [row + ahead if row else 0 for row in rows], [""] * len(rows)
+        made = [i for i, row in enumerate(waiting.rows) if row]
+        kept = waiting.pick(made)
+        return self._lines(
+            kept, [rows[i] for i in made], [times[i] for i in made], none[: len(made)], none[: len(made)]
+        )
+
+    def forget_waiting(self) -> None:
+        """Start a new count of rows: no prediction waits."""
+        self.waiting = Waiting.empty(self.options.lag, len(self.options.target), self.extras)
+        self.rewards = self.rewards[:0]
+        self.clock = -np.inf
+
+    # What survives.
+
+    def save(
+        self, folder: Path, position: dict[str, Any], fingerprint: dict[str, Any], written: dict[str, int]
+    ) -> None:
+        """A checkpoint: all that the next row needs, and how long the files were."""
+        arrays, learner = self.learner.save()
+        waiting = self.waiting
+        kept = {f"learner.{k}": v for k, v in arrays.items()}
+        kept |= {f"baselines.{k}": v for k, v in self.baselines.arrays().items()}
+        kept |= {f"waiting.{k}": getattr(waiting, k) for k in ("said", "linear", "extra")}
+        kept |= {"rewards": self.rewards, "total": self.scores.total, "window": self.scores.window}
+        meta = {
+            "rows": self.rows,
+            "last_row": self.last_row,
+            "position": position,
+            "fingerprint": fingerprint,
+            "written": written,
+            "learner": learner,
+            "encoder": self.encoder.as_dict(),
+            "units": {name: unit.origin for name, unit in self.targets.units.items()},
+            "classes": list(self.targets.classes),
+            "waiting": {"rows": waiting.rows, "times": waiting.times},
+            "dates": self.dates,
+            "clock": None if np.isinf(self.clock) else self.clock,
+            "backwards": self.backwards,
+            "extra": self.scores.extra.tolist(),
+            "constant": self.constant,
+            "first_target": self.first_target,
+            "notes": self.notes,
+            "cpu": self.cpu,
+        }
+        checkpoint.save_arrays(checkpoint.path_of(folder, JOB, self.rows), kept, meta)
+        checkpoint.prune(folder, JOB)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Go on from a checkpoint; returns its meta."""
+        meta, kept = checkpoint.load_arrays(path)
+        part = lambda name: {k.removeprefix(name + "."): v for k, v in kept.items() if k.startswith(name + ".")}
+        try:
+            self.learner = Learner.load(part("learner"), {**meta["learner"], "lengths": [self.block]})
+            self.baselines.restore(part("baselines"))
+            said, linear, extra = (kept[f"waiting.{name}"] for name in ("said", "linear", "extra"))
+            self.waiting = Waiting(said, linear, extra, meta["waiting"]["rows"], meta["waiting"]["times"])
+            self.rewards, self.scores.total, self.scores.window = kept["rewards"], kept["total"], kept["window"]
+            self.scores.extra = np.array(meta["extra"])
+            self.encoder = Encoder.from_dict(meta["encoder"], complain=self.complain)
+            self.targets.encoder = self.encoder
+            self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
+            self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
+            self.rows, self.last_row, self.dates = meta["rows"], meta["last_row"], meta["dates"]
+            self.clock = -np.inf if meta["clock"] is None else meta["clock"]
+            self.backwards, self.constant, self.first_target = meta["backwards"], meta["constant"], meta["first_target"]
+            self.notes, self.cpu = meta["notes"], meta["cpu"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise checkpoint.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
+        return meta

@@ -1,0 +1,381 @@
+"""Runs: reproducible, resumable, and safe against what goes wrong."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from onward import checkpoint
+from onward.cli import main
+from onward.errors import OnwardError
+from onward.lab import page as report
+from onward.lab import train as run
+from onward.lab.experiment import execute, load_config, load_summary
+from onward.lab.papers.trace_patterning import TracePatterningExperiment
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
+SMALL = {"seeds": 2, "steps": 6_000, "methods": ("ccn",), "ccn_columns": 4, "ccn_width": 2, "step_sizes": (1e-2,)}
+
+
+def small(**fields):
+    return TracePatterningExperiment(**(SMALL | fields))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    execute(small(), folder, quiet=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def unpainted():
+    """Figures are made, and not painted; those of `finished` are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_save", lambda folder, picture: f"<figcaption>{picture.caption}</figcaption>")
+        yield
+
+
+def numbers(folder):
+    """The summary without its clocks."""
+    summary = load_summary(folder)
+    for method in summary["methods"]:
+        for clock in ("cpu_seconds", "compile_seconds"):
+            assert method.pop(clock) > 0
+    return summary
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {k: file[k] for k in file.files if k != "meta"}
+
+
+def test_a_run_folder_holds_what_it_should(finished):
+    for name in ("config.json", "environment.json", "metrics.jsonl", "summary.json", "report.html"):
+        assert (finished / name).stat().st_size > 0, name
+    for figure in ("learning-curves", "windows", "final-errors"):
+        assert (finished / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (finished / "figures" / f"{figure}.svg").read_bytes()
+    assert checkpoint.newest_first(finished / "checkpoints", "ccn")[0].name == "ccn-000000006000.npz"
+    page = (finished / "report.html").read_text()
+    assert "http-equiv" not in page
+    assert 'src="http' not in page
+
+
+def test_summary_is_what_others_script_against(finished):
+    summary = load_summary(finished)
+    assert set(summary) == {"experiment", "config", "methods", "references"}
+    (method,) = summary["methods"]
+    assert method["name"] == "ccn"
+    assert {"metric", "values", "mean", "median", "std", "steps", "cpu_seconds", "published"} <= set(method)
+    assert len(method["values"]) == 2
+    assert method["mean"] == pytest.approx(np.mean(method["values"]))
+    assert set(summary["references"]) == {"predict-zero", "pattern-blind", "bayes"}
+    assert method["grown_at"] == [3000]
+
+
+def test_metrics_average_to_the_summary(finished):
+    lines = run.read_metrics(finished)
+    assert sum(line["count"] for line in lines) == 6000
+    late = [line for line in lines if line["step"] > 6000 - 1200]
+    mean = np.average([line["values"] for line in late], 0, [line["count"] for line in late])
+    np.testing.assert_allclose(mean, load_summary(finished)["methods"][0]["values"])
+
+
+def test_the_same_run_gives_the_same_bits(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)  # other chunks, same numbers
+    execute(small(), tmp_path / "again", quiet=True)
+    assert numbers(tmp_path / "again") == numbers(finished)
+    ours, theirs = (
+        arrays(checkpoint.newest_first(f / "checkpoints", "ccn")[0]) for f in (tmp_path / "again", finished)
+    )
+    assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
+
+
+@pytest.mark.parametrize("at", [700, 3_000, 4_321])
+def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
+    folder = tmp_path / "stopped"
+    advance = run._Loop.advance
+    done = 0
+
+    def count(self, steps):
+        nonlocal done
+        done += steps
+        advance(self, steps)
+        if done >= at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
+    monkeypatch.setattr(run._Loop, "advance", count)
+    assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
+    assert not (folder / "summary.json").exists()
+    assert checkpoint.newest_first(folder / "checkpoints", "ccn")
+    monkeypatch.undo()
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert numbers(folder) == numbers(finished)
+    ours, theirs = (arrays(checkpoint.newest_first(f / "checkpoints", "ccn")[0]) for f in (folder, finished))
+    assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
+
+
+def flags(**fields):
+    words = []
+    for name, value in (SMALL | fields).items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = (finished / "summary.json").read_text()
+    assert main(["run", "--resume", str(finished)]) == 0
+    assert (finished / "summary.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_kill_9_then_resume_equals_an_uninterrupted_run(tmp_path):
+    words = flags(steps=400_000, seeds=3)
+    command = [sys.executable, "-m", "onward.cli", "run", "trace-patterning", *words]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    code = "import onward.lab.train as r; r.CHECKPOINT_SECONDS = 0.2; import sys; from onward.cli import main; sys.exit(main(sys.argv[1:]))"
+    for wait in (4, 2, 3):
+        again = (
+            ["--resume", str(killed)]
+            if (killed / "config.json").exists()
+            else ["trace-patterning", *words, "--out", str(killed)]
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", *again], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        while not list(killed.glob("checkpoints/*.npz")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(
+        [sys.executable, "-m", "onward.cli", "run", "--resume", str(killed)], check=True, capture_output=True
+    )
+    assert numbers(killed) == numbers(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run folder with two checkpoints, stopped before its end."""
+    folder = tmp_path_factory.mktemp("stopped") / "broken"
+    advance, done = run._Loop.advance, 0
+
+    def count(self, steps):
+        nonlocal done
+        advance(self, steps)
+        done += steps
+        if done >= 4_000:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
+        patch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(run._Loop, "advance", count)
+        assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
+    return folder
+
+
+@pytest.fixture
+def interrupted(stopped, tmp_path):
+    """A copy of it, to do harm to."""
+    return Path(shutil.copytree(stopped, tmp_path / "broken"))
+
+
+SLOW = [pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncated", "garbage")]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", *SLOW])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, interrupted, capsys, damage):
+    folder = interrupted
+    newest, before = checkpoint.newest_first(folder / "checkpoints", "ccn")[:2]
+    data = newest.read_bytes()
+    middle = len(data) // 2
+    newest.write_bytes(
+        {
+            "truncated": data[:middle],
+            "flipped": data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :],
+            "empty": b"",
+            "garbage": b"not a checkpoint",
+        }[damage]
+    )
+    capsys.readouterr()
+    assert main(["run", "--resume", str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged" in said
+    assert f"resuming at step {int(before.stem.split('-')[1]):,}" in said
+    assert numbers(folder) == numbers(finished)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, capsys):
+    folder = tmp_path / "other"
+    execute(small(discount=0.8), folder, quiet=True)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    source = checkpoint.newest_first(finished / "checkpoints", "ccn")[0]
+    (folder / "checkpoints" / source.name).write_bytes(source.read_bytes())
+    assert main(["run", "--resume", str(folder)]) == 1
+    assert "another configuration" in one_line(capsys)
+
+
+def test_a_checkpoint_of_another_version_is_passed_over_and_named(finished, interrupted, monkeypatch, capsys):
+    folder = interrupted
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    config = json.loads((folder / "config.json").read_text()) | {"format": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert "has format 1, this version of onward reads format 2" in capsys.readouterr().err
+
+
+def one_line(capsys):
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("onward: ")
+    assert "\n" not in said, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_not_a_run_folder(tmp_path, capsys):
+    assert main(["run", "--resume", str(tmp_path)]) == 1
+    assert "is not a run folder" in one_line(capsys)
+    assert main(["report", str(tmp_path)]) == 1
+    assert "is not a run folder" in one_line(capsys)
+
+
+def test_a_damaged_config(finished, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    assert main(["report", str(tmp_path)]) == 1
+    assert "is damaged" in one_line(capsys)
+    config = json.loads((finished / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 99}))
+    assert main(["run", "--resume", str(tmp_path)]) == 1
+    assert "has format 99" in one_line(capsys)
+
+
+def test_other_fields_on_resume_are_refused(finished, capsys):
+    assert main(["run", "trace-patterning", "--steps", "77", "--resume", str(finished)]) == 1
+    assert "was run with steps=6000, not 77" in one_line(capsys)
+    assert main(["run", "sequential-digits", "--resume", str(finished)]) == 1
+    assert "is a run of trace-patterning" in one_line(capsys)
+
+
+def test_a_full_disk_while_writing_a_checkpoint(finished, interrupted, monkeypatch, capsys):
+    folder = interrupted
+    kept = checkpoint.newest_first(folder / "checkpoints", "ccn")
+    real = os.fsync
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["run", "--resume", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device; what was saved before is intact" in said
+    assert "Traceback" not in said
+    assert checkpoint.newest_first(folder / "checkpoints", "ccn") == kept
+    assert not list(folder.rglob("*.part"))
+    monkeypatch.setattr(os, "fsync", real)
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert numbers(folder) == numbers(finished)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_while_writing_metrics(tmp_path, capsys):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (tmp_path / "full" / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OnwardError, match=r"cannot write .*metrics.jsonl"):
+        run._append(folder / "metrics.jsonl", {"x": 1})
+
+
+def test_nan_ends_the_run_with_names(tmp_path, capsys):
+    folder = tmp_path / "nan"
+    assert main(["run", "trace-patterning", *flags(step_sizes=(1e38,), steps=3000), "--out", str(folder)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "became NaN or infinite between steps" in said
+    assert "model." in said
+    assert "no checkpoint yet" in said
+
+
+def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
+    folder = interrupted
+    good = checkpoint.newest_first(folder / "checkpoints", "ccn")[0]
+    advance = run._Loop.advance
+
+    def poison(self, steps):
+        advance(self, steps)
+        task, learned = self.state
+        head = learned.model.head
+        broken = jax.tree.map(lambda a: a, learned.model)
+        object.__setattr__(broken, "head", jax.tree.map(lambda a: a * np.nan, head))
+        self.state = (task, learned._replace(model=broken))
+
+    monkeypatch.setattr(run._Loop, "advance", poison)
+    assert main(["run", "--resume", str(folder)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "model.head.weight became NaN" in said
+    assert str(good) in said
+    assert good.exists()
+
+
+def test_plateau_growth_waits_and_then_grows():
+    growth = run.Growth(stages=3, every=1000, plateau=0.05, window=100, least=200)
+    flat = [run.Point(s, 50, np.array([1.0, 3.0])) for s in range(50, 1001, 50)]
+    falling = [run.Point(s, 50, np.array([0.5**i])) for i, s in enumerate(range(50, 1001, 50))]
+    assert not growth.due(150, [], flat[:3])
+    assert growth.due(200, [], flat[:4])
+    assert not growth.due(400, [], falling[:8])
+    assert growth.due(1000, [], falling)
+    assert not growth.due(1000, [200, 400], flat), "no more than the stages asked for"
+
+
+def test_plateau_growth_in_a_run(tmp_path):
+    # A step size too small to learn with: the error stays flat, so stages come as soon as allowed.
+    execute(
+        small(growth="plateau", plateau_window=1000, plateau_gain=0.9, step_sizes=(1e-9,), steps=8000),
+        tmp_path / "p",
+        quiet=True,
+    )
+    assert load_summary(tmp_path / "p")["methods"][0]["grown_at"] == [2080]  # the first point from 2,000 on
+
+
+def test_several_step_sizes_and_tiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "TILE", 3)
+    execute(small(step_sizes=(1e-2, 1e-3)), tmp_path / "tiles", quiet=True)
+    methods = load_summary(tmp_path / "tiles")["methods"]
+    assert [m["name"] for m in methods] == ["ccn@0.01", "ccn@0.001"]
+    assert [len(m["values"]) for m in methods] == [2, 2]
+    assert methods[0]["values"] != methods[1]["values"]
+
+
+def test_a_seed_does_not_depend_on_its_neighbours(tmp_path, finished):
+    execute(small(seeds=1, first_seed=1), tmp_path / "one", quiet=True)
+    alone = load_summary(tmp_path / "one")["methods"][0]["values"][0]
+    assert alone == pytest.approx(load_summary(finished)["methods"][0]["values"][1], rel=1e-4)
+
+
+def test_config_round_trip(finished):
+    assert load_config(finished)["fields"]["isi"] == [24, 36]
+
+
+@pytest.mark.parametrize("function", [jnp.arctan, jnp.tanh, jnp.exp, jnp.log1p, jnp.sin, jax.lax.erf, jax.nn.sigmoid])
+def test_the_compiler_options_of_the_loop_change_no_function(function, as_users_compile):
+    """XLA's arctangent is wrong in vectors of 512 bits: such programs are compiled without."""
+    x = jnp.linspace(0.01, 3, 999)
+    found = run._compile(jax.jit(function, compiler_options=as_users_compile), x)(x)
+    with jax.enable_x64(True):
+        true = function(jnp.asarray(np.asarray(x), jnp.float64))
+    np.testing.assert_allclose(found, true, rtol=2e-5)

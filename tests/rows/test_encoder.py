@@ -1,0 +1,327 @@
+"""From named cells to numbers: which slot, which value, and what is said of cells that cannot be used."""
+
+import json
+import math
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from onward.rows import encoder
+from onward.rows.encoder import (
+    CALENDAR,
+    CAPACITY,
+    MOST_SLOTS,
+    SHARED,
+    VOCABULARY,
+    Encoder,
+    Unit,
+    calendar,
+    is_date,
+    seconds,
+)
+
+
+def _table(rows=200, seed=0):
+    """Numbers, one late and one with holes; categories; a column of mixed cells; flags."""
+    rng = random.Random(seed)
+    pick = lambda *some: [rng.choice(some) for _ in range(rows)]
+    return {
+        "b": [f"{rng.gauss(5, 2):.3f}" for _ in range(rows)],
+        "a": [None if i < rows // 2 else rng.gauss(0, 1) for i in range(rows)],
+        "holes": pick("", "NA", "1.5", "2", 3),
+        "flag": pick(True, False),
+        "colour": pick("red", "green", "blue", ""),
+        "mixed": pick("north", 1, 1.0, True, "1", None),
+        "many": [f"c{rng.randrange(6 + i // 8)}" for i in range(rows)],
+    }
+
+
+def _read(cells, cuts, **options):
+    """The vectors of all rows, (first row, capacity) of every growth, and the encoder."""
+    said = []
+    one = Encoder(complain=said.append, **options)
+    parts, growths = [], []
+    for start, stop in cuts:
+        while start < stop:
+            before = one.capacity
+            upto = one.admit(cells, start, stop)
+            if one.capacity > before:
+                growths.append((start, one.capacity))
+            parts.append(one.encode(cells, start, upto, range(len(next(iter(cells.values()))))))
+            start = upto
+    width = one.capacity
+    wide = np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in parts])
+    # A slot that is not taken yet is missing; once it is a category's it is 0 in all rows without it.
+    return np.where(one.plain, np.nan_to_num(wide), wide), growths, one, said
+
+
+def _cuts(rows, size):
+    return [(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+@pytest.mark.parametrize("size", [7, 64, 200])
+def test_blocks_give_what_rows_give(size):
+    """Slots, vectors, and the rows at which the capacity grows."""
+    cells = _table()
+    rows, growths, one, said = _read(cells, _cuts(200, 1), categories=("flag",))
+    blocks, others, other, heard = _read(cells, _cuts(200, size), categories=("flag",))
+    assert one.as_dict() == other.as_dict()
+    np.testing.assert_array_equal(rows, blocks)
+    assert growths == others
+    assert [capacity for _, capacity in growths] == [16, 32, 64]
+    assert sorted(said) == sorted(heard)
+
+
+def test_rows_of_random_tables_in_random_blocks():
+    for seed in range(25):
+        rng = random.Random(seed)
+        cells, cuts, start = _table(60, seed), [], 0
+        while start < 60:
+            cuts.append((start, start := min(60, start + rng.choice([1, 2, 5, 30]))))
+        rows, _, one, _ = _read(cells, _cuts(60, 1))
+        blocks, _, other, _ = _read(cells, cuts)
+        assert one.as_dict() == other.as_dict()
+        np.testing.assert_array_equal(rows, blocks)
+
+
+def test_the_order_of_columns_does_not_matter():
+    cells = _table()
+    back = dict(reversed(cells.items()))
+    for size in (1, 50):
+        a, b = _read(cells, _cuts(200, size)), _read(back, _cuts(200, size))
+        np.testing.assert_array_equal(a[0], b[0])
+        assert a[2].as_dict() == b[2].as_dict()
+
+
+def test_slots_by_hand():
+    one = Encoder()
+    cells = {"z": [2.0, 4.0, None], "a": ["x", None, "y"], "late": [None, 7, 7]}
+    assert one.admit(cells, 0, 3) == 3
+    assert (one.vocabulary, one.slots) == ({"a": {"x": 0, "y": 3}}, {"z": 1, "late": 2})
+    nan = np.nan
+    wanted = [[1, 0, nan, 0], [0, 1, 0, 0], [0, nan, 0, 1]]
+    x = one.encode(cells, 0, 3, range(3))
+    assert x.shape == (3, CAPACITY)
+    np.testing.assert_array_equal(x[:, :4], wanted)
+    assert np.isnan(x[:, 4:]).all()
+    assert one.plain.tolist() == [True, False, False, True] + [False] * 4
+
+
+def test_admit_cuts_where_the_capacity_would_grow():
+    """Eight numbers fit; row 3 brings a ninth."""
+    cells = {f"n{i}": [1.0] * 6 for i in range(8)} | {"ninth": [None, None, None, 1, 1, 1]}
+    one = Encoder()
+    assert one.admit(cells, 0, 6) == 3
+    assert (one.used, one.capacity) == (8, 8)
+    assert one.encode(cells, 0, 3, range(6)).shape == (3, 8)
+    assert one.admit(cells, 3, 6) == 6
+    assert (one.used, one.capacity, len(one.plain)) == (9, 16, 16)
+    assert Encoder().admit({f"n{i}": [1.0] for i in range(40)}, 0, 1) == 1
+
+
+def test_the_first_cell_that_is_there_decides_the_kind():
+    said = []
+    one = Encoder(complain=said.append, categories=("code",))
+    cells = {
+        "number": [None, "", "NA", "3", "four", "5"],
+        "name": ["", "four", "3", "5", None, "four"],
+        "code": [1, 2, 1, 2, None, 1],
+        "truth": ["true", "false", "true", None, "false", "true"],
+        "never": [None] * 6,
+    }
+    one.admit(cells, 0, 6)
+    assert set(one.slots) == {"number", "truth"}
+    assert {name: sorted(known) for name, known in one.vocabulary.items()} == {
+        "name": ["3", "5", "four"],
+        "code": ["1", "2"],
+    }
+    x = one.encode(cells, 0, 6, [10, 11, 12, 13, 14, 15])
+    np.testing.assert_array_equal(x[:, one.slots["number"]], [np.nan] * 3 + [0, np.nan, np.float32(2 / 3)])
+    np.testing.assert_array_equal(x[:, one.slots["truth"]], [0, -1, 0, np.nan, -1, 0])
+    assert said == ["row 14, column 'number': 'four' is not a usable number there; taken as missing"]
+
+
+def test_equal_numbers_of_other_spelling_are_other_categories():
+    """In one block as row by row: 1 == 1.0 == True."""
+    cells = {"c": [1, 1.0, True, "1", 1]}
+    for cuts in ([(0, 5)], _cuts(5, 1)):
+        x, _, one, _ = _read(cells, cuts, categories=("c",))
+        assert one.vocabulary == {"c": {"1": 0, "1.0": 1, "True": 2}}
+        assert np.nan_to_num(x).argmax(1).tolist() == [0, 1, 2, 0, 0]
+
+
+def test_late_categories_share_slots():
+    names = [f"k{i}" for i in range(VOCABULARY + 40)]
+    cells = {"k": [*names, "k0", names[-1], ""]}
+    x, _, one, _ = _read(cells, _cuts(len(names) + 3, 1000))
+    assert (len(one.vocabulary["k"]), one.used) == (VOCABULARY, VOCABULARY + SHARED)
+    assert one.plain[: one.used].all()
+    assert not one.plain[one.used :].any()
+    clean = np.nan_to_num(x)
+    np.testing.assert_array_equal(clean.sum(1), [1] * (len(names) + 2) + [0])
+    at = clean.argmax(1)
+    assert at[:VOCABULARY].tolist() == list(range(VOCABULARY))
+    assert set(at[VOCABULARY:-3]) <= set(range(VOCABULARY, VOCABULARY + SHARED))
+    assert len(set(at[VOCABULARY:-3])) > SHARED // 2
+    assert (at[-3], at[-2]) == (0, at[-4])
+
+
+@pytest.mark.parametrize("size", [1, 30])
+def test_what_does_not_fit_is_said_once_and_never_read(size):
+    """1000 numbers, then a column whose late categories need 16 slots at once: no room; nor later, for anything."""
+    cells = {f"n{i:04}": [1.0] * 100 for i in range(950)}
+    cells |= {"name": [f"k{i}" for i in range(100)], "z": [None] * 90 + [2.0] * 10}
+    said = []
+    one = Encoder(complain=said.append)
+    for start, stop in _cuts(100, size):
+        while start < stop:
+            start = one.admit(cells, start, stop)
+    assert one.capacity == MOST_SLOTS
+    assert one.full
+    assert one.used == 950 + VOCABULARY
+    assert "z" not in one.slots
+    assert said == [f"more than {MOST_SLOTS} columns and categories: 'name' and all later ones are not read"]
+    x = one.encode(cells, 60, 100, range(100))
+    assert x.shape == (40, MOST_SLOTS)
+    np.testing.assert_array_equal(np.nan_to_num(x[:, 950:]).sum(1), [1] * 4 + [0] * 36)
+
+
+def test_small_steps_of_large_numbers_keep_their_digits():
+    values = [1e9 + 0.25 * i for i in range(8)]
+    cells = {"v": values}
+    one = Encoder()
+    one.admit(cells, 0, 8)
+    x = one.encode(cells, 0, 8, range(8))[:, 0].astype(float)
+    np.testing.assert_allclose(np.diff(x), 0.25e-9, rtol=1e-5)
+    np.testing.assert_allclose(one.units["v"].back(x), values, rtol=1e-15)
+    assert np.any(np.diff(np.float32(values)) == 0), "single precision would have done"
+    unit = Unit(0.0)
+    assert (unit.length, float(unit.to(3.0))) == (1.0, 3.0)
+    assert Unit(-1e-300).length == 1
+    assert float(Unit(-4.0).to(-2.0)) == 0.5
+    assert float(Unit(1e300).to(1.0)) == -1.0
+    assert math.isnan(Unit(1.7e308).to(-1.7e308))
+
+
+@pytest.mark.parametrize("cell", [1e300, "1e300", float("inf"), "-inf", "1e999", 10**400, "ten", "1_000"], ids=str)
+def test_unusable_numbers_are_missing_and_named(cell):
+    said = []
+    one = Encoder(complain=said.append)
+    cells = {"v": [2.0, cell, 3.0, None]}
+    one.admit(cells, 0, 4)
+    x = one.encode(cells, 0, 4, [5, 6, 7, 8])
+    np.testing.assert_array_equal(x[:, 0], [0, np.nan, 0.5, np.nan])
+    assert said == [f"row 6, column 'v': {cell!r} is not a usable number there; taken as missing"]
+
+
+def test_only_the_first_few_complaints_of_a_column_are_made():
+    said = []
+    one = Encoder(complain=said.append)
+    cells = {"v": [1.0, *["x"] * 9], "w": [1.0, *["y"] * 9]}
+    one.admit(cells, 0, 10)
+    one.encode(cells, 0, 10, range(10))
+    assert len(said) == 6
+    assert one.odd == {"v": 9, "w": 9}
+
+
+def test_survives_json_in_mid_stream():
+    cells = _table()
+    whole, _, _, _ = _read(cells, _cuts(200, 50))
+    half = Encoder()
+    start = 0
+    while start < 100:
+        start = half.admit(cells, start, 100)
+    half.encode(cells, 0, 100, range(200))
+    kept = half.as_dict()
+    text = json.dumps(kept)
+    again = Encoder.from_dict(json.loads(text))
+    assert json.dumps(again.as_dict()) == text
+    for other in (half, again):
+        start = 100
+        while start < 200:
+            start = other.admit(cells, start, 200)
+    assert again.as_dict() == half.as_dict() != kept
+    assert json.dumps(kept) == text, "as_dict is no snapshot"
+    np.testing.assert_array_equal(again.plain, half.plain)
+    x = again.encode(cells, 150, 200, range(200))
+    np.testing.assert_array_equal(x, half.encode(cells, 150, 200, range(200)))
+    np.testing.assert_array_equal(x, whole[150:, : half.capacity])
+    assert whole.shape[1] == half.capacity
+
+
+def test_columns_that_are_computed_come_first():
+    one = Encoder(plain=CALENDAR)
+    cells = {"v": [1.0, 2.0]}
+    one.admit(cells, 0, 2)
+    waves = {name: np.array([i, -i]) for i, name in enumerate(CALENDAR)}
+    x = one.encode(cells, 0, 2, range(2), waves)
+    np.testing.assert_array_equal(x[0], [0, 1, 2, 3, 4, 5, 0, np.nan])
+    np.testing.assert_array_equal(x[1], [0, -1, -2, -3, -4, -5, 1, np.nan])
+    assert one.plain.tolist() == [True] * 6 + [False] * 2
+    again = Encoder.from_dict(json.loads(json.dumps(one.as_dict())))
+    np.testing.assert_array_equal(again.encode(cells, 0, 2, range(2), waves), x)
+    many = Encoder(plain=[f"w{i}" for i in range(20)])
+    assert (many.used, many.capacity, many.plain.sum(), len(many.plain)) == (20, 32, 20, 32)
+
+
+# Times.
+
+EPOCH = datetime(2024, 2, 29, 18, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("cell", "moment", "date"),
+    [
+        ("2024-02-29T18:00:00", EPOCH, True),
+        ("2024-02-29 18:00", EPOCH, True),
+        (" 2024-02-29T18:00:00Z ", EPOCH, True),
+        ("2024-02-29T20:30:00+02:30", EPOCH, True),
+        ("2024-02-29", EPOCH - 18 * 3600, True),
+        ("1969-12-31", -86400.0, True),
+        (EPOCH, EPOCH, True),
+        (int(EPOCH), EPOCH, True),
+        (str(int(EPOCH)), EPOCH, True),
+        (f"{EPOCH:.3f}", EPOCH, True),
+        (f"{EPOCH:e}", float(f"{EPOCH:e}"), True),
+        (17, 17.0, False),
+        ("17", 17.0, False),
+        ("-5", -5.0, False),
+        ("+5", 5.0, False),
+        ("1e3", 1000.0, False),
+        (" 12.5 ", 12.5, False),
+        (EPOCH * 1000, EPOCH * 1000, False),
+        ("soon", math.nan, False),
+        ("", math.nan, False),
+        ("2024-13-01", math.nan, False),
+        ("1_000", math.nan, False),
+        ("nan", math.nan, False),
+        ("inf", math.inf, False),
+        (None, math.nan, False),
+        (math.nan, math.nan, False),
+        (10**400, math.nan, False),
+    ],
+    ids=repr,
+)
+def test_seconds_and_is_date(cell, moment, date):
+    assert seconds(cell) == moment or (math.isnan(moment) and math.isnan(seconds(cell)))
+    assert is_date(cell) is date
+
+
+def test_calendar():
+    """Monday 6 o'clock of the week that began three days after the epoch's Thursday; and what is missing."""
+    found = calendar(np.array([6 * 3600.0, 7 * 86400.0, np.nan, np.inf, 604800 / 4]))
+    assert list(found) == list(CALENDAR)
+    assert len(found) == 6
+    np.testing.assert_allclose([found["day sine"][0], found["day cosine"][0]], [1, 0], atol=1e-12)
+    np.testing.assert_allclose([found["week sine"][1], found["week cosine"][1]], [0, 1], atol=1e-12)
+    np.testing.assert_allclose([found["week sine"][4], found["week cosine"][4]], [1, 0], atol=1e-12)
+    for wave in found.values():
+        assert wave[2] == wave[3] == 0
+        assert np.isfinite(wave).all()
+    year = calendar(np.array([encoder._YEAR * 54.25]))
+    np.testing.assert_allclose([year["year sine"][0], year["year cosine"][0]], [1, 0], atol=1e-6)
+    both = calendar(np.array([EPOCH, EPOCH + 86400]))
+    np.testing.assert_allclose(both["day sine"][0], both["day sine"][1], atol=1e-9)
+    assert abs(both["week sine"][0] - both["week sine"][1]) > 0.1
