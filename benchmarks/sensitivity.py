@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from onward.devices import cache_programs
-from onward.lab.experiment import base_name, config_of, execute, load_config, load_summary
+from onward.lab.experiment import config_of
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
+from onward.lab.results import base_name, execute, load_config, load_summary
 
 MIXTURE = OneToManyMixtureExperiment(lengths=(30,), iterations=800, methods=("gru-tptt",))
 CLASSES = OneToManyClassesExperiment(lengths=(20,), iterations=400, methods=("gru-tptt",), held_out=2000)

@@ -317,7 +317,8 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, 
 
     if out and Path(out) != folder:
         raise OnwardError("--resume goes on in its own folder: leave out --out")
-    from onward.lab.experiment import config_of, from_config, load_config
+    from onward.lab.experiment import config_of, from_config
+    from onward.lab.results import load_config
 
     config = load_config(folder)
     if name not in (None, config["experiment"]):
@@ -338,7 +339,7 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, 
 def _execute(
     experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False, device: str = ""
 ) -> int:
-    from onward.lab.experiment import execute, load_summary
+    from onward.lab.results import execute, load_summary
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
     set_up_jax(columns=experiment.fuse_outputs, single=single, device=device)
@@ -406,7 +407,8 @@ def _report(arguments: list[str]) -> int:
 
         print(f"report: {write_report(folder)}")
         return 0
-    from onward.lab.experiment import as_markdown, from_config, load_config
+    from onward.lab.experiment import from_config
+    from onward.lab.results import as_markdown, load_config
 
     if (folder / "sweep.json").exists():
         from onward.lab.sweeps.results import write
@@ -430,8 +432,8 @@ def _verify(arguments: list[str]) -> int:
     if form is None:
         _no_more(arguments, "verify")
     cache_programs()
-    from onward.verify.gradients import as_markdown, as_table, costs, matrix
     from onward.verify import targets as verify_targets
+    from onward.verify.gradients import as_markdown, as_table, costs, matrix
 
     rows, spent, checks = matrix(), costs(), verify_targets.checks()
     ok = all(row.ok for row in rows) and all(check.ok for check in checks)

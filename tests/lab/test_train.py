@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onward import checkpoint
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab import folder as run_folder
 from onward.lab import page as report
 from onward.lab import train as run
-from onward.lab.experiment import execute, load_config, load_summary
 from onward.lab.papers.trace_patterning import TracePatterningExperiment
+from onward.lab.results import execute, load_config, load_summary
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -67,7 +67,7 @@ def test_a_run_folder_holds_what_it_should(finished):
     for figure in ("learning-curves", "windows", "final-errors"):
         assert (finished / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (finished / "figures" / f"{figure}.svg").read_bytes()
-    assert checkpoint.newest_first(finished / "checkpoints", "ccn")[0].name == "ccn-000000006000.npz"
+    assert run_folder.newest_first(finished / "checkpoints", "ccn")[0].name == "ccn-000000006000.npz"
     page = (finished / "report.html").read_text()
     assert "http-equiv" not in page
     assert 'src="http' not in page
@@ -98,7 +98,7 @@ def test_the_same_run_gives_the_same_bits(finished, tmp_path, monkeypatch):
     execute(small(), tmp_path / "again", quiet=True)
     assert numbers(tmp_path / "again") == numbers(finished)
     ours, theirs = (
-        arrays(checkpoint.newest_first(f / "checkpoints", "ccn")[0]) for f in (tmp_path / "again", finished)
+        arrays(run_folder.newest_first(f / "checkpoints", "ccn")[0]) for f in (tmp_path / "again", finished)
     )
     assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
 
@@ -120,11 +120,11 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
     monkeypatch.setattr(run._Loop, "advance", count)
     assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
     assert not (folder / "summary.json").exists()
-    assert checkpoint.newest_first(folder / "checkpoints", "ccn")
+    assert run_folder.newest_first(folder / "checkpoints", "ccn")
     monkeypatch.undo()
     assert main(["run", "--resume", str(folder)]) == 0
     assert numbers(folder) == numbers(finished)
-    ours, theirs = (arrays(checkpoint.newest_first(f / "checkpoints", "ccn")[0]) for f in (folder, finished))
+    ours, theirs = (arrays(run_folder.newest_first(f / "checkpoints", "ccn")[0]) for f in (folder, finished))
     assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
 
 
@@ -201,7 +201,7 @@ SLOW = [pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncated",
 @pytest.mark.parametrize("damage", ["flipped", "empty", *SLOW])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, interrupted, capsys, damage):
     folder = interrupted
-    newest, before = checkpoint.newest_first(folder / "checkpoints", "ccn")[:2]
+    newest, before = run_folder.newest_first(folder / "checkpoints", "ccn")[:2]
     data = newest.read_bytes()
     middle = len(data) // 2
     newest.write_bytes(
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, ca
     execute(small(discount=0.8), folder, quiet=True)
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
-    source = checkpoint.newest_first(finished / "checkpoints", "ccn")[0]
+    source = run_folder.newest_first(finished / "checkpoints", "ccn")[0]
     (folder / "checkpoints" / source.name).write_bytes(source.read_bytes())
     assert main(["run", "--resume", str(folder)]) == 1
     assert "another configuration" in one_line(capsys)
@@ -274,7 +274,7 @@ def test_other_fields_on_resume_are_refused(finished, capsys):
 
 def test_a_full_disk_while_writing_a_checkpoint(finished, interrupted, monkeypatch, capsys):
     folder = interrupted
-    kept = checkpoint.newest_first(folder / "checkpoints", "ccn")
+    kept = run_folder.newest_first(folder / "checkpoints", "ccn")
     real = os.fsync
 
     def full(descriptor):
@@ -285,7 +285,7 @@ def test_a_full_disk_while_writing_a_checkpoint(finished, interrupted, monkeypat
     said = capsys.readouterr().err
     assert "No space left on device; what was saved before is intact" in said
     assert "Traceback" not in said
-    assert checkpoint.newest_first(folder / "checkpoints", "ccn") == kept
+    assert run_folder.newest_first(folder / "checkpoints", "ccn") == kept
     assert not list(folder.rglob("*.part"))
     monkeypatch.setattr(os, "fsync", real)
     assert main(["run", "--resume", str(folder)]) == 0
@@ -312,7 +312,7 @@ def test_nan_ends_the_run_with_names(tmp_path, capsys):
 
 def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
     folder = interrupted
-    good = checkpoint.newest_first(folder / "checkpoints", "ccn")[0]
+    good = run_folder.newest_first(folder / "checkpoints", "ccn")[0]
     advance = run._Loop.advance
 
     def poison(self, steps):

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onward import checkpoint
+from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab import folder as run_folder
 from onward.rows import learn, session
 from onward.rows.options import Learn
 from onward.rows.session import CONTESTANTS, MOST_CLASSES, Session
@@ -263,7 +264,7 @@ def test_strict_ends_at_the_first_and_keeps_what_was_learned(here, capsys, monke
     (here / "data.csv").write_bytes(b"\n".join(lines) + b"\n")
     fields = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
     refused([*fields, "--strict"], capsys, "data.csv, row 200 (line 201): 1 cell where the header has 2")
-    assert checkpoint.newest_first(Path("out/checkpoints"), "learn")
+    assert run_folder.newest_first(Path("out/checkpoints"), "learn")
     status, _, err = said_by(["learn", "data.csv", "--resume", "out", "--no-strict"], capsys)
     assert status == 0, err
     assert len(table("out")) == 300
@@ -327,7 +328,7 @@ def test_a_folder_with_a_run_is_not_overwritten(here, capsys, undrawn):
 def test_a_folder_in_use_is_refused(here, capsys, undrawn):
     write("data.csv", rows_of(30), ["x", "y"])
     go("data.csv")
-    with checkpoint.alone(Path("out")):
+    with run_folder.alone(Path("out")):
         refused(["learn", "data.csv", "--resume", "out"], capsys, "out is in use by another onward")
     assert said_by(["learn", "data.csv", "--resume", "out"], capsys)[0] == 0
 
@@ -402,7 +403,7 @@ def test_a_damaged_checkpoint_is_passed_over(here, capsys):
     write("data.csv", rows_of(300), ["x", "y", "place"])
     go("data.csv", checkpoint_seconds=0.0)
     before = contents("out")
-    newest = checkpoint.newest_first(Path("out/checkpoints"), "learn")[0]
+    newest = run_folder.newest_first(Path("out/checkpoints"), "learn")[0]
     newest.write_bytes(newest.read_bytes()[:1000])
     go("data.csv", resume=True)
     assert "is damaged" in capsys.readouterr().err
@@ -973,8 +974,8 @@ def test_standard_input_killed_and_fed_again(here, environment):
         process.kill()
         process.communicate()
         arguments = ["-", "--resume", "out"]
-        newest = checkpoint.newest_first(Path("out/checkpoints"), "learn")
-        kept = checkpoint.read_meta(newest[0])["last_row"]
+        newest = run_folder.newest_first(Path("out/checkpoints"), "learn")
+        kept = saving.read_meta(newest[0])["last_row"]
     process = start(arguments, environment, stdin=subprocess.PIPE)
     process.stdin.write(rows[0] + "".join(rows[1 + kept :]))
     finish(process)

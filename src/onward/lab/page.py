@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onward import checkpoint
+from onward import saving
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; methods take them in this order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -128,7 +128,7 @@ def _save(folder: Path, picture: Picture) -> str:
         buffer = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
         picture.figure.savefig(buffer, format=kind, metadata=metadata)
-        checkpoint.write_bytes(folder / "figures" / f"{picture.name}.{kind}", buffer.getvalue())
+        saving.write_bytes(folder / "figures" / f"{picture.name}.{kind}", buffer.getvalue())
     data = base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode()
     return f'<figure><img alt="{html.escape(picture.caption)}" src="data:image/png;base64,{data}">' + (
         f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
@@ -167,5 +167,5 @@ def write_page(folder: Path, *, title: str, lead: str, parts: Sequence[Picture |
     )
     page = _PAGE.format(title=html.escape(title), lead=html.escape(lead), body=body, settings=html.escape(settings))
     path = folder / "report.html"
-    checkpoint.write_bytes(path, page.encode())
+    saving.write_bytes(path, page.encode())
     return path

@@ -18,9 +18,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from onward import checkpoint
+from onward import saving
 from onward.devices import platform
 from onward.errors import NotFinite, OnwardError, Stopped
+from onward.lab import folder as run_folder
 from onward.lab.progress import Progress
 from onward.learners.base import AbstractLearner
 from onward.model import Model
@@ -152,7 +153,7 @@ class _Loop:
         skeleton: Any = (state, self.sums)
         if self.method.select:
             skeleton = (*skeleton, (jax.ShapeDtypeStruct((len(self.tile),), jnp.float32), state[1]))
-        (self.state, self.sums, *best), meta = checkpoint.load(path, skeleton)
+        (self.state, self.sums, *best), meta = saving.load(path, skeleton)
         if best:
             values, learned = best[0]
             self.best = (values, eqx.filter(learned, eqx.is_array))
@@ -443,8 +444,8 @@ def train(
             "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
             **({"failed": failed} if failed else {}),
         }
-        checkpoint.save(checkpoint.path_of(checkpoints, job, step), loop.kept, made)
-        checkpoint.prune(checkpoints, job)
+        saving.save(run_folder.path_of(checkpoints, job, step), loop.kept, made)
+        run_folder.prune(checkpoints, job)
         return made
 
     def judge(bad: np.ndarray) -> None:
@@ -499,9 +500,9 @@ def train(
 
 
 def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Progress) -> dict[str, Any] | None:
-    for path in checkpoint.newest_first(checkpoints, job):
+    for path in run_folder.newest_first(checkpoints, job):
         try:
-            meta = checkpoint.read_meta(path)
+            meta = saving.read_meta(path)
             if meta["digest"] != digest:
                 raise OnwardError(
                     f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
@@ -509,7 +510,7 @@ def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Pr
             meta = loop.resume(path, len(meta["grown_at"]) + 1)
             progress.say(f"{job}: resuming at step {meta['step']:,}")
             return meta
-        except checkpoint.Unreadable as error:
+        except saving.Unreadable as error:
             progress.say(f"{error}; trying the one before")
     return None
 
@@ -521,12 +522,12 @@ def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
     found |= loop.evaluate("inspect", best=when == "end")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
-    checkpoint.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
+    saving.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
 
 
 def _fail(loop: _Loop, job: str, step: int, count: int, bad: np.ndarray, checkpoints: Path) -> None:
     size, seed = loop.tile[int(np.flatnonzero(bad)[0])]
-    good = checkpoint.newest_first(checkpoints, job)
+    good = run_folder.newest_first(checkpoints, job)
     last = f"the last good checkpoint is {good[0]}" if good else "there is no checkpoint yet"
     raise NotFinite(
         f"{job} (seed {seed}, step size {size:g}): {loop.not_finite() or 'the metric'} became NaN or infinite between "

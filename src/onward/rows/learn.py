@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from onward import checkpoint
+from onward import saving
 from onward.errors import OnwardError, Stopped
+from onward.lab import folder as run_folder
 from onward.lab.progress import Progress
 from onward.rows.options import Learn
 from onward.rows.session import CONTESTANTS, DIGITS, JOB, Session, quoted
@@ -127,11 +128,11 @@ class _Run:
             self.rows, self.session.name = rows, rows.name
             self.session.choose(rows.names, whole=rows.form != "jsonl")
             prepare(self.options, self.source, self.folder, resume=self.resume, replace=self.replace)
-            with checkpoint.alone(self.folder):
+            with run_folder.alone(self.folder):
                 try:
                     self._go(stop)
                 except OnwardError:
-                    if not checkpoint.newest_first(self.folder / "checkpoints", JOB) and not self.resume:
+                    if not run_folder.newest_first(self.folder / "checkpoints", JOB) and not self.resume:
                         for name in (CONFIG, PREDICTIONS, METRICS):  # nothing was learned: the folder is free again
                             (self.folder / name).unlink(missing_ok=True)
                     raise
@@ -159,18 +160,18 @@ class _Run:
         self.session.complain(text)
 
     def _how_to_go_on(self) -> str:
-        kept = checkpoint.newest_first(self.folder / "checkpoints", JOB)
+        kept = run_folder.newest_first(self.folder / "checkpoints", JOB)
         if not kept:
             return " before anything was learned"
-        row = checkpoint.read_meta(kept[0])["last_row"]
+        row = saving.read_meta(kept[0])["last_row"]
         again = f"onward learn {self.source} --resume {self.folder}"
         return f"; what was learned up to row {row:,} is kept, go on with: {again}"
 
     def _restore(self) -> dict[str, Any] | None:
-        for path in checkpoint.newest_first(self.folder / "checkpoints", JOB):
+        for path in run_folder.newest_first(self.folder / "checkpoints", JOB):
             try:
                 meta = self.session.load(path)
-            except checkpoint.Unreadable as error:
+            except saving.Unreadable as error:
                 self.say(f"{error}; trying the one before")
                 continue
             self.rows.check(meta["fingerprint"], meta["position"])
@@ -276,7 +277,7 @@ class _Run:
             )
         self._keep()
         self.files.append(PREDICTIONS, session.future())
-        checkpoint.write_json(self.folder / SUMMARY, summary(session))
+        saving.write_json(self.folder / SUMMARY, summary(session))
 
 
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int:
@@ -374,10 +375,10 @@ def prepare(options: Learn, source: str, folder: Path, *, resume: bool, replace:
         return
     vacant(folder, replace=replace)
     if replace and folder.exists():
-        with checkpoint.alone(folder):
+        with run_folder.alone(folder):
             shutil.rmtree(folder)
     config = {"command": "learn", "source": source, "options": dataclasses.asdict(options)}
-    checkpoint.write_json(folder / CONFIG, config)
+    saving.write_json(folder / CONFIG, config)
 
 
 def load_options(folder: Path) -> tuple[Learn, str]:
@@ -405,11 +406,11 @@ def predict(folder: Path, source: str, out: str | None, say: Callable[[str], Non
     stream = source == "-"
     with open_source(options, source, say) as rows:
         session = Session(options, rows.name, say, block=ONE if stream else BLOCK)
-        for path in checkpoint.newest_first(folder / "checkpoints", JOB):
+        for path in run_folder.newest_first(folder / "checkpoints", JOB):
             try:
                 session.load(path)
                 break
-            except checkpoint.Unreadable as error:
+            except saving.Unreadable as error:
                 say(f"{error}; trying the one before")
         else:
             raise OnwardError(f"{folder} has no checkpoint: nothing was learned there yet")

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onward import checkpoint
+from onward import saving
 from onward.errors import NotFinite, OnwardError
+from onward.lab import folder as run_folder
 from onward.rows.baselines import NAMES, Baselines
 from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date, seconds
 from onward.rows.options import Learn
@@ -523,12 +524,12 @@ class Session:
             "notes": self.notes,
             "cpu": self.cpu,
         }
-        checkpoint.save_arrays(checkpoint.path_of(folder, JOB, self.rows), kept, meta)
-        checkpoint.prune(folder, JOB)
+        saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
+        run_folder.prune(folder, JOB)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Go on from a checkpoint; returns its meta."""
-        meta, kept = checkpoint.load_arrays(path)
+        meta, kept = saving.load_arrays(path)
         part = lambda name: {k.removeprefix(name + "."): v for k, v in kept.items() if k.startswith(name + ".")}
         try:
             self.learner = Learner.load(part("learner"), {**meta["learner"], "lengths": [self.block]})
@@ -546,5 +547,5 @@ class Session:
             self.backwards, self.constant, self.first_target = meta["backwards"], meta["constant"], meta["first_target"]
             self.notes, self.cpu = meta["notes"], meta["cpu"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise checkpoint.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
+            raise saving.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
         return meta

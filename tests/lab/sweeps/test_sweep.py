@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from onward import checkpoint
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab import folder as run_folder
 from onward.lab.sweeps import results
 from onward.lab.sweeps import sweep as sweeping
 
@@ -143,7 +143,7 @@ def test_the_tile_is_measured_and_remembered(tmp_path, monkeypatch, capsys):
 
 
 def test_one_folder_is_for_one_sweep(done, tmp_path, capsys):
-    with checkpoint.alone(done):
+    with run_folder.alone(done):
         sweep(done, *AXES, "--seeds", "4", rc=1)
     assert "in use by another onward" in capsys.readouterr().err
     sweep(done, "--methods", "columnar", "--step-sizes", "1e-3", "--seeds", "4", rc=1)

@@ -24,18 +24,9 @@ from onward.heads.base import AbstractHead
 from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.data import datasets
-from onward.lab.experiment import (
-    Experiment,
-    best_rows,
-    curves_of,
-    load_environment,
-    load_records,
-    load_summary,
-    plan_of,
-    require_positive,
-    rule_named,
-)
+from onward.lab.experiment import Experiment, require_positive, rule_named
 from onward.lab.papers.authors import SigmoidSquares
+from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
 from onward.lab.train import Growth, Method, job_names, read_metrics
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT

@@ -19,18 +19,8 @@ from onward.credit.columnwise import Columnwise
 from onward.errors import OnwardError
 from onward.heads.categorical import Categorical
 from onward.lab import metrics
-from onward.lab.experiment import (
-    Experiment,
-    batch_axis,
-    best_rows,
-    curves_of,
-    load_environment,
-    load_records,
-    load_summary,
-    plan_of,
-    require_positive,
-    rule_named,
-)
+from onward.lab.experiment import Experiment, batch_axis, require_positive, rule_named
+from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
 from onward.lab.train import Method, job_names, read_metrics
 from onward.learners.online import Online
 from onward.learners.optimisers import rms

@@ -28,15 +28,8 @@ from onward.cells.start import chrono, knots, orthogonal
 from onward.errors import OnwardError
 from onward.heads.base import AbstractHead
 from onward.lab import metrics
-from onward.lab.experiment import (
-    Experiment,
-    base_name,
-    curves_of,
-    load_environment,
-    load_records,
-    load_summary,
-    require_positive,
-)
+from onward.lab.experiment import Experiment, require_positive
+from onward.lab.results import base_name, curves_of, load_environment, load_records, load_summary
 from onward.lab.train import Method, read_metrics
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT

@@ -30,18 +30,8 @@ from onward.heads.bernoulli import Bernoulli
 from onward.heads.monte_carlo import MonteCarlo
 from onward.lab import metrics
 from onward.lab.data import datasets
-from onward.lab.experiment import (
-    Experiment,
-    best_rows,
-    curves_of,
-    load_environment,
-    load_records,
-    load_summary,
-    plan_of,
-    require_positive,
-    require_share,
-    require_stages,
-)
+from onward.lab.experiment import Experiment, require_positive, require_share, require_stages
+from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
 from onward.lab.train import Growth, Method, job_names, read_metrics
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT

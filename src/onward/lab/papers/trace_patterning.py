@@ -29,20 +29,14 @@ from onward.heads.linear import Linear
 from onward.lab import metrics
 from onward.lab.experiment import (
     Experiment,
-    base_name,
     batch_axis,
-    best_rows,
-    curves_of,
-    load_environment,
-    load_records,
-    load_summary,
-    plan_of,
     require_interval,
     require_positive,
     require_share,
     require_stages,
     rule_named,
 )
+from onward.lab.results import base_name, best_rows, curves_of, load_environment, load_records, load_summary, plan_of
 from onward.lab.train import Growth, Method, job_names, read_metrics
 from onward.learners.online import Online
 from onward.learners.optimisers import rms, scale_head

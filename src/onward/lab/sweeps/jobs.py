@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from onward import checkpoint
+from onward import saving
 from onward.devices import platform, set_up_jax
 from onward.errors import OnwardError, Stopped
+from onward.lab import folder as run_folder
 from onward.lab.experiment import Experiment, from_config
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
@@ -42,7 +43,7 @@ class Watched(Progress):
         """Where the job is; about once a second."""
         if time.monotonic() - self._written > 1 or step == steps:
             self._written = time.monotonic()
-            checkpoint.write_json(self._path, {"step": step, "value": more["value"]})
+            saving.write_json(self._path, {"step": step, "value": more["value"]})
 
 
 def set_up(settings: Mapping[str, Any]) -> None:
@@ -144,7 +145,7 @@ def run_job(
             return done
         set_up(settings)
         result = _train(this, settings, place, progress or Watched(place / "at.json"), asked)
-        checkpoint.write_json(end, result)
+        saving.write_json(end, result)
     shutil.rmtree(place / "checkpoints", ignore_errors=True)
     return result
 
@@ -157,7 +158,7 @@ class _alone:  # noqa: N801
 
     def __enter__(self) -> None:
         while True:
-            self._lock = checkpoint.alone(self._folder)
+            self._lock = run_folder.alone(self._folder)
             try:
                 return self._lock.__enter__()
             except OnwardError:

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onward.lab import page as report
-from onward.lab.experiment import load_environment
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
+from onward.lab.results import load_environment
 from onward.lab.sweeps import results
 
 ROWS = 200

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from onward import checkpoint
+from onward import saving
 from onward.errors import OnwardError
-from onward.lab.experiment import Experiment, load_json
+from onward.lab.experiment import Experiment
 from onward.lab.page import interval
 from onward.lab.papers import kind_of
+from onward.lab.results import load_json
 from onward.lab.sweeps import jobs
 from onward.lab.sweeps.plan import Job
 from onward.lab.train import read_metrics
@@ -236,7 +237,7 @@ def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = 
     from onward.lab.sweeps.report import write_report
 
     summary = summarise(folder, errors)
-    checkpoint.write_json(folder / "summary.json", summary)
+    saving.write_json(folder / "summary.json", summary)
     found = read(folder)
     names = [k for k in (found["runs"][0] if found["runs"] else {}) if k not in ("config", "last", "score", "value")]
     _write_csv(
@@ -283,7 +284,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
     writer.writerow(header)
     plain = lambda v: "" if v is None else show_value(v) if isinstance(v, list) else v
     writer.writerows([plain(v) for v in row] for row in rows)
-    checkpoint.write_bytes(path, text.getvalue().encode())
+    saving.write_bytes(path, text.getvalue().encode())
 
 
 def write_events(folder: Path, found: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from onward import checkpoint
+from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab.experiment import environment
+from onward.lab import folder as run_folder
 from onward.lab.progress import Progress
+from onward.lab.results import environment
 from onward.lab.sweeps import jobs, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
 from onward.lab.sweeps.plan import Job, Options, Run, Sweep, covers, group, into_jobs
@@ -29,11 +30,11 @@ def run_sweep(sweep: Sweep, options: Options, folder: Path, *, fresh: bool = Fal
     """
     sweep.experiments()
     folder = open_folder(sweep, folder, fresh=fresh)
-    with checkpoint.alone(folder), Progress(quiet=quiet) as progress, stopping() as stop:
+    with run_folder.alone(folder), Progress(quiet=quiet) as progress, stopping() as stop:
         state = _State(sweep, options, folder)
         jobs.set_up(state.settings)
         if not (folder / "environment.json").exists():
-            checkpoint.write_json(folder / "environment.json", environment())
+            saving.write_json(folder / "environment.json", environment())
         if sweep.experiment.notice:
             progress.say(sweep.experiment.notice)
         with place(options.workers, options.scheduler, progress.say) as where:
@@ -77,14 +78,14 @@ class _State:
     def save(self) -> None:
         """Atomically."""
         content = {
-            "format": checkpoint.FORMAT,
+            "format": saving.FORMAT,
             "onward": metadata.version("onward"),
             "definition": self.sweep.as_dict(),
             "settings": {k: self.settings[k] for k in ("columns", "single")},
             "tiles": self.tiles,
             "jobs": [{"rung": rung, "job": job.as_dict()} for rung, job in self.jobs],
         }
-        checkpoint.write_json(self.folder / "sweep.json", content)
+        saving.write_json(self.folder / "sweep.json", content)
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """A job's result, if it is there."""
@@ -102,10 +103,10 @@ def load_sweep(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise OnwardError(f"{path} is damaged ({type(error).__name__}: {error})") from error
     here = metadata.version("onward")
-    if content["format"] != checkpoint.FORMAT or content["onward"] != here:
+    if content["format"] != saving.FORMAT or content["onward"] != here:
         raise OnwardError(
             f"{folder} is of onward {content['onward']} (format {content['format']}), this is {here} (format "
-            f"{checkpoint.FORMAT}): numbers of two versions are not to be mixed; choose another --out, or --replace it"
+            f"{saving.FORMAT}): numbers of two versions are not to be mixed; choose another --out, or --replace it"
         )
     return content
 
@@ -118,7 +119,7 @@ def open_folder(sweep: Sweep, folder: Path, *, fresh: bool) -> Path:
         if not (folder / "sweep.json").is_file():
             raise OnwardError(f"{folder} is not empty and holds no sweep; choose another --out")
         if fresh:
-            with checkpoint.alone(folder):
+            with run_folder.alone(folder):
                 shutil.rmtree(folder)
         else:
             differs = covers(sweep.as_dict(), load_sweep(folder)["definition"])
