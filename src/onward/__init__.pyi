@@ -46,6 +46,8 @@ from .learners.tptt import TPTT as TPTT
 from .model import Model as Model
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda
+from .saving import load as load
+from .saving import save as save
 from .tasks.anbn import AnBn as AnBn
 from .tasks.animal import NoisyPatterning as NoisyPatterning
 from .tasks.animal import TraceConditioning as TraceConditioning

@@ -444,7 +444,7 @@ def train(
             "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
             **({"failed": failed} if failed else {}),
         }
-        saving.save(run_folder.path_of(checkpoints, job, step), loop.kept, made)
+        saving.save(run_folder.path_of(checkpoints, job, step), loop.kept, **made)
         run_folder.prune(checkpoints, job)
         return made
 
