@@ -43,6 +43,7 @@ from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_head as scale_head
 from .learners.tptt import TPTT as TPTT
+from .loop import Loop as Loop
 from .model import Model as Model
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda

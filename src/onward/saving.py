@@ -1,4 +1,4 @@
-"""Saved states: data, never code. One npz file holds every array under its name, written aside and renamed into place."""
+"""Saved states: data, never code. One npz file holds arrays by name; it is written aside and renamed into place."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ import numpy as np
 from onward.errors import OnwardError
 from onward.types import PyTree
 
-FORMAT = 1
+FORMAT = 2
 Arrays = dict[str, np.ndarray]
 _META, _STATE, _IMPLEMENTATION = "meta", "state.", ".implementation"
 _HEADER = ("format", "onward")
@@ -139,8 +139,7 @@ def _restored(arrays: Arrays, name: str, leaf: Any, what: str) -> Any:
     if not is_key:
         return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
     implementation = _implementation(leaf)
-    # Files of onward 0.1 do not name it.
-    saved = str(arrays.pop(name + _IMPLEMENTATION, implementation))
+    saved = str(arrays.pop(name + _IMPLEMENTATION, None))
     if saved != implementation:
         raise Unreadable(f"{what}: {name} is a key of {saved!r}, one of {implementation!r} is needed")
     return jax.random.wrap_key_data(jnp.asarray(value), impl=implementation)
