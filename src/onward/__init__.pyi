@@ -27,6 +27,7 @@ from .credit.rtrl import RTRL as RTRL
 from .credit.snap import SnAp as SnAp
 from .credit.tbptt import TBPTT as TBPTT
 from .credit.uoro import UORO as UORO
+from .fitting import fit as fit
 from .heads.bernoulli import Bernoulli as Bernoulli
 from .heads.categorical import Categorical as Categorical
 from .heads.linear import Linear as Linear
