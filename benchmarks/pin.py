@@ -116,10 +116,6 @@ RUNS: dict[str, tuple[Any, str]] = {
         ("columnar", "rtrl"),
         f"{SMALL_TRACE} --stream noisy --discount 0 --moment-prior 5 --second-moment-start 1",
     ),
-    "trace-patterning:plateau": (
-        ("ccn",),
-        f"{SMALL_TRACE} --growth plateau --plateau-window 40 --plateau-gain 0.5 --stage-steps 300 --step-sizes 1e-3 1e-2",
-    ),
     "sequential-digits": (DIGITS, SMALL_DIGITS),
     "sequential-digits:pixels, every": (("ccn", "bptt"), f"{SMALL_DIGITS} --by pixels --every"),
     "sequential-digits:streams, decay": (("ccn-gru", "uoro"), f"{SMALL_DIGITS} --streams 3 --decay"),

@@ -27,6 +27,7 @@ from .credit.rtrl import RTRL as RTRL
 from .credit.snap import SnAp as SnAp
 from .credit.tbptt import TBPTT as TBPTT
 from .credit.uoro import UORO as UORO
+from .fitting import fit as fit
 from .heads.bernoulli import Bernoulli as Bernoulli
 from .heads.categorical import Categorical as Categorical
 from .heads.linear import Linear as Linear
@@ -43,9 +44,12 @@ from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_head as scale_head
 from .learners.tptt import TPTT as TPTT
+from .loop import Loop as Loop
 from .model import Model as Model
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda
+from .saving import load as load
+from .saving import save as save
 from .tasks.anbn import AnBn as AnBn
 from .tasks.animal import NoisyPatterning as NoisyPatterning
 from .tasks.animal import TraceConditioning as TraceConditioning

@@ -101,14 +101,8 @@ class TracePatterningExperiment(Experiment):
     """Multiply-adds a step that snap-1, uoro and rtrl may take: it decides their units."""
     watch: tuple[str, ...] = ()
     """Rules that ride along with the dense methods' own and are compared with the exact gradient: snap-1, uoro, tbptt-5 ..."""
-    growth: Literal["schedule", "plateau"] = "schedule"
-    """Add stages after equal shares of the steps, or as soon as the error stops falling."""
     stage_steps: int = 0
-    """Steps of a stage (plateau: at most). 0: the steps divided by the stages."""
-    plateau_window: int = 50_000
-    """Plateau: compare the error of this many steps with that of as many before."""
-    plateau_gain: float = 0.02
-    """Plateau: grow when the error fell by less than this fraction."""
+    """Steps of a stage. 0: the steps divided by the stages."""
     isi: tuple[int, int] = (24, 36)
     """Least and most steps from pattern to stimulus."""
     iti: tuple[int, int] = (80, 120)
@@ -145,14 +139,12 @@ class TracePatterningExperiment(Experiment):
             columnar_columns=self.columnar_columns,
             budget=self.budget,
             constructive_columns=self.constructive_columns,
-            plateau_window=self.plateau_window,
             spread=1.0 if self.spread is None else self.spread,
         )
         require_interval(1, isi=self.isi)
         require_interval(0, iti=self.iti)
         require_share(
             discount=self.discount,
-            plateau_gain=self.plateau_gain,
             moment_rate=self.moment_rate,
             second_moment_decay=self.second_moment_decay,
         )
@@ -279,13 +271,7 @@ class TracePatterningExperiment(Experiment):
             metric="error",
             monitor=metrics.alignment(watched) if watched else None,
             monitored=tuple(f"{rule} {what}" for rule in watched for what in ("cosine", "ratio")),
-            growth=Growth(
-                stages=stages,
-                every=self.stage_steps or max(1, self.steps // stages),
-                plateau=self.plateau_gain if self.growth == "plateau" else None,
-                window=self.plateau_window,
-                least=2 * self.plateau_window,
-            ),
+            growth=Growth(stages=stages, every=self.stage_steps or max(1, self.steps // stages)),
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
             batch_axis=batch_axis(rule, width),
