@@ -19,7 +19,7 @@ from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
 from onward.errors import OnwardError
-from onward.lab.train import Method
+from onward.lab.train import TILE, Method
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class Experiment(abc.ABC):
     @abc.abstractmethod
     def default_step_size(self, name: str) -> float:
         """The step size of a method unless the user says otherwise."""
+
+    def tile_of(self, name: str) -> int:
+        """How many runs of a method advance together, known without building it."""
+        return TILE
 
     @property
     def fingerprint(self) -> str:

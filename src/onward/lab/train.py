@@ -372,9 +372,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def job_names(method: Method, tiles: int) -> list[str]:
-    """One job a tile of a method."""
-    return [method.name] if tiles == 1 else [f"{method.name}.{i}" for i in range(tiles)]
+def job_names(name: str, tiles: int) -> list[str]:
+    """The jobs of the method of this name, one a tile."""
+    return [name] if tiles == 1 else [f"{name}.{i}" for i in range(tiles)]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

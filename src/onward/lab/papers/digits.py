@@ -44,6 +44,7 @@ SHOWN = 400
 # Where an error of none is drawn.
 LEAST = 1e-3
 COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
+WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
 WIDE_COLUMNS = 16
 METHODS = (
@@ -183,15 +184,28 @@ class DigitsExperiment(Experiment):
             (self.constructive_columns, 1) if kind == "constructive" else (1, self.gru_columns if gru else self.columns)
         )
 
+    def side(self, name: str) -> int:
+        """Images of an update."""
+        if name.startswith("authors-"):
+            return 1
+        return self.batch if name.startswith(WHOLE) else self.streams
+
+    def images_per_step(self, name: str) -> float:
+        """Images that a step reads: those of a batch, or a row or a pixel of those read side by side."""
+        if name.removeprefix("authors-").startswith(WHOLE):
+            return self.side(name)
+        _, height, width = self.images.train_images.shape
+        return self.side(name) / (height if self.by == "rows" else height * width)
+
     def build(self, name: str) -> Method:
         """A network and how it learns."""
         images, kind = self.images, name.removeprefix("authors-")
         authors, columnar = name != kind, kind in COLUMNAR
-        whole = kind.startswith(("bptt", "tbptt"))
+        whole = kind.startswith(WHOLE)
         sequences = as_sequences(images.test_images, self.by)
         length, inputs = sequences.shape[1:]
         stages, width = self.shape(kind) if columnar else (1, self.units)
-        side = 1 if authors else self.batch if whole else self.streams
+        side = self.side(name)
         steps = max(1, self.seen // side) * (1 if whole else length)
         updates = max(1, self.seen // side * (length if self.every and not whole else 1) // stages)
         unit = "GRU" if kind.endswith("-gru") else "LSTM"
@@ -244,7 +258,7 @@ class DigitsExperiment(Experiment):
             batch_axis=-1 if columnar and width < WIDE_COLUMNS else 0,
             # Rounded up, so that a point falls where a stage ends.
             point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
-            examples_per_step=side if whole else side / length,
+            examples_per_step=self.images_per_step(name),
             evaluate=metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top),
             inspect=metrics.ReadDigits(
                 jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top, shown=min(SHOWN, len(sequences))
@@ -309,7 +323,7 @@ def _report(experiment: DigitsExperiment, folder: Path) -> Path:
     )
     if experiment.notice:
         lead = f"{experiment.notice}. {lead}"
-    images_of = lambda m: m["steps"] * experiment.build(m["name"]).examples_per_step
+    images_of = lambda m: m["steps"] * experiment.images_per_step(m["name"])
     published = any(m["published"] is not None for m in rows)
     table = report.Table(
         [
@@ -373,7 +387,7 @@ def _curves(experiment: DigitsExperiment, folder: Path, rows: Any, majority: flo
     for row in rows:
         name, colour = row["name"], colours[row["name"]]
         steps, values = curves_of(experiment, lines, name, row["step_size"], "test_accuracy")
-        scale = experiment.build(name).examples_per_step / 1e3
+        scale = experiment.images_per_step(name) / 1e3
         error = np.maximum(1 - values, LEAST)
         report.curve_with_spread(axes, steps * scale, error, label=f"{name}: {1 - row['mean']:.3f}", colour=colour)
         for grown in row["grown_at"] if len(row["grown_at"]) < 10 else ():
@@ -424,7 +438,7 @@ def _cost(rows: Any, images_of: Any, majority: float) -> Any:
 
 def _answers(experiment: DigitsExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
     """Of the first seed."""
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    job = job_names(name, len(plan_of(experiment, name)))[0]
     return {k: v[0] for k, v in load_records(folder, job, "end").items()}
 
 

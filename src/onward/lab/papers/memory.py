@@ -325,7 +325,7 @@ def _stream(experiment: MemoryExperiment, folder: Path, rows: Any) -> Any:
     for row, axes in zip(shown, panels[1:], strict=True):
         plan = plan_of(experiment, row["name"])
         # The records are of the first run of the first tile: the first step size.
-        seen = load_records(folder, job_names(experiment.build(row["name"]), len(plan))[0], "end")
+        seen = load_records(folder, job_names(row["name"], len(plan))[0], "end")
         asked = seen["weight"] > 0
         chances = np.where(asked, np.exp(seen["prediction"]).T, np.nan)
         image = axes.imshow(chances, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")

@@ -203,6 +203,10 @@ class OneToManyExperiment(Experiment):
         """Of Adam."""
         return 6e-3
 
+    def tile_of(self, name: str) -> int:
+        """One by one: a batch of long sequences is large."""
+        return 1
+
     def recipe(self, name: str) -> Method:
         """A network and a rule under Onward's recipe; `name` is NETWORK-RULE-T."""
         method, length = split(name)
@@ -280,7 +284,7 @@ class OneToManyExperiment(Experiment):
             measure=metrics.training_loss,
             metric="training loss",
             batch_axis=0,
-            tile=1,
+            tile=self.tile_of(name),
             point_every=max(1, steps // POINTS),
             evaluate=metrics.held_out_loss(fresh.held_out(self.held_out, seed=1), loss=loss),
             inspect=inspect,
@@ -365,11 +369,10 @@ def table(experiment: OneToManyExperiment, rows: Sequence[Any], references: dict
     for method in experiment.methods:
         cells = []
         for n in lengths:
-            found = [r for r in rows if base_name(r) == f"{method}-{n}"]
-            chosen = min(found, key=lambda r: r["mean"])
+            chosen = min((r for r in rows if base_name(r) == f"{method}-{n}"), key=lambda r: r["mean"])
             v = chosen["values"]
             cells.append(f"{chosen['mean']:.3f} ({min(v):.3f} to {max(v):.3f}, {len(v)} seed{'s' * (len(v) > 1)})")
-        note = experiment.build(f"{method}-{lengths[0]}").note
+        note = next(r["note"] for r in rows if base_name(r) == f"{method}-{lengths[0]}")
         lines.append([f"{method}: {note}", *cells])
     lines += [[f"{name} (exact)", *[f"{value:.3f}"] * len(lengths)] for name, value in references.items()]
     return lines

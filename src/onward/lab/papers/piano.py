@@ -32,7 +32,7 @@ from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, require_share, require_stages
 from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
-from onward.lab.train import Growth, Method, job_names, read_metrics
+from onward.lab.train import TILE, Growth, Method, job_names, read_metrics
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies
@@ -267,6 +267,10 @@ class PianoExperiment(Experiment):
             optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0.0, -1.0, warm, max(warm + 1, updates))),
         )
 
+    def tile_of(self, name: str) -> int:
+        """Online learners side by side; the others, whose arrays are large, one by one."""
+        return TILE if split(name)[0] in ONLINE else 1
+
     def build(self, name: str) -> Method:
         """A network and how it learns."""
         method, optimiser_name = split(name)
@@ -331,7 +335,7 @@ class PianoExperiment(Experiment):
             metric="training NLL",
             growth=Growth(stages=stages, every=max(1, steps // stages)),
             batch_axis=-1 if online else 0,
-            tile=1 if not online else 64,
+            tile=self.tile_of(name),
             point_every=max(1, steps // POINTS),
             examples_per_step=self.streams / self.length if online else self.batch,
             evaluate=self._windows("valid", pieces.valid, self.validation_windows),
@@ -537,7 +541,7 @@ def _curves(experiment: PianoExperiment, folder: Path, rows: Any, references: di
 
 def _records(experiment: PianoExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
     """Of the first seed."""
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    job = job_names(name, len(plan_of(experiment, name)))[0]
     return {k: v[0] for k, v in load_records(folder, job, "end").items()}
 
 

@@ -535,7 +535,7 @@ def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> A
 
     from onward.lab import page as report
 
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
+    job = job_names(name, len(plan_of(experiment, name)))[0]
     figure = Figure(figsize=(8.2, 4.8), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 2, 1, 2))
     for when, title, (inputs, answers) in (
