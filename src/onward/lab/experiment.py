@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,9 @@ class Experiment(abc.ABC):
     """What the references are."""
     length_field: ClassVar[str] = "steps"
     """The field that says how long a run is."""
+
+    figures: ClassVar[str]
+    """The module that draws its report (`onward.lab.figures.write_report`)."""
 
     methods: tuple[str, ...]
     """Which methods to run."""
@@ -112,9 +116,11 @@ class Experiment(abc.ABC):
     def final_metric(self) -> str:
         """What that number is called."""
 
-    @abc.abstractmethod
     def write_report(self, folder: Path) -> Path:
-        """Figures and report.html, from what the run folder holds."""
+        """Draw the figures and report.html of a finished run from what its folder holds; returns the path of the page."""
+        # By name, so that running imports no matplotlib.
+        page: Path = import_module("onward.lab.figures").write_report(self, folder)
+        return page
 
 
 def require_positive(**fields: float | int) -> None:
