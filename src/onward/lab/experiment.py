@@ -23,9 +23,12 @@ from onward.errors import OnwardError
 from onward.lab.train import TILE, Method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment(abc.ABC):
-    """Fields every experiment has; a subclass adds its own, and they become its command line."""
+    """A choice of parts, a published number and a report; its fields are its command line.
+
+    A subclass adds fields, gives `methods` a default, and others another one where it must.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -42,11 +45,11 @@ class Experiment(abc.ABC):
 
     methods: tuple[str, ...]
     """Which methods to run."""
-    seeds: int
+    seeds: int = 5
     """Runs per method and step size. Fewer than 16 decide little."""
-    first_seed: int
+    first_seed: int = 0
     """The seeds are first_seed, first_seed + 1, ..."""
-    step_sizes: tuple[float, ...]
+    step_sizes: tuple[float, ...] = ()
     """Step sizes to run. Empty: each method's own. Several are run side by side, each with all seeds."""
 
     def check(self) -> None:

@@ -67,7 +67,7 @@ RULE_NOTES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DigitsExperiment(Experiment):
     """Fields of both experiments."""
 
@@ -76,38 +76,38 @@ class DigitsExperiment(Experiment):
     figures: ClassVar[str] = "onward.lab.papers.digits_figures"
     published: ClassVar[dict[str, float]] = {}
 
-    data: str
+    data: str = "digits"
     """Which set of images: digits (8x8, embedded), mnist, or one that `onward data import` gave a name. auto: mnist where it is
     installed, else digits."""
-    by: Literal["rows", "pixels"]
+    by: Literal["rows", "pixels"] = "rows"
     """What a step reads: a row of pixels, or one pixel."""
-    every: bool
+    every: bool = False
     """Whether the label counts at every step, not only at the last."""
-    passes: float
+    passes: float = 50.0
     """Images seen, as a multiple of the training images. 0: 10, or 20 of the embedded 1,438."""
-    columns: int
+    columns: int = 63
     """LSTM columns of the columnar network."""
-    gru_columns: int
+    gru_columns: int = 84
     """Columns of the columnar network of GRU columns, which have three quarters of the parameters."""
-    stages: int
+    stages: int = 2
     """Stages of the columnar-constructive networks."""
-    ccn_width: int
+    ccn_width: int = 32
     """LSTM columns in each stage."""
-    gru_ccn_width: int
+    gru_ccn_width: int = 32
     """GRU columns in each stage."""
-    constructive_columns: int
+    constructive_columns: int = 16
     """Columns of the constructive networks when fully grown, one a stage."""
-    units: int
+    units: int = 24
     """Units of the dense layer."""
-    batch: int
+    batch: int = 4
     """Images per update of BPTT and its truncations."""
-    streams: int
+    streams: int = 1
     """Images read side by side by the online learners, and averaged in one update."""
-    spread: float
+    spread: float = 0.5
     """Column weights start uniform in -spread .. spread."""
-    memory_bias: float
+    memory_bias: float = 1.0
     """Added to the first bias of the columns' forget gate (LSTM) or update gate (GRU)."""
-    decay: bool
+    decay: bool = False
     """Whether step sizes fall to zero along a cosine, over the run or, of growing networks, over each stage."""
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ STEP_SIZES = {
 OTHER_STEP_SIZE = {"copy": 1e-2, "anbn": 3e-4}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryExperiment(Experiment):
     """Recall symbols after a delay, or count, from one endless stream that is never cut into sequences.
 
@@ -54,8 +54,6 @@ class MemoryExperiment(Experiment):
 
     methods: tuple[str, ...] = ("rtrl", "snap-1", "uoro", *(f"tbptt-{k}" for k in WINDOWS), "columns")
     seeds: int = 8
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     task: Literal["copy", "anbn"] = "copy"
     """Say the symbols again after a delay; or predict n times a, a newline, n times b, a newline, with a new n each time."""
     steps: int = 60_000

@@ -100,7 +100,7 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OneToManyExperiment(Experiment):
     """Fields of both experiments."""
 
@@ -120,13 +120,13 @@ class OneToManyExperiment(Experiment):
     """How steeply units respond to the input at the start (`knots`)."""
     gain: float
     """Size of the recurrent weights of gated units at the start (`orthogonal`)."""
-    inverse_step_size: float
+    inverse_step_size: float = 3e-3
     """alpha_g: step size of the inverse model (Adam)."""
-    target_step_size: float
+    target_step_size: float = 1.0
     """alpha_i: how far the first target lies along the gradient."""
     transitions: int
     """Transitions of a batch that the inverse model learns from."""
-    inverse_steps: int
+    inverse_steps: int = 1
     """Updates of the inverse model for each update of the network."""
     held_out: int
     """Held-out rows."""

@@ -67,7 +67,7 @@ TABLE_3 = {
 TABLE_4 = {"bptt": 11.22, "ste": 13.25, "stptt": 9.45}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PianoExperiment(Experiment):
     """Predict the next frame of piano music, 88 notes on or off, from the T frames before it.
 
@@ -86,8 +86,6 @@ class PianoExperiment(Experiment):
 
     methods: tuple[str, ...] = ("bptt", "ste", "stptt", "ccn")
     seeds: int = 3
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     data: str = "auto"
     """Which music: piano-midi, jsb, nottingham, muse, etudes (generated, embedded), or a name that `onward data import` gave your own.
     auto: piano-midi where it is installed, else etudes."""

@@ -65,7 +65,7 @@ def dense_cost(rule: AbstractCredit, gates: AbstractGates, inputs: int, units: i
     return parameters + (3 if isinstance(rule, UORO) else trace_factor(gates)) * parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TracePatterningExperiment(Experiment):
     """Learn which of 20 patterns announces a stimulus some 30 steps later, from one endless stream.
 
@@ -79,8 +79,6 @@ class TracePatterningExperiment(Experiment):
 
     methods: tuple[str, ...] = ("ccn", "columnar", "constructive")
     seeds: int = 16
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     steps: int = 800_000
     """Steps of each run."""
     stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
