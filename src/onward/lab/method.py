@@ -87,9 +87,9 @@ def _monitored(monitor: Monitor, name: str, example: Any, info: Info) -> tuple[A
     return monitor(example, info)[name]
 
 
-def job_names(method: Method, tiles: int) -> list[str]:
+def job_names(name: str, tiles: int) -> list[str]:
     """One job a tile of a method."""
-    return [method.name] if tiles == 1 else [f"{method.name}.{i}" for i in range(tiles)]
+    return [name] if tiles == 1 else [f"{name}.{i}" for i in range(tiles)]
 
 
 def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: int) -> list[list[Run]]:

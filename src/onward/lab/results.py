@@ -91,10 +91,10 @@ def execute(
         if experiment.notice:
             progress.say(experiment.notice)
         offset = 0
-        for method, tiles in plans:
+        for name, (method, tiles) in zip(experiment.rows, plans, strict=True):
             # A last, smaller tile needs programs of its own.
             programs: dict[int, dict[str, Any]] = {len(tile): {} for tile in tiles}
-            for job, tile in zip(job_names(method, len(tiles)), tiles, strict=True):
+            for job, tile in zip(job_names(name, len(tiles)), tiles, strict=True):
                 ends[job] = train(
                     method,
                     tile,
@@ -117,7 +117,7 @@ def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:
     """The runs of a method, in tiles."""
     seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
     sizes = experiment.step_sizes or (experiment.default_step_size(name),)
-    return step_sizes_of_tile(seeds, sizes, experiment.build(name).tile)
+    return step_sizes_of_tile(seeds, sizes, experiment.tile_of(name))
 
 
 def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
     methods = []
     for name in experiment.rows:
         method, tiles = experiment.build(name), plan_of(experiment, name)
-        jobs = job_names(method, len(tiles))
+        jobs = job_names(name, len(tiles))
         mine = {job: [m for m in lines if m["job"] == job] for job in jobs}
         values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
         also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
@@ -198,7 +198,7 @@ def curves_of(
     """Steps, and a metric at them as (points, seeds), of one method at one step size."""
     plan = plan_of(experiment, name)
     columns, steps = [], np.zeros(0)
-    for job, tile in zip(job_names(experiment.build(name), len(plan)), plan, strict=True):
+    for job, tile in zip(job_names(name, len(plan)), plan, strict=True):
         mine = [m for m in lines if m["job"] == job]
         steps = np.asarray([m["step"] for m in mine])
         chosen = [i for i, (size, _) in enumerate(tile) if size == step_size]

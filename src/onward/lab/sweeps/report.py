@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onward.lab import page as report
+from onward.lab.figures import level
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
 from onward.lab.results import load_environment
@@ -172,7 +173,7 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
         axes.set_ylim(min(0, *tops), 1.15 * top)
     for key, value in summary["references"].items():
         if axes.get_ylim()[0] <= value <= axes.get_ylim()[1]:
-            report.level(axes, value, key.replace("-", " "))
+            level(axes, value, key.replace("-", " "))
     values = sorted({row[name] for row in rows})
     if values[0] > 0 and values[-1] / values[0] >= 8:
         axes.set_xscale("log")
