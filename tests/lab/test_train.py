@@ -21,7 +21,8 @@ from onward.lab import folder as run_folder
 from onward.lab import page as report
 from onward.lab import train as run
 from onward.lab.papers.trace_patterning import TracePatterningExperiment
-from onward.lab.results import execute, load_config, load_summary
+from onward.lab.folder import RunFolder, read_config
+from onward.lab.results import execute, load_summary
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -267,7 +268,7 @@ def test_a_damaged_config(finished, tmp_path, capsys):
 
 def test_other_fields_on_resume_are_refused(finished, capsys):
     assert main(["run", "trace-patterning", "--steps", "77", "--resume", str(finished)]) == 1
-    assert "was run with steps=6000, not 77" in one_line(capsys)
+    assert "was run with --steps 6000, not 77" in one_line(capsys)
     assert main(["run", "sequential-digits", "--resume", str(finished)]) == 1
     assert "is a run of trace-patterning" in one_line(capsys)
 
@@ -298,7 +299,8 @@ def test_a_full_disk_while_writing_metrics(tmp_path, capsys):
     folder.mkdir()
     (tmp_path / "full" / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(OnwardError, match=r"cannot write .*metrics.jsonl"):
-        run._append(folder / "metrics.jsonl", {"x": 1})
+        with RunFolder(folder, "run") as held:
+            held.append("metrics.jsonl", "{}")
 
 
 def test_nan_ends_the_run_with_names(tmp_path, capsys):
@@ -368,7 +370,7 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path, finished):
 
 
 def test_config_round_trip(finished):
-    assert load_config(finished)["fields"]["isi"] == [24, 36]
+    assert read_config(finished)["fields"]["isi"] == [24, 36]
 
 
 @pytest.mark.parametrize("function", [jnp.arctan, jnp.tanh, jnp.exp, jnp.log1p, jnp.sin, jax.lax.erf, jax.nn.sigmoid])

@@ -1,12 +1,9 @@
 """The one loop: compile a stretch of a stream, run it in chunks, keep what was learned."""
 
-import io
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +19,7 @@ from onward import saving
 from onward.devices import platform
 from onward.errors import NotFinite, OnwardError, Stopped
 from onward.lab import folder as run_folder
+from onward.lab.folder import RunFolder
 from onward.lab.progress import Progress
 from onward.learners.base import AbstractLearner
 from onward.model import Model
@@ -350,28 +348,6 @@ def _compile(function: Any, *arguments: Any) -> Any:
     return lowered.compile()
 
 
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM ask for a stop at the next chunk; a second Ctrl-C stops at once."""
-    asked = False
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: somebody else handles signals
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def job_names(method: Method, tiles: int) -> list[str]:
     """One job a tile of a method."""
     return [method.name] if tiles == 1 else [f"{method.name}.{i}" for i in range(tiles)]
@@ -394,7 +370,7 @@ def train(
     tile: Sequence[tuple[float, int]],
     *,
     job: str,
-    folder: Path,
+    folder: RunFolder,
     digest: str,
     progress: Progress,
     stop: Callable[[], bool],
@@ -408,7 +384,7 @@ def train(
     infinite is noted in the meta's `failed` (its index: the step), and the others go on; else it ends the job.
     """
     loop = _Loop(method, tile, programs)
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder.checkpoints
     meta = _restore(loop, checkpoints, job, digest, progress) or {
         "step": 0,
         "grown_at": [],
@@ -419,13 +395,13 @@ def train(
     failed: dict[str, int] = dict(meta.get("failed", {}))
     if meta["step"] >= method.steps or len(failed) == len(tile):
         return meta
-    _truncate(folder / METRICS, meta["metrics_bytes"])
+    folder.cut({METRICS: meta["metrics_bytes"]})
     if loop.state is None:
         loop.start()
         _record(loop, folder, job, "start")
     history = [
         Point(line["step"], line["count"], np.asarray(line["values"]))
-        for line in read_metrics(folder)
+        for line in read_metrics(folder.path)
         if line["job"] == job
     ]
     step, grown_at, cpu = meta["step"], list(meta["grown_at"]), meta["cpu_seconds"]
@@ -441,7 +417,7 @@ def train(
             "grown_at": grown_at,
             "cpu_seconds": cpu,
             "compile_seconds": compile_before + loop.compile_seconds,
-            "metrics_bytes": (folder / METRICS).stat().st_size if (folder / METRICS).exists() else 0,
+            "metrics_bytes": folder.sizes(METRICS)[METRICS],
             **({"failed": failed} if failed else {}),
         }
         saving.save(run_folder.path_of(checkpoints, job, step), loop.kept, made)
@@ -483,7 +459,7 @@ def train(
                     found[f"{method.select}_least"] = np.asarray(loop.best[0])
             extra = {k: v.tolist() for k, v in (found | monitored).items()}
             line = {"job": job, "step": step, "count": step - point_start, "values": values.tolist(), **extra}
-            _append(folder / METRICS, line)
+            folder.append(METRICS, json.dumps(line) + "\n")
             point_start = step
             if step < method.steps and method.growth.due(step, grown_at, history):
                 loop.grow()
@@ -500,29 +476,25 @@ def train(
 
 
 def _restore(loop: _Loop, checkpoints: Path, job: str, digest: str, progress: Progress) -> dict[str, Any] | None:
-    for path in run_folder.newest_first(checkpoints, job):
-        try:
-            meta = saving.read_meta(path)
-            if meta["digest"] != digest:
-                raise OnwardError(
-                    f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
-                )
-            meta = loop.resume(path, len(meta["grown_at"]) + 1)
-            progress.say(f"{job}: resuming at step {meta['step']:,}")
-            return meta
-        except saving.Unreadable as error:
-            progress.say(f"{error}; trying the one before")
-    return None
+    def read(path: Path) -> dict[str, Any]:
+        meta = saving.read_meta(path)
+        if meta["digest"] != digest:
+            raise OnwardError(
+                f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
+            )
+        meta = loop.resume(path, len(meta["grown_at"]) + 1)
+        progress.say(f"{job}: resuming at step {meta['step']:,}")
+        return meta
+
+    return run_folder.newest_good(checkpoints, job, read, progress.say)
 
 
-def _record(loop: _Loop, folder: Path, job: str, when: str) -> None:
+def _record(loop: _Loop, folder: RunFolder, job: str, when: str) -> None:
     if not (loop.method.record_steps or loop.method.inspect):
         return
     found = loop.record(loop.method.record_steps) if loop.method.record_steps else {}
     found |= loop.evaluate("inspect", best=when == "end")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
-    saving.write_bytes(folder / "records" / f"{job}-{when}.npz", buffer.getvalue())
+    folder.record(job, when, found)
 
 
 def _fail(loop: _Loop, job: str, step: int, count: int, bad: np.ndarray, checkpoints: Path) -> None:
@@ -533,20 +505,3 @@ def _fail(loop: _Loop, job: str, step: int, count: int, bad: np.ndarray, checkpo
         f"{job} (seed {seed}, step size {size:g}): {loop.not_finite() or 'the metric'} became NaN or infinite between "
         f"steps {step - count:,} and {step:,}; {last}. Try a smaller step size"
     )
-
-
-def _truncate(path: Path, size: int) -> None:
-    if path.exists() and path.stat().st_size > size:
-        with open(path, "r+b") as file:
-            file.truncate(size)
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    try:
-        with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise OnwardError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is intact. "
-            "Make room or mend the folder, then resume"
-        ) from error
