@@ -12,9 +12,10 @@ from pathlib import Path
 
 from onward.devices import cache_programs
 from onward.lab.experiment import config_of
+from onward.lab.folder import read_config
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
-from onward.lab.results import base_name, execute, load_config, load_summary
+from onward.lab.results import base_name, execute, load_summary
 
 MIXTURE = OneToManyMixtureExperiment(lengths=(30,), iterations=800, methods=("gru-tptt",))
 CLASSES = OneToManyClassesExperiment(lengths=(20,), iterations=400, methods=("gru-tptt",), held_out=2000)
@@ -65,7 +66,7 @@ def main() -> None:
             experiment = replace(base, seeds=arguments.seeds, **{field: value})
             label = value[0] if isinstance(value, tuple) else f"{value:g}"
             folder = arguments.out / name / label
-            done = (folder / "summary.json").exists() and load_config(folder)["fields"] == config_of(experiment)
+            done = (folder / "summary.json").exists() and read_config(folder)["fields"] == config_of(experiment)
             if not done:
                 execute(experiment, folder, replace=True, quiet=True)
             row = load_summary(folder)["methods"][0]

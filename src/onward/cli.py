@@ -288,11 +288,10 @@ def _learn(arguments: list[str]) -> int:
             raise OnwardError("--resume goes on in its own folder: leave out --out")
         if replace:
             raise OnwardError("--resume goes on, --replace starts anew: choose one")
-        options = learn.same_options(Path(resume), options)
     folder = Path(resume or out or "runs/learn")
-    learn.learn(options, source, folder, resume=bool(resume), replace=replace)
+    page = learn.learn(options, source, folder, resume=bool(resume), replace=replace, report=write_report)
     text = "\n".join(learn.as_lines(folder))
-    print(f"{text}\nreport: {write_report(folder)}", file=sys.stderr if source == "-" else sys.stdout)
+    print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
     return 0
 
 
@@ -318,21 +317,16 @@ def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, 
     if out and Path(out) != folder:
         raise OnwardError("--resume goes on in its own folder: leave out --out")
     from onward.lab.experiment import config_of, from_config
-    from onward.lab.results import load_config
+    from onward.lab.folder import read_config, same_fields
 
-    config = load_config(folder)
+    config = read_config(folder, "run")
     if name not in (None, config["experiment"]):
         raise OnwardError(f"{folder} is a run of {config['experiment']}, not of {name}")
     kind = _kind(config["experiment"])
     experiment = from_config(kind, config["fields"], folder / "config.json")
     if fields:
         asked, default = config_of(_parse(kind, fields)), config_of(kind())
-        for field, value in asked.items():
-            if value != default[field] and value != config["fields"][field]:
-                raise OnwardError(
-                    f"{folder} was run with {field}={config['fields'][field]}, not {value}: "
-                    "leave the option out, or start a new run"
-                )
+        same_fields(folder, config["fields"], {k: v for k, v in asked.items() if v != default[k]})
     return _execute(experiment, folder, resume=True, device=device)
 
 
@@ -401,27 +395,49 @@ def _report(arguments: list[str]) -> int:
     arguments = [a for a in arguments if a != "--markdown"]
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise OnwardError("onward report takes one run folder, and --markdown")
+    from onward.lab.folder import RunFolder, read_config
+
     folder = Path(arguments[0])
-    if (folder / "predictions.csv").exists() and not markdown:
+    with RunFolder(folder, "report"):
+        config = read_config(folder)
+        print(_markdown(folder, config) if markdown else f"report: {_draw(folder, config)}")
+    return 0
+
+
+def _draw(folder: Path, config: dict[str, Any]) -> Path:
+    """The report of a folder of any command, drawn again."""
+    if config["command"] == "learn":
         from onward.rows.report import write_report
 
-        print(f"report: {write_report(folder)}")
-        return 0
+        return write_report(folder)
+    if config["command"] == "sweep":
+        from onward.lab.sweeps.report import write
+
+        return write(folder)
+    return _experiment_of(folder).write_report(folder)
+
+
+def _markdown(folder: Path, config: dict[str, Any]) -> str:
+    """Its tables."""
+    if config["command"] == "learn":
+        from onward.rows.report import as_markdown
+
+        return as_markdown(folder)
+    if config["command"] == "sweep":
+        from onward.lab.sweeps import report
+
+        return report.as_markdown(folder)
+    from onward.lab import results
+
+    return results.as_markdown(folder, type(_experiment_of(folder)))
+
+
+def _experiment_of(folder: Path) -> "Experiment":
     from onward.lab.experiment import from_config
-    from onward.lab.results import as_markdown, load_config
+    from onward.lab.folder import read_config
 
-    if (folder / "sweep.json").exists():
-        from onward.lab.sweeps.results import write
-
-        if markdown:
-            raise OnwardError("a sweep has its tables as CSV: configurations.csv and runs.csv, beside report.html")
-        print(f"report: {write(folder)}")
-        return 0
-    config = load_config(folder)
-    kind = _kind(config["experiment"])
-    experiment = from_config(kind, config["fields"], folder / "config.json")
-    print(as_markdown(folder, kind) if markdown else f"report: {experiment.write_report(folder)}")
-    return 0
+    config = read_config(folder, "run")
+    return from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
 
 
 def _verify(arguments: list[str]) -> int:

@@ -1,12 +1,9 @@
 """One job of a run: its loop in chunks, its checkpoints, its metric lines and its records."""
 
-import io
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,38 +13,14 @@ import numpy as np
 from onward import saving
 from onward.errors import NotFinite, OnwardError, Stopped
 from onward.lab import folder as run_folder
-from onward.lab.method import Growth as Growth
-from onward.lab.method import Method as Method
-from onward.lab.method import job_names as job_names
-from onward.lab.method import step_sizes_of_tile as step_sizes_of_tile
+from onward.lab.folder import RunFolder
+from onward.lab.method import Method
 from onward.lab.progress import Progress
 from onward.loop import Loop, Programs, Run
 
 CHUNK_SECONDS = 0.25
 CHECKPOINT_SECONDS = 20.0
 METRICS = "metrics.jsonl"
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM ask for a stop at the next chunk; a second Ctrl-C stops at once."""
-    asked = False
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: somebody else handles signals
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -67,7 +40,7 @@ def train(
     tile: Sequence[Run],
     *,
     job: str,
-    folder: Path,
+    folder: RunFolder,
     digest: str,
     progress: Progress,
     stop: Callable[[], bool],
@@ -123,9 +96,11 @@ class Position:
 class Training:
     """One job: a method's loop over a tile of runs, in a folder, at a position."""
 
-    def __init__(self, method: Method, loop: Loop, folder: Path, job: str, digest: str, tolerant: bool = False) -> None:
+    def __init__(
+        self, method: Method, loop: Loop, folder: RunFolder, job: str, digest: str, tolerant: bool = False
+    ) -> None:
         self.method, self.loop, self.job, self.tolerant = method, loop, job, tolerant
-        self.folder, self.checkpoints, self.metrics = folder, folder / "checkpoints", folder / METRICS
+        self.folder, self.checkpoints = folder, folder.checkpoints
         self.position = Position()
         self._digest = digest
         self._chunk, self._rate = 256, 0.0
@@ -155,27 +130,26 @@ class Training:
 
     def resume(self, progress: Progress) -> bool:
         """Go on from the newest good checkpoint; whether there is one."""
-        for path in run_folder.newest_first(self.checkpoints, self.job):
-            try:
-                meta = saving.read_meta(path)
-                if meta["digest"] != self._digest:
-                    raise OnwardError(
-                        f"{path} was written by a run of another configuration, or of other data; it cannot be resumed "
-                        "here"
-                    )
-                self.loop.load(path)
-            except saving.Unreadable as error:
-                progress.say(f"{error}; trying the one before")
-                continue
-            self.position = Position(**{name: meta[name] for name in vars(Position()) if name in meta})
-            self._compiled_before = self.position.compile_seconds
-            progress.say(f"{self.job}: resuming at step {self.position.step:,}")
-            return True
-        return False
+
+        def read(path: Path) -> Position:
+            meta = saving.read_meta(path)
+            if meta["digest"] != self._digest:
+                raise OnwardError(
+                    f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
+                )
+            self.loop.load(path)
+            return Position(**{name: meta[name] for name in vars(Position()) if name in meta})
+
+        position = run_folder.newest_good(self.checkpoints, self.job, read, progress.say)
+        if position is None:
+            return False
+        self.position, self._compiled_before = position, position.compile_seconds
+        progress.say(f"{self.job}: resuming at step {position.step:,}")
+        return True
 
     def begin(self) -> None:
         """Cut the metrics back to where the job stands, and draw its networks if it has none yet."""
-        _truncate(self.metrics, self.position.metrics_bytes)
+        self.folder.cut({METRICS: self.position.metrics_bytes})
         if self.loop.state is None:
             self.loop.start()
             self.record("start")
@@ -212,7 +186,7 @@ class Training:
                 measured[f"{method.select}_least"] = np.asarray(self.loop.best[0])
         extra = {name: value.tolist() for name, value in (measured | monitored).items()}
         head = {"job": self.job, "step": step, "count": step - self._point_before(), "values": values.tolist()}
-        _append(self.metrics, {**head, **extra})
+        self.folder.append(METRICS, json.dumps({**head, **extra}) + "\n")
 
     def grow(self) -> None:
         """Let the networks grow, if it is time and there are steps left."""
@@ -225,7 +199,7 @@ class Training:
         """Write a checkpoint, and remove old ones."""
         at = self.position
         at.compile_seconds = self._compiled_before + self.loop.compile_seconds
-        at.metrics_bytes = self.metrics.stat().st_size if self.metrics.exists() else 0
+        at.metrics_bytes = self.folder.sizes(METRICS)[METRICS]
         self.loop.save(run_folder.path_of(self.checkpoints, self.job, at.step), **self.meta())
         run_folder.prune(self.checkpoints, self.job)
 
@@ -236,9 +210,7 @@ class Training:
             return
         arrays = self.loop.record(steps) if steps else {}
         arrays |= self._evaluate("inspect", best=when == "end", once=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        saving.write_bytes(self.folder / "records" / f"{self.job}-{when}.npz", buffer.getvalue())
+        self.folder.record(self.job, when, arrays)
 
     def show(self, progress: Progress) -> None:
         """Tell a person where the job is."""
@@ -266,20 +238,3 @@ class Training:
             )
         for i in np.flatnonzero(broken):
             at.failed.setdefault(str(i), at.step)
-
-
-def _truncate(path: Path, size: int) -> None:
-    if path.exists() and path.stat().st_size > size:
-        with open(path, "r+b") as file:
-            file.truncate(size)
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    try:
-        with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise OnwardError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is intact. "
-            "Make room or mend the folder, then resume"
-        ) from error

@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import os
-import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,134 +14,78 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab import folder as run_folder
+from onward.lab.folder import (
+    CONFIG,
+    RunFolder,
+    Stop,
+    newest_first,
+    newest_good,
+    read_config,
+    same_fields,
+    stopping,
+)
 from onward.lab.progress import Progress
 from onward.rows.options import Learn
 from onward.rows.session import CONTESTANTS, DIGITS, JOB, Session, quoted
-from onward.rows.sources import Source, open_rows
+from onward.rows.sources import Rows, Source, open_rows
 from onward.rows.stream import BLOCK, ONE
 
-CONFIG, SUMMARY = "config.json", "summary.json"
-PREDICTIONS, METRICS = "predictions.csv", "metrics.jsonl"
+SUMMARY = "summary.json"
+PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
 # Options that may change from one call to the next.
 FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter")
-
-
-class Files:
-    """predictions.csv and metrics.jsonl of a run folder, appended to; cut back to a checkpoint on resume."""
-
-    def __init__(self, folder: Path, header: Sequence[str], written: dict[str, int] | None):
-        self.folder = folder
-        if written is not None:
-            for name, size in self.sizes().items():
-                if size < written[name]:
-                    raise OnwardError(
-                        f"{folder / name} has {size:,} bytes and had {written[name]:,}: it was changed since. "
-                        "Put it back, or start anew"
-                    )
-            for name in (PREDICTIONS, METRICS):
-                if written[name]:
-                    os.truncate(folder / name, written[name])
-                else:
-                    (folder / name).unlink(missing_ok=True)
-        else:
-            for name in (PREDICTIONS, METRICS):
-                (folder / name).unlink(missing_ok=True)
-            self.append(PREDICTIONS, ",".join(quoted(name) for name in header) + "\n")
-
-    def append(self, name: str, text: str) -> None:
-        """Add to a file."""
-        if not text:
-            return
-        path = self.folder / name
-        try:
-            with open(path, "a", encoding="utf-8", newline="") as file:
-                file.write(text)
-        except OSError as error:
-            raise OnwardError(
-                f"cannot write {path}: {error.strerror or error}; what was learned up to the last checkpoint is kept. "
-                "Make room, then go on with --resume"
-            ) from error
-
-    def secure(self) -> None:
-        """Have the disk hold what was added, as it will the checkpoint that counts on it."""
-        for name in (PREDICTIONS, METRICS):
-            with suppress(OSError), open(self.folder / name, "rb") as file:
-                os.fsync(file.fileno())
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each."""
-        paths = {name: self.folder / name for name in (PREDICTIONS, METRICS)}
-        return {name: path.stat().st_size if path.exists() else 0 for name, path in paths.items()}
-
-
-@contextmanager
-def _stopping(waiting: list[bool]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop after the block; at once while `waiting` for a line of a stream."""
-    asked = False
-
-    def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked or waiting[0]:
-            raise KeyboardInterrupt
-        asked = True
-
-    before: dict[Any, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not in the main thread: somebody else handles signals
-        pass
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Run:
     """One call of `onward learn`: rows in, files out."""
 
-    def __init__(self, options: Learn, source: str, folder: Path, *, resume: bool, replace: bool):
-        self.options, self.source, self.folder, self.resume, self.replace = options, source, folder, resume, replace
-        self.stream = source == "-"
-        self.progress = Progress()
+    def __init__(
+        self, source: str, folder: RunFolder, session: Session, rows: Source, progress: Progress, stop: Stop
+    ) -> None:
+        self.source, self.folder, self.session, self.rows = source, folder, session, rows
+        self.progress, self.stop = progress, stop
+        self.options, self.stream = session.options, source == "-"
         self.position: Any = None
-        self.saved = time.monotonic()
-        self.waiting = [False]
+        self.saved = self.started = time.monotonic()
+        self.first = 0
         self.whole = True  # whether the session stands between two blocks, all written
 
-    def say(self, text: str) -> None:
-        """To the person; standard output is for predictions."""
-        self.progress.say(text)
+    def restore(self) -> None:
+        """Go on from the newest good checkpoint, with files as they were at it; from the first row if there is none."""
+
+        def read(path: Path) -> dict[str, Any]:
+            meta = self.session.load(path)
+            self.rows.check(meta["fingerprint"], meta["position"])
+            return meta
+
+        meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
+        if meta is None:
+            self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
+            self.begin()
+            return
+        self.rows.resume(meta["position"])
+        self.position, self.first = meta["position"], self.session.rows
+        self.progress.say(f"{self.rows.name}: going on after row {meta['last_row']:,}")
+        self.folder.cut(meta["written"])
+
+    def begin(self) -> None:
+        """Files as they are before the first row."""
+        self.folder.cut(dict.fromkeys(WRITTEN, 0))
+        self.folder.append(PREDICTIONS, ",".join(map(quoted, self.session.header)) + "\n")
 
     def go(self) -> None:
-        """Learn to the end of the source, or until somebody stops it."""
-        self.session = Session(self.options, "", self.say, block=ONE if self.stream else BLOCK)
-        with (
-            open_source(self.options, self.source, self._complain) as rows,
-            self.progress,
-            _stopping(self.waiting) as stop,
-        ):
-            self.rows, self.session.name = rows, rows.name
-            self.session.choose(rows.names, whole=rows.form != "jsonl")
-            prepare(self.options, self.source, self.folder, resume=self.resume, replace=self.replace)
-            with run_folder.alone(self.folder):
-                try:
-                    self._go(stop)
-                except OnwardError:
-                    if not run_folder.newest_first(self.folder / "checkpoints", JOB) and not self.resume:
-                        for name in (CONFIG, PREDICTIONS, METRICS):  # nothing was learned: the folder is free again
-                            (self.folder / name).unlink(missing_ok=True)
-                    raise
-
-    def _go(self, stop: Callable[[], bool]) -> None:
-        meta = self._restore() if self.resume else None
-        self.files = Files(self.folder, self.session.header, None if meta is None else meta["written"])
+        """Learn to the end of the source, or until somebody stops it; what was learned is kept either way."""
         try:
             if self.stream:
                 self._tell(",".join(map(quoted, self._stream_header())) + "\n")
-            self._rows(stop)
+            blocks = self.rows.blocks(self.session.block)
+            while (block := self._next(blocks)) is not None:
+                self.whole = False
+                self.session.take(block)
+                self.position = block.position
+                self._write()
+                self.whole = True
+                self._look_around()
         except (KeyboardInterrupt, BrokenPipeError) as end:
             self._keep()
             why = "stopped"
@@ -156,59 +98,40 @@ class _Run:
             raise
         self._end()
 
-    def _complain(self, text: str) -> None:
-        self.session.complain(text)
+    def _next(self, blocks: Iterator[Rows]) -> Rows | None:
+        self.stop.waiting = not self.rows.moves
+        block = next(blocks, None)
+        self.stop.waiting = False
+        return block
+
+    def _write(self) -> None:
+        """The lines of a block."""
+        session = self.session
+        self.folder.append(PREDICTIONS, "".join(session.lines))
+        self.folder.append(METRICS, "".join(line + "\n" for line in session.metrics))
+        session.lines, session.metrics = [], []
+
+    def _look_around(self) -> None:
+        """Between two blocks: answer, stop if asked to, and now and then keep and show."""
+        if self.stream:
+            self._tell(self._answer())
+        if self.stop():
+            raise KeyboardInterrupt
+        if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
+            self._keep()
+        self._show()
 
     def _how_to_go_on(self) -> str:
-        kept = run_folder.newest_first(self.folder / "checkpoints", JOB)
+        kept = newest_first(self.folder.checkpoints, JOB)
         if not kept:
             return " before anything was learned"
         row = saving.read_meta(kept[0])["last_row"]
         again = f"onward learn {self.source} --resume {self.folder}"
         return f"; what was learned up to row {row:,} is kept, go on with: {again}"
 
-    def _restore(self) -> dict[str, Any] | None:
-        for path in run_folder.newest_first(self.folder / "checkpoints", JOB):
-            try:
-                meta = self.session.load(path)
-            except saving.Unreadable as error:
-                self.say(f"{error}; trying the one before")
-                continue
-            self.rows.check(meta["fingerprint"], meta["position"])
-            self.rows.resume(meta["position"])
-            self.position = meta["position"]
-            self.say(f"{self.rows.name}: going on after row {meta['last_row']:,}")
-            return meta
-        self.say(f"{self.folder} has no checkpoint yet: starting with the first row")
-        return None
-
-    def _rows(self, stop: Callable[[], bool]) -> None:
-        session, started, first = self.session, time.monotonic(), self.session.rows
-        blocks = self.rows.blocks(session.block)
-        while True:
-            self.waiting[0] = not self.rows.moves
-            block = next(blocks, None)
-            self.waiting[0] = False
-            if block is None:
-                return
-            self.whole = False
-            session.take(block)
-            self.position = block.position
-            self.files.append(PREDICTIONS, "".join(session.lines))
-            self.files.append(METRICS, "".join(line + "\n" for line in session.metrics))
-            session.lines, session.metrics = [], []
-            self.whole = True
-            if self.stream:
-                self._tell(self._answer())
-            if stop():
-                raise KeyboardInterrupt
-            if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
-                self._keep()
-            rate = (session.rows - first) / max(time.monotonic() - started, 1e-9)
-            self._show(rate)
-
-    def _show(self, rate: float) -> None:
+    def _show(self) -> None:
         session, total = self.session, rows_expected(self.source, self.rows, self.position, self.session.rows)
+        rate = (session.rows - self.first) / max(time.monotonic() - self.started, 1e-9)
         shares = session.scores.total[..., 1].sum(1) / np.maximum(session.scores.total[..., 0].sum(1), 1)
         best = int(np.argmin(shares[1:])) + 1
         note = f"  {CONTESTANTS[best]} {shares[best]:.4g}"
@@ -219,10 +142,8 @@ class _Run:
     def _keep(self) -> None:
         """A checkpoint; none in the middle of a block."""
         if self.whole and self.session.learner is not None and self.position is not None:
-            self.files.secure()
-            self.session.save(
-                self.folder / "checkpoints", self.position, self.rows.fingerprint(self.position), self.files.sizes()
-            )
+            fingerprint = self.rows.fingerprint(self.position)
+            self.session.save(self.folder.checkpoints, self.position, fingerprint, self.folder.sizes(*WRITTEN))
         self.saved = time.monotonic()
 
     def _tell(self, text: str) -> None:
@@ -253,31 +174,34 @@ class _Run:
 
     def _end(self) -> None:
         """The source has ended: the last checkpoint, then what is written once."""
-        session, options = self.session, self.options
         self.rows.complaints.summary()
-        if session.learner is None:
+        if self.session.learner is None:
             raise OnwardError(f"{self.rows.name} has a header and no rows: there is nothing to learn")
-        if not session.scores.total[..., 0].any():
+        if not self.session.scores.total[..., 0].any():
             if self.stream:
                 self._keep()
-            if session.rows <= options.lag:
-                raise OnwardError(
-                    f"{self.rows.name} has {session.rows:,} rows: no target is known {options.lag:,} rows ahead. "
-                    "Choose a smaller --horizon (or --discount), or bring more rows"
-                )
-            if options.task == "return":
-                raise OnwardError(
-                    f"{self.rows.name}: no {options.lag:,} rows on end have all values of column "
-                    f"{options.target[0]!r}: no return is known. Choose a smaller --discount, or fill the gaps"
-                )
-            known = "all" if session.first_target is None else "nearly all"
-            raise OnwardError(
-                f"{self.rows.name}: column {options.target[0]!r} is missing in {known} of {session.rows:,} rows: "
-                "no prediction could be scored"
-            )
+            raise OnwardError(f"{self.rows.name}{self._why_nothing_was_scored()}")
         self._keep()
-        self.files.append(PREDICTIONS, session.future())
-        saving.write_json(self.folder / SUMMARY, summary(session))
+        self.folder.append(PREDICTIONS, self.session.future())
+        saving.write_json(self.folder / SUMMARY, summary(self.session))
+
+    def _why_nothing_was_scored(self) -> str:
+        session, options = self.session, self.options
+        if session.rows <= options.lag:
+            return (
+                f" has {session.rows:,} rows: no target is known {options.lag:,} rows ahead. "
+                "Choose a smaller --horizon (or --discount), or bring more rows"
+            )
+        if options.task == "return":
+            return (
+                f": no {options.lag:,} rows on end have all values of column {options.target[0]!r}: no return is "
+                "known. Choose a smaller --discount, or fill the gaps"
+            )
+        known = "all" if session.first_target is None else "nearly all"
+        return (
+            f": column {options.target[0]!r} is missing in {known} of {session.rows:,} rows: no prediction could be "
+            "scored"
+        )
 
 
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int:
@@ -320,15 +244,45 @@ def summary(session: Session) -> dict[str, Any]:
     return found
 
 
-def learn(options: Learn, source: str, folder: Path, *, resume: bool = False, replace: bool = False) -> None:
-    """Learn from a source into a run folder; `onward.rows.report.write_report` then draws it.
+def learn(
+    options: Learn,
+    source: str,
+    path: Path,
+    *,
+    resume: bool = False,
+    replace: bool = False,
+    report: Callable[[Path], Path] | None = None,
+) -> Path | None:
+    """Learn from a source into the run folder `path`; what `report` makes of it in the end is returned.
 
-    Standard input (`-`) is taken row by row, and each row is answered on standard output at once.
+    Standard input (`-`) is taken row by row, and each row is answered on standard output at once. `resume` goes on
+    where the folder's newest checkpoint was made, `replace` deletes an older run. Raises OnwardError where source,
+    options or folder do not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     options.check()
-    if not resume:
-        vacant(folder, replace=replace)
-    _Run(options, source, folder, resume=resume, replace=replace).go()
+    progress = Progress()
+    session = Session(options, "", progress.say, block=ONE if source == "-" else BLOCK)
+    with RunFolder(path, "learn") as folder:
+        if resume:
+            same_fields(path, folder.resume()["fields"], dataclasses.asdict(options), FREE)
+        else:
+            folder.vacant(replace=replace)
+        with open_source(options, source, session.complain) as rows, progress, stopping() as stop:
+            session.name = rows.name
+            session.choose(rows.names, whole=rows.form != "jsonl")
+            run = _Run(source, folder, session, rows, progress, stop)
+            try:
+                if resume:
+                    run.restore()
+                else:
+                    folder.begin(dataclasses.asdict(options), replace=replace, source=source)
+                    run.begin()
+                run.go()
+            except OnwardError:
+                if not resume and not newest_first(folder.checkpoints, JOB):
+                    folder.free()  # nothing was learned
+                raise
+        return report(path) if report else None
 
 
 def as_lines(folder: Path) -> list[str]:
@@ -340,80 +294,29 @@ def as_lines(folder: Path) -> list[str]:
     return [f"{found['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
 
 
-def same_options(folder: Path, asked: Learn) -> Learn:
-    """What was asked for in place of the options of a run folder, if going on with it is possible."""
-    before, _ = load_options(folder)
-    for field in dataclasses.fields(Learn):
-        old, new = getattr(before, field.name), getattr(asked, field.name)
-        if new != old and field.name not in FREE:
-            told = [" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in (old, new)]
-            raise OnwardError(
-                f"{folder} was learned with --{field.name.replace('_', '-')} {told[0] or 'unset'}, not {told[1]}: "
-                "leave the option out, or start a new run"
-            )
-    return asked
-
-
-def vacant(folder: Path, *, replace: bool) -> None:
-    """Refuse a folder that holds something which is not to be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise OnwardError(f"{folder} is a file; --out names a folder")
-    if not folder.exists() or not any(path.name != "checkpoints" or any(path.iterdir()) for path in folder.iterdir()):
-        return
-    if not replace:
-        raise OnwardError(
-            f"{folder} holds a run already: go on with --resume {folder}, delete it with --replace, "
-            "or choose another --out"
-        )
-    if not (folder / CONFIG).exists():
-        raise OnwardError(f"{folder} does not look like a run of onward; it is not deleted. Choose another --out")
-
-
-def prepare(options: Learn, source: str, folder: Path, *, resume: bool, replace: bool) -> None:
-    """The run folder, with its configuration."""
-    if resume:
-        return
-    vacant(folder, replace=replace)
-    if replace and folder.exists():
-        with run_folder.alone(folder):
-            shutil.rmtree(folder)
-    config = {"command": "learn", "source": source, "options": dataclasses.asdict(options)}
-    saving.write_json(folder / CONFIG, config)
-
-
-def load_options(folder: Path) -> tuple[Learn, str]:
+def load_options(path: Path) -> tuple[Learn, str]:
     """The options and the source of a run folder."""
-    path = folder / CONFIG
+    config = read_config(path, "learn")
     try:
-        config = json.loads(path.read_text())
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in config["options"].items()}
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in config["fields"].items()}
         return Learn(**fields), config["source"]
-    except FileNotFoundError:
-        raise OnwardError(f"{folder} is not a folder that onward learn wrote: it has no {CONFIG}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OnwardError(
-            f"{path} is not the configuration of onward learn, or of another version ({error})"
-        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OnwardError(f"{path / CONFIG} is not what this version of onward learn writes ({error})") from error
 
 
-def predict(folder: Path, source: str, out: str | None, say: Callable[[str], None]) -> None:
-    """Predict the rows of a source with what a run folder has learned, and learn nothing.
+def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]) -> None:
+    """Predict the rows of a source with what the run folder `path` has learned, and learn nothing.
 
     The recurrent state goes on from where learning ended, as if the rows came next. Lines as in predictions.csv, to
-    `out` or to standard output.
+    `out` or to standard output. The folder is locked while the checkpoint is read, and left as it is.
     """
-    options, _ = load_options(folder)
-    stream = source == "-"
+    options, _ = load_options(path)
+    session = Session(options, "", say, block=ONE if source == "-" else BLOCK)
+    # Predictions disturb each other for a moment only: they take turns.
+    with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
+        if newest_good(folder.checkpoints, JOB, session.load, say) is None:
+            raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
     with open_source(options, source, say) as rows:
-        session = Session(options, rows.name, say, block=ONE if stream else BLOCK)
-        for path in run_folder.newest_first(folder / "checkpoints", JOB):
-            try:
-                session.load(path)
-                break
-            except saving.Unreadable as error:
-                say(f"{error}; trying the one before")
-        else:
-            raise OnwardError(f"{folder} has no checkpoint: nothing was learned there yet")
         session.name, session.notes = rows.name, []
         if rows.form != "jsonl":
             session.look(rows.names)

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 
 from onward.errors import OnwardError
 from onward.lab import page as report
+from onward.lab.folder import read_config
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
-from onward.rows.learn import CONFIG, METRICS, PREDICTIONS, SUMMARY
+from onward.rows.learn import METRICS, PREDICTIONS, SUMMARY
+from onward.text import markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
@@ -20,11 +22,7 @@ DRAWN, WINDOWS = 300, 400
 
 def write_report(folder: Path) -> Path:
     """Draw and write report.html from what the folder holds."""
-    try:
-        found = json.loads((folder / SUMMARY).read_text())
-        options = json.loads((folder / CONFIG).read_text())["options"]
-    except FileNotFoundError as error:
-        raise OnwardError(f"{folder} has not been learned to its end: {error.filename} is missing") from None
+    found, options = load_summary(folder), read_config(folder, "learn")["fields"]
     windows = (
         [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
         if (folder / METRICS).exists()
@@ -50,6 +48,24 @@ def write_report(folder: Path) -> Path:
     )
     title = f"Onward learned from {Path(found['source']).name}"
     return report.write_page(folder, title=title, lead=lead, parts=parts, settings=json.dumps(options, indent=1))
+
+
+def as_markdown(folder: Path) -> str:
+    """The scores of a run folder, of every contestant and target, as a Markdown table; then its notes."""
+    scores = load_summary(folder)
+    classes = scores["task"] == "classification"
+    table = ranking(scores, "error rate" if classes else "mean absolute error", classes)
+    notes = [f"- {note}" for note in scores["notes"]]
+    return "\n\n".join([markdown_table(table.header, table.rows), *(["Notes:", "\n".join(notes)] if notes else [])])
+
+
+def load_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run that came to its end."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    except FileNotFoundError as error:
+        raise OnwardError(f"{folder} has not been learned to its end: {error.filename} is missing") from None
+    return summary
 
 
 def _task(options: dict[str, Any]) -> str:

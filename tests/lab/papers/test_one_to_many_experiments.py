@@ -8,11 +8,11 @@ import pytest
 from onward.cli import main
 from onward.lab.experiment import from_config
 from onward.lab.figures import Run
+from onward.lab.folder import read_config
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, split
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
 from onward.lab.papers.one_to_many_figures import held_out_table
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
-from onward.lab.results import load_config
 
 TINY = ["--seeds", "1", "--iterations", "6", "--units", "4", "--held-out", "20", "--batch", "5", "--transitions", "8"]
 KINDS = {"one-to-many-mixture": OneToManyMixtureExperiment, "one-to-many-classes": OneToManyClassesExperiment}
@@ -32,7 +32,7 @@ def test_a_small_run_ends_with_a_summary_a_report_and_every_figure(name, tmp_pat
     published = KINDS[name]().published
     assert all(f"paper: {method}" in page for method in published)
     assert "learn nothing" in page
-    experiment = from_config(KINDS[name], load_config(out)["fields"], out)
+    experiment = from_config(KINDS[name], read_config(out)["fields"], out)
     table = held_out_table(Run(experiment, out))
     assert table.header == ["", "T = 3"]
     assert table.rows[-1][1] == f"{summary['references']['learn nothing']:.3f}"

@@ -18,8 +18,8 @@ import numpy as np
 from onward import saving
 from onward.devices import platform, set_up_jax
 from onward.errors import OnwardError, Stopped
-from onward.lab import folder as run_folder
 from onward.lab.experiment import Experiment, from_config
+from onward.lab.folder import CONFIG, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.sweeps.plan import Job
@@ -54,7 +54,7 @@ def set_up(settings: Mapping[str, Any]) -> None:
 
 def experiment_of(name: str, config: dict[str, Any], folder: Path) -> Experiment:
     """The experiment of a configuration."""
-    return from_config(kind_of(name), config, folder / "sweep.json")
+    return from_config(kind_of(name), config, folder / CONFIG)
 
 
 def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int = 1) -> dict[str, Any]:
@@ -131,44 +131,34 @@ def run_job(
     `settings`: folder, experiment, columns, single, device. Raises `Stopped` when asked to stop.
     """
     folder = Path(settings["folder"])
-    if not (folder / "sweep.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise OnwardError(
             f"{socket.gethostname()} does not see {folder}: all workers need the folder of the sweep, on a shared disk"
         )
     if settings["onward"] != metadata.version("onward"):
         raise OnwardError(f"{socket.gethostname()} has onward {metadata.version('onward')}, not {settings['onward']}")
     this = Job.from_dict(job)
-    place, end = folder / "jobs" / this.id, folder / "results" / f"{this.id}.json"
-    place.mkdir(parents=True, exist_ok=True)
+    end = folder / "results" / f"{this.id}.json"
     asked = stop or (lambda: (folder / STOP).exists())
-    with _alone(place, asked):
+
+    def wait(holder: dict[str, Any]) -> bool:
+        """For another process that has this job in hand: a worker that was given up may still be alive."""
+        if asked():
+            raise Stopped("stopped")
+        return True
+
+    with RunFolder(folder / "jobs" / this.id, "job", wait=wait) as place:
         if (done := read_result(end)) is not None:
             return done
         set_up(settings)
+        if place.holds_run:
+            place.resume()
+        else:
+            place.begin(job, experiment=settings["experiment"])
         result = _train(this, settings, place, progress or Watched(place / "at.json"), asked)
         saving.write_json(end, result)
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
     return result
-
-
-class _alone:  # noqa: N801
-    """Wait for another process that has this job in hand: a worker that was given up may still be alive."""
-
-    def __init__(self, folder: Path, stop: Callable[[], bool]) -> None:
-        self._folder, self._stop = folder, stop
-
-    def __enter__(self) -> None:
-        while True:
-            self._lock = run_folder.alone(self._folder)
-            try:
-                return self._lock.__enter__()
-            except OnwardError:
-                if self._stop():
-                    raise Stopped("stopped") from None
-                time.sleep(0.5)
-
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -180,7 +170,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _train(job: Job, settings: Mapping[str, Any], place: Path, progress: Progress, stop: Any) -> dict[str, Any]:
+def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Progress, stop: Any) -> dict[str, Any]:
     folder, name = Path(settings["folder"]), settings["experiment"]
     experiment = experiment_of(name, job.config, folder)
     # Pictures of single steps are for reports of runs.
@@ -201,7 +191,7 @@ def _train(job: Job, settings: Mapping[str, Any], place: Path, progress: Progres
         programs=_PROGRAMS[job.program],
         tolerant=True,
     )
-    lines = [line for line in read_metrics(place) if line["job"] == job.row]
+    lines = [line for line in read_metrics(place.path) if line["job"] == job.row]
     failed = {int(i): f"NaN or infinite by step {step:,}" for i, step in meta.get("failed", {}).items()}
     whole = len(failed) < job.width
     values = experiment.final_values(lines) if whole else np.full(job.width, np.nan)

@@ -13,6 +13,8 @@ import numpy as np
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of
 
+PLAN = "plan.json"
+"""The file of a sweep's folder that lists its jobs."""
 ASK_FROM = 10_000
 """Runs from which a sweep asks before it starts."""
 

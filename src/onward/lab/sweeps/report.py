@@ -8,24 +8,40 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from onward.lab import page as report
+from onward import saving
+from onward.lab import page
 from onward.lab.figures import level
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
-from onward.lab.results import load_environment
+from onward.lab.results import SUMMARY, load_environment, load_json
 from onward.lab.sweeps import results
+from onward.text import markdown_table
 
 ROWS = 200
 
 
-def write_report(folder: Path, summary: dict[str, Any]) -> Path:
-    """report.html and its figures, from a sweep's summary."""
-    (folder / "figures").mkdir(exist_ok=True)
-    with report.style():
-        parts = _parts(summary)
+def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = False) -> Path:
+    """All that is read of a sweep: summary.json, tables as CSV, report.html; and TensorBoard events if asked for.
+
+    `errors` says why a job did not end, by its name. Returns the path of the report.
+    """
+    summary = results.summarise(folder, errors)
+    saving.write_json(folder / SUMMARY, summary)
+    results.write_tables(folder, summary)
+    if events:
+        results.write_events(folder, summary)
+    with page.style():
         settings = json.dumps({**summary["definition"], "environment": load_environment(folder)}, indent=1)
         title = f"Sweep: {kind_of(summary['experiment']).title}"
-        return report.write_page(folder, title=title, lead=_lead(summary), parts=parts, settings=settings)
+        return page.write_page(folder, title=title, lead=_lead(summary), parts=_parts(summary), settings=settings)
+
+
+def as_markdown(folder: Path) -> str:
+    """Of a sweep the best of each method and every configuration, as Markdown tables."""
+    summary = load_json(folder / SUMMARY)
+    vary = results.varied(summary)
+    tables = [_best(summary, vary), _all(summary, vary)]
+    return "\n\n".join([_lead(summary), *(markdown_table(table.header, table.rows) for table in tables)])
 
 
 def _lead(summary: dict[str, Any]) -> str:
@@ -150,7 +166,7 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
     axes = figure.subplots()
     tops, broken = [], False
     for i, method in enumerate(methods):
-        colour, mark = report.COLOURS[i % len(report.COLOURS)], "osD^vP*"[i // len(report.COLOURS) % 7]
+        colour, mark = page.COLOURS[i % len(page.COLOURS)], "osD^vP*"[i // len(page.COLOURS) % 7]
         own = [row for row in rows if row["method"] == method and row["last"]]
         found = []
         for value in sorted({row[name] for row in own}):
@@ -213,7 +229,7 @@ def _agreement(summary: dict[str, Any]) -> Picture:
     found = summary["agreement"]
     figure = Figure(figsize=(5.2, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot([p["seeds"] for p in found], [p["tau"] for p in found], "o-", color=report.COLOURS[0])
+    axes.plot([p["seeds"] for p in found], [p["tau"] for p in found], "o-", color=page.COLOURS[0])
     axes.set(xlabel="seeds", ylabel="Kendall's tau", ylim=(min(0, *(p["tau"] for p in found)), 1.02))
     axes.set_xticks([p["seeds"] for p in found])
     axes.set_title("Would other seeds give the same order?")

@@ -13,11 +13,12 @@ import numpy as np
 from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment
+from onward.lab.folder import read_config
 from onward.lab.page import interval
 from onward.lab.papers import kind_of
-from onward.lab.results import load_json
+from onward.lab.results import SUMMARY, load_json
 from onward.lab.sweeps import jobs
-from onward.lab.sweeps.plan import Job
+from onward.lab.sweeps.plan import PLAN, Job
 from onward.lab.train import read_metrics
 
 RESAMPLED = 4000
@@ -34,13 +35,12 @@ def score(run: dict[str, Any], higher_is_better: bool) -> float:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Everything that ended: `runs` (one dict a run), `axes`, `metric`, and the `sweep` itself."""
-    sweep = load_json(folder / "sweep.json")
-    definition = sweep["definition"]
+    """Everything that ended: `runs` (one dict a run), `axes`, `metric`, and the `definition` of the sweep."""
+    definition, planned = read_config(folder, "sweep")["fields"], load_json(folder / PLAN)["jobs"]
     axes = [name for name in definition["axes"] if name not in ("methods", "step_sizes")]
-    last = max((j["rung"] for j in sweep["jobs"]), default=0)
+    last = max((j["rung"] for j in planned), default=0)
     runs, metric = [], ""
-    for entry in sweep["jobs"]:
+    for entry in planned:
         job = Job.from_dict(entry["job"])
         result = jobs.read_result(folder / "results" / f"{job.id}.json")
         if result is None:
@@ -65,7 +65,7 @@ def read(folder: Path) -> dict[str, Any]:
                     "config": run.config,
                 }
             )
-    return {"runs": runs, "axes": axes, "metric": metric, "sweep": sweep}
+    return {"runs": runs, "axes": axes, "metric": metric, "definition": definition}
 
 
 def _kind(definition: dict[str, Any]) -> type[Experiment]:
@@ -76,7 +76,7 @@ def _kind(definition: dict[str, Any]) -> type[Experiment]:
 def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
     """What others script against: of every configuration its seeds' values, mean, interval, whether it is the best."""
     found = read(folder)
-    definition = found["sweep"]["definition"]
+    definition = found["definition"]
     kind = _kind(definition)
     rows: dict[str, list[dict[str, Any]]] = {}
     for run in found["runs"]:
@@ -232,35 +232,25 @@ def _references(kind: type[Experiment], configurations: Sequence[dict[str, Any]]
     return next(iter(seen.values()), {})
 
 
-def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = False) -> Path:
-    """summary.json, runs.csv, configurations.csv, points.csv and report.html; TensorBoard events if asked for."""
-    from onward.lab.sweeps.report import write_report
-
-    summary = summarise(folder, errors)
-    saving.write_json(folder / "summary.json", summary)
-    found = read(folder)
-    names = [k for k in (found["runs"][0] if found["runs"] else {}) if k not in ("config", "last", "score", "value")]
-    _write_csv(
-        folder / "runs.csv",
-        [*names, found["metric"] or "value"],
-        ([run[k] for k in (*names, "value")] for run in found["runs"]),
-    )
+def write_tables(folder: Path, summary: dict[str, Any]) -> None:
+    """runs.csv, configurations.csv and points.csv."""
+    everything = read(folder)
+    runs, metric, axes = everything["runs"], everything["metric"], everything["axes"]
+    names = [k for k in (runs[0] if runs else {}) if k not in ("config", "last", "score", "value")]
+    _write_csv(folder / "runs.csv", [*names, metric or "value"], ([run[k] for k in (*names, "value")] for run in runs))
     numbers = ["mean", "median", "sd", "low", "high", "valid"]
-    columns = ["configuration", "method", *found["axes"], "step_size", "steps", "best", *numbers]
+    columns = ["configuration", "method", *axes, "step_size", "steps", "best", *numbers]
     _write_csv(
         folder / "configurations.csv",
         [*columns, "seeds", "failed"],
         ([*(row[c] for c in columns), len(row["seeds"]), len(row["failed"])] for row in summary["configurations"]),
     )
     _write_csv(folder / "points.csv", ["configuration", "method", "step_size", "seed", "step", "value"], points(folder))
-    if events:
-        write_events(folder, found, summary)
-    return write_report(folder, summary)
 
 
 def points(folder: Path) -> Any:
     """(configuration, method, step size, seed, step, value) of every point of every run."""
-    for entry in load_json(folder / "sweep.json")["jobs"]:
+    for entry in load_json(folder / PLAN)["jobs"]:
         job = Job.from_dict(entry["job"])
         if not (folder / "results" / f"{job.id}.json").exists():
             continue
@@ -287,14 +277,15 @@ def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
     saving.write_bytes(path, text.getvalue().encode())
 
 
-def write_events(folder: Path, found: dict[str, Any], summary: dict[str, Any]) -> None:
+def write_events(folder: Path, summary: dict[str, Any]) -> None:
     """Every run's curve, and its fields and number at the end, for TensorBoard, under `tensorboard/`."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise OnwardError("--tensorboard needs: pip install 'onward[tensorboard]'") from None
+    everything = read(folder)
     curves = {k: list(g) for k, g in itertools.groupby(points(folder), key=lambda p: (p[0], p[3]))}
-    for run in found["runs"]:
+    for run in everything["runs"]:
         place = folder / "tensorboard" / f"{run['method']}-{run['configuration']}-seed{run['seed']}"
         for old in place.glob("events.*"):
             old.unlink()
@@ -302,7 +293,9 @@ def write_events(folder: Path, found: dict[str, Any], summary: dict[str, Any]) -
             for *_, step, value in curves.get((run["configuration"], run["seed"]), []):
                 if value != "":
                     writer.add_scalar(summary["metric"], value, step)
-            fields = {k: run[k] if isinstance(run[k], int | float | str | bool) else str(run[k]) for k in found["axes"]}
+            fields = {
+                k: run[k] if isinstance(run[k], int | float | str | bool) else str(run[k]) for k in everything["axes"]
+            }
             known = {**fields, "method": run["method"], "step_size": run["step_size"], "seed": run["seed"]}
             final = {} if run["failed"] else {f"final {summary['metric']}": run["value"]}
             if final:
@@ -311,7 +304,7 @@ def write_events(folder: Path, found: dict[str, Any], summary: dict[str, Any]) -
 
 def as_lines(folder: Path) -> list[str]:
     """The best of each method, for a terminal."""
-    summary = load_json(folder / "summary.json")
+    summary = load_json(folder / SUMMARY)
     vary = varied(summary)
     found = []
     for row in summary["configurations"]:

@@ -1,7 +1,6 @@
 """A sweep from its definition to its table: plan what is missing, run it, compare."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,125 +12,88 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab import folder as run_folder
+from onward.lab.folder import RunFolder, read_config, stopping
 from onward.lab.progress import Progress
-from onward.lab.results import environment
-from onward.lab.sweeps import jobs, results
+from onward.lab.results import load_json
+from onward.lab.sweeps import jobs, report, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
-from onward.lab.sweeps.plan import Job, Options, Run, Sweep, covers, group, into_jobs
-from onward.lab.train import stopping
+from onward.lab.sweeps.plan import PLAN, Job, Options, Run, Sweep, covers, group, into_jobs
 
 
-def run_sweep(sweep: Sweep, options: Options, folder: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
-    """Run what is missing in `folder`, then write its tables and report; returns the path of the report.
+def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
+    """Run what is missing in the folder `path`, then write its tables and report; returns the path of the report.
 
     A folder that holds this sweep, or a part of it (fewer seeds, fewer values of a grid), is gone on with; `fresh`
-    deletes it first. Raises `Stopped` after Ctrl-C, with everything kept.
+    deletes it first. Raises `Stopped` after Ctrl-C, with everything kept, and OnwardError where a job did not end.
     """
     sweep.experiments()
-    folder = open_folder(sweep, folder, fresh=fresh)
-    with run_folder.alone(folder), Progress(quiet=quiet) as progress, stopping() as stop:
-        state = _State(sweep, options, folder)
-        jobs.set_up(state.settings)
-        if not (folder / "environment.json").exists():
-            saving.write_json(folder / "environment.json", environment())
+    with RunFolder(path, "sweep") as folder, Progress(quiet=quiet) as progress, stopping() as stop:
+        state = _State(sweep, options, folder, fresh=fresh)
         if sweep.experiment.notice:
             progress.say(sweep.experiment.notice)
         with place(options.workers, options.scheduler, progress.say) as where:
             errors = _rungs(state, where, progress, stop)
         progress.say("drawing the report ...")
-        report = results.write(folder, errors, events=options.tensorboard)
+        page = report.write(path, errors, events=options.tensorboard)
     if errors:
         first, why = next(iter(errors.items()))
         raise OnwardError(
-            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {report}; the "
+            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {page}; the "
             "same command tries these again"
         )
-    return report
+    return page
 
 
 class _State:
-    """What the folder's sweep.json holds: the definition, and every job that was planned."""
+    """What the folder holds: the definition and the settings of the sweep, and every job that was planned."""
 
-    def __init__(self, sweep: Sweep, options: Options, folder: Path) -> None:
+    def __init__(self, sweep: Sweep, options: Options, folder: RunFolder, *, fresh: bool) -> None:
         self.sweep, self.options, self.folder = sweep, options, folder
-        path = folder / "sweep.json"
-        before = load_sweep(folder) if path.exists() else {"jobs": [], "tiles": {}}
-        self.jobs: list[tuple[int, Job]] = [(j["rung"], Job.from_dict(j["job"])) for j in before["jobs"]]
-        self.tiles: dict[str, Any] = before["tiles"]
-        methods = tuple(sweep.axes["methods"])  # type: ignore[arg-type]
-        sizes = sweep.axes.get("step_sizes", [0.0])
-        alone = sweep.experiment.seeds * (len(sizes) if isinstance(sizes, list) else 2) == 1
-        chosen = before.get("settings") or {
-            "columns": replace(sweep.experiment, methods=methods).fuse_outputs,
-            "single": alone,
-        }
+        before: dict[str, Any] = {}
+        if folder.holds_run and not fresh:
+            before = read_config(folder.path, "sweep", same_version=True)
+            if differs := covers(sweep.as_dict(), before["fields"]):
+                raise OnwardError(
+                    f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
+                )
+        else:
+            folder.vacant(replace=fresh)
+        chosen = before.get("settings") or self._choose()
         self.settings = {
             **chosen,
             "device": options.device,
             "experiment": sweep.experiment.name,
-            "folder": str(folder.resolve()),
+            "folder": str(folder.path.resolve()),
             "onward": metadata.version("onward"),
         }
+        jobs.set_up(self.settings)  # before anything asks JAX for its devices
+        more = {"experiment": sweep.experiment.name, "settings": chosen}
+        if before:
+            folder.resume()
+            folder.configure(sweep.as_dict(), **more)
+        else:
+            folder.begin(sweep.as_dict(), replace=fresh, **more)
+        plan = load_json(folder / PLAN) if (folder / PLAN).exists() else {"jobs": [], "tiles": {}}
+        self.jobs: list[tuple[int, Job]] = [(j["rung"], Job.from_dict(j["job"])) for j in plan["jobs"]]
+        self.tiles: dict[str, Any] = plan["tiles"]
         self.save()
 
+    def _choose(self) -> dict[str, bool]:
+        """Options of the compiler, the same for all jobs and ever after."""
+        sweep = self.sweep
+        methods = tuple(sweep.axes["methods"])  # type: ignore[arg-type]
+        sizes = sweep.axes.get("step_sizes", [0.0])
+        alone = sweep.experiment.seeds * (len(sizes) if isinstance(sizes, list) else 2) == 1
+        return {"columns": replace(sweep.experiment, methods=methods).fuse_outputs, "single": alone}
+
     def save(self) -> None:
-        """Atomically."""
-        content = {
-            "format": saving.FORMAT,
-            "onward": metadata.version("onward"),
-            "definition": self.sweep.as_dict(),
-            "settings": {k: self.settings[k] for k in ("columns", "single")},
-            "tiles": self.tiles,
-            "jobs": [{"rung": rung, "job": job.as_dict()} for rung, job in self.jobs],
-        }
-        saving.write_json(self.folder / "sweep.json", content)
+        """Write the plan."""
+        planned = [{"rung": rung, "job": job.as_dict()} for rung, job in self.jobs]
+        saving.write_json(self.folder / PLAN, {"tiles": self.tiles, "jobs": planned})
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """A job's result, if it is there."""
-        return jobs.read_result(self.folder / "results" / f"{job.id}.json")
-
-
-def load_sweep(folder: Path) -> dict[str, Any]:
-    """The sweep.json of a folder."""
-    path = folder / "sweep.json"
-    if not path.is_file():
-        raise OnwardError(f"{folder} is not the folder of a sweep: it has no sweep.json")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        content["definition"], content["jobs"], content["tiles"], content["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OnwardError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    here = metadata.version("onward")
-    if content["format"] != saving.FORMAT or content["onward"] != here:
-        raise OnwardError(
-            f"{folder} is of onward {content['onward']} (format {content['format']}), this is {here} (format "
-            f"{saving.FORMAT}): numbers of two versions are not to be mixed; choose another --out, or --replace it"
-        )
-    return content
-
-
-def open_folder(sweep: Sweep, folder: Path, *, fresh: bool) -> Path:
-    """Make the folder, or check that it holds this sweep or a part of it."""
-    if folder.exists() and not folder.is_dir():
-        raise OnwardError(f"{folder} is a file; --out names a folder")
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / "sweep.json").is_file():
-            raise OnwardError(f"{folder} is not empty and holds no sweep; choose another --out")
-        if fresh:
-            with run_folder.alone(folder):
-                shutil.rmtree(folder)
-        else:
-            differs = covers(sweep.as_dict(), load_sweep(folder)["definition"])
-            if differs:
-                raise OnwardError(
-                    f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
-                )
-    try:
-        (folder / "results").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OnwardError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
-    return folder
+        return jobs.read_result(self.folder / f"results/{job.id}.json")
 
 
 def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Callable[[], bool]) -> dict[str, str]:
@@ -203,7 +165,9 @@ class _Watch(Progress):
         super().__init__(quiet=True)
         self._state, self._progress, self._named, self._where = state, progress, named, where
         self._all = [job for _, job in state.jobs]
-        self._lengths = {job.id: self._length(job) for job in self._all}
+        steps = {job.program: job for job in self._all}  # building a task may take a second: once for all that share it
+        lengths = {program: self._steps(job) for program, job in steps.items()}
+        self._lengths = {job.id: lengths[job.program] * len(job.runs) for job in self._all}
         left = {job.id for job in todo}
         self._at = {job.id: 0.0 if job.id in left else 1.0 for job in self._all}
         self._values: dict[str, float] = {}
@@ -211,9 +175,9 @@ class _Watch(Progress):
         self._before: int | None = None
         self._job = ""
 
-    def _length(self, job: Job) -> int:
-        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, self._state.folder)
-        return experiment.build(job.row).steps * len(job.runs)
+    def _steps(self, job: Job) -> int:
+        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, self._state.folder.path)
+        return experiment.build(job.row).steps
 
     def __call__(self, task: Task | None, stop: Callable[[], bool]) -> dict[str, Any]:
         """Before a task that runs here, or while others run elsewhere."""
@@ -224,7 +188,7 @@ class _Watch(Progress):
             self._read = time.monotonic()
             for name in [name for name, at in self._at.items() if at < 1]:
                 try:
-                    at = json.loads((self._state.folder / "jobs" / name / "at.json").read_text())
+                    at = json.loads((self._state.folder / f"jobs/{name}/at.json").read_text())
                     self._tell(name, at["step"], at["value"])
                 except (OSError, ValueError, KeyError):
                     continue
