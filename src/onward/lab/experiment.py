@@ -20,7 +20,7 @@ from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
 from onward.errors import OnwardError
-from onward.lab.train import TILE, Method
+from onward.lab.method import TILE, Method
 
 
 @dataclass(frozen=True, kw_only=True)

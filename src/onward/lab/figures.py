@@ -21,12 +21,12 @@ from onward.lab.results import (
     base_name,
     best_rows,
     curves_of,
+    jobs_of,
     load_environment,
     load_records,
     load_summary,
-    plan_of,
 )
-from onward.lab.train import job_names, read_metrics
+from onward.lab.train import read_metrics
 
 E = TypeVar("E", bound=Experiment)
 # A method of summary.json.
@@ -73,7 +73,7 @@ class Run(Generic[E]):
 
     def records(self, name: str, when: str = "end") -> dict[str, np.ndarray]:
         """What was recorded of a method's first job, at its "start" or "end"."""
-        job = job_names(name, len(plan_of(self.experiment, name)))[0]
+        job = next(iter(jobs_of(self.experiment, name)))
         return load_records(self.folder, job, when)
 
     def inspected(self, name: str) -> dict[str, np.ndarray]:

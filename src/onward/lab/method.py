@@ -87,11 +87,6 @@ def _monitored(monitor: Monitor, name: str, example: Any, info: Info) -> tuple[A
     return monitor(example, info)[name]
 
 
-def job_names(name: str, tiles: int) -> list[str]:
-    """One job a tile of a method."""
-    return [name] if tiles == 1 else [f"{name}.{i}" for i in range(tiles)]
-
-
 def step_sizes_of_tile(seeds: Sequence[int], step_sizes: Sequence[float], tile: int) -> list[list[Run]]:
     """(step size, seed) of every run, in tiles of at most `tile`."""
     runs = [(size, seed) for size in step_sizes for seed in seeds]

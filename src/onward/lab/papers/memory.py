@@ -18,7 +18,7 @@ from onward.errors import OnwardError
 from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.experiment import Experiment, batch_axis, require_positive, rule_named
-from onward.lab.train import Method
+from onward.lab.method import Method
 from onward.learners.online import Online
 from onward.learners.optimisers import rms
 from onward.model import Model

@@ -27,7 +27,7 @@ from onward.errors import OnwardError
 from onward.heads.base import AbstractHead
 from onward.lab import metrics
 from onward.lab.experiment import Experiment, require_positive
-from onward.lab.train import Method
+from onward.lab.method import Method
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.inverses import (

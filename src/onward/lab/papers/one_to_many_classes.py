@@ -15,9 +15,9 @@ from onward.heads.categorical import Categorical
 from onward.heads.monte_carlo import MonteCarlo
 from onward.lab import metrics
 from onward.lab.experiment import require_positive
+from onward.lab.method import Method
 from onward.lab.papers import authors
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
-from onward.lab.train import Method
 from onward.learners.inverses import AffineInverse
 from onward.learners.tptt import TPTT
 from onward.model import Model

@@ -11,9 +11,9 @@ from onward.cells.elman import Elman
 from onward.heads.base import AbstractHead
 from onward.heads.mixture import Mixture
 from onward.lab.experiment import require_positive
+from onward.lab.method import Method
 from onward.lab.papers import authors
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
-from onward.lab.train import Method
 from onward.learners.inverses import AffineInverse
 from onward.learners.tptt import TPTT
 from onward.model import Model

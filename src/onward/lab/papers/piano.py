@@ -29,7 +29,7 @@ from onward.heads.monte_carlo import MonteCarlo
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, require_share, require_stages
-from onward.lab.train import TILE, Growth, Method
+from onward.lab.method import TILE, Growth, Method
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies

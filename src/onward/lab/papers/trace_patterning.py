@@ -34,7 +34,7 @@ from onward.lab.experiment import (
     require_stages,
     rule_named,
 )
-from onward.lab.train import Growth, Method
+from onward.lab.method import Growth, Method
 from onward.learners.online import Online
 from onward.learners.optimisers import rms, scale_head
 from onward.model import Model
