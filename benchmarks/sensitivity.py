@@ -12,9 +12,9 @@ from pathlib import Path
 
 from onward.devices import cache_programs
 from onward.lab.experiment import config_of
+from onward.lab.folder import read_config
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
-from onward.lab.folder import read_config
 from onward.lab.results import base_name, execute, load_summary
 
 MIXTURE = OneToManyMixtureExperiment(lengths=(30,), iterations=800, methods=("gru-tptt",))

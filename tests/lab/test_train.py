@@ -20,8 +20,8 @@ from onward.errors import OnwardError
 from onward.lab import folder as run_folder
 from onward.lab import page as report
 from onward.lab import train as run
-from onward.lab.papers.trace_patterning import TracePatterningExperiment
 from onward.lab.folder import RunFolder, read_config
+from onward.lab.papers.trace_patterning import TracePatterningExperiment
 from onward.lab.results import execute, load_summary
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -298,9 +298,8 @@ def test_a_full_disk_while_writing_metrics(tmp_path, capsys):
     folder = tmp_path / "full"
     folder.mkdir()
     (tmp_path / "full" / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OnwardError, match=r"cannot write .*metrics.jsonl"):
-        with RunFolder(folder, "run") as held:
-            held.append("metrics.jsonl", "{}")
+    with pytest.raises(OnwardError, match=r"cannot write .*metrics.jsonl"), RunFolder(folder, "run") as held:
+        held.append("metrics.jsonl", "{}")
 
 
 def test_nan_ends_the_run_with_names(tmp_path, capsys):

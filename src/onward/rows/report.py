@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from onward.errors import OnwardError
 from onward.lab import page as report
-from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.lab.folder import read_config
+from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.learn import METRICS, PREDICTIONS, SUMMARY
 from onward.text import markdown_table
 

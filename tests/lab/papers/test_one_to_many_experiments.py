@@ -7,10 +7,10 @@ import pytest
 
 from onward.cli import main
 from onward.lab.experiment import from_config
+from onward.lab.folder import read_config
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, split, table
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
-from onward.lab.folder import read_config
 
 TINY = ["--seeds", "1", "--iterations", "6", "--units", "4", "--held-out", "20", "--batch", "5", "--transitions", "8"]
 KINDS = {"one-to-many-mixture": OneToManyMixtureExperiment, "one-to-many-classes": OneToManyClassesExperiment}
