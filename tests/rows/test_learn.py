@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
-from onward.lab import folder as run_folder
+from onward.lab.folder import RunFolder, newest_first
 from onward.rows import learn, session
 from onward.rows.options import Learn
 from onward.rows.session import CONTESTANTS, MOST_CLASSES, Session
@@ -166,7 +166,7 @@ def finite(folder):
         (["--target", "y", "--period", "1"], ["--period 1"]),
         (["--target", "y", "--step-size", "nan"], ["--step-size"]),
         (["--target", "y", "--delimiter", ";;"], ["one character"]),
-        (["--target", "y", "--resume", "nowhere"], ["nowhere is not a folder that onward learn wrote"]),
+        (["--target", "y", "--resume", "nowhere"], ["nowhere is not a run folder"]),
         (["--target", "y", "--out"], ["--out needs a folder"]),
         (["--target", "y", "--out", "data.csv"], ["data.csv is a file"]),
     ],
@@ -174,7 +174,7 @@ def finite(folder):
 def test_wrong_words_are_told_and_leave_no_folder(fields, words, here, capsys):
     write("data.csv", rows_of(5))
     refused(["learn", "data.csv", *fields], capsys, *words)
-    assert os.listdir(here) == ["data.csv"] or not any(Path("runs/learn").iterdir())
+    assert os.listdir(here) == ["data.csv"]
 
 
 def test_without_a_source_it_is_asked_for(capsys):
@@ -264,7 +264,7 @@ def test_strict_ends_at_the_first_and_keeps_what_was_learned(here, capsys, monke
     (here / "data.csv").write_bytes(b"\n".join(lines) + b"\n")
     fields = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
     refused([*fields, "--strict"], capsys, "data.csv, row 200 (line 201): 1 cell where the header has 2")
-    assert run_folder.newest_first(Path("out/checkpoints"), "learn")
+    assert newest_first(Path("out/checkpoints"), "learn")
     status, _, err = said_by(["learn", "data.csv", "--resume", "out", "--no-strict"], capsys)
     assert status == 0, err
     assert len(table("out")) == 300
@@ -313,7 +313,7 @@ def test_a_folder_with_a_run_is_not_overwritten(here, capsys, undrawn):
     fields = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
     assert said_by(fields, capsys)[0] == 0
     before = contents("out")
-    refused(fields, capsys, "out holds a run already", "--resume out", "--replace")
+    refused(fields, capsys, "out is not empty: it holds a run already", "--resume out", "--replace")
     refused(["learn", "dat.csv", "--target", "y", "--out", "out", "--replace"], capsys, "no dat.csv")
     refused(["learn", "data.csv", "--target", "z", "--out", "out", "--replace"], capsys, "no column 'z'")
     assert contents("out") == before  # a mistake with --replace deletes nothing
@@ -322,13 +322,17 @@ def test_a_folder_with_a_run_is_not_overwritten(here, capsys, undrawn):
     assert contents("out") == before
     (here / "mine").mkdir()
     (here / "mine/thesis.txt").write_text("")
-    refused([*fields[:4], "--out", "mine", "--replace"], capsys, "does not look like a run of onward")
+    refused(
+        [*fields[:4], "--out", "mine", "--replace"],
+        capsys,
+        "mine is not empty and not a run folder: --replace will not delete it",
+    )
 
 
 def test_a_folder_in_use_is_refused(here, capsys, undrawn):
     write("data.csv", rows_of(30), ["x", "y"])
     go("data.csv")
-    with run_folder.alone(Path("out")):
+    with RunFolder(Path("out"), "learn"):
         refused(["learn", "data.csv", "--resume", "out"], capsys, "out is in use by another onward")
     assert said_by(["learn", "data.csv", "--resume", "out"], capsys)[0] == 0
 
@@ -403,7 +407,7 @@ def test_a_damaged_checkpoint_is_passed_over(here, capsys):
     write("data.csv", rows_of(300), ["x", "y", "place"])
     go("data.csv", checkpoint_seconds=0.0)
     before = contents("out")
-    newest = run_folder.newest_first(Path("out/checkpoints"), "learn")[0]
+    newest = newest_first(Path("out/checkpoints"), "learn")[0]
     newest.write_bytes(newest.read_bytes()[:1000])
     go("data.csv", resume=True)
     assert "is damaged" in capsys.readouterr().err
@@ -414,18 +418,18 @@ def test_a_damaged_checkpoint_is_passed_over(here, capsys):
 def test_an_error_in_the_middle_of_a_block_keeps_no_half_state(here, monkeypatch, exact):
     write("data.csv", rows_of(300), ["x", "y", "place"])
     go("data.csv", "whole")
-    taken = Session._take
+    take = Session.take
 
-    def stop(self, block, learns):
+    def stop(self, block):
         if not exact:
-            taken(self, block, learns)
+            take(self, block)
         if self.rows >= 128:
             raise KeyboardInterrupt  # a second Ctrl-C
         if exact:
-            taken(self, block, learns)
+            take(self, block)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_take", stop)
+        patch.setattr(Session, "take", stop)
         with pytest.raises(OnwardError, match="stopped"):
             go("data.csv", checkpoint_seconds=0.0)
     go("data.csv", resume=True)
@@ -435,7 +439,7 @@ def test_an_error_in_the_middle_of_a_block_keeps_no_half_state(here, monkeypatch
 def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
     write("data.csv", rows_of(300), ["x", "y", "place"])
     go("data.csv", "whole")
-    append, calls = learn.Files.append, []
+    append, calls = RunFolder.append, []
 
     def full(self, name, text):
         calls.append(name)
@@ -445,7 +449,7 @@ def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
         append(self, name, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learn.Files, "append", full)
+        patch.setattr(RunFolder, "append", full)
         with pytest.raises(OnwardError, match="No space"):
             go("data.csv", checkpoint_seconds=0.0)
     go("data.csv", resume=True)
@@ -655,7 +659,7 @@ def test_predict_refuses_in_one_line(here, capsys):
     write("data.csv", rows_of(40), ["x", "y"])
     go("data.csv")
     refused(["predict", "out"], capsys, "onward predict DIR SOURCE")
-    refused(["predict", "nowhere", "data.csv"], capsys, "nowhere is not a folder")
+    refused(["predict", "nowhere", "data.csv"], capsys, "nowhere is not a run folder")
     refused(["predict", "out", "dta.csv"], capsys, "did you mean data.csv?")
     refused(["predict", "out", "data.csv", "--out", "no/such/file.csv"], capsys, "cannot write no/such/file.csv")
     before = Path("data.csv").read_bytes()
@@ -780,6 +784,7 @@ def test_the_page_of_a_run(here, capsys, monkeypatch):
     Path("out/report.html").unlink()
     assert main(["report", "out"]) == 0
     assert Path("out/report.html").exists()
+    assert said_by(["report", "out", "--markdown"], capsys)[1].splitlines()[0].startswith("| | mean absolute error |")
 
 
 def test_help_explains_every_option(capsys):
@@ -793,7 +798,7 @@ def test_help_explains_every_option(capsys):
 
 # Other processes: signals, pipes, kill -9
 
-SMALL = "import sys; from onward.adapters import learn; learn.BLOCK = {}; from onward.cli import main; sys.exit(main())"
+SMALL = "import sys; from onward.rows import learn; learn.BLOCK = {}; from onward.cli import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")
@@ -974,7 +979,7 @@ def test_standard_input_killed_and_fed_again(here, environment):
         process.kill()
         process.communicate()
         arguments = ["-", "--resume", "out"]
-        newest = run_folder.newest_first(Path("out/checkpoints"), "learn")
+        newest = newest_first(Path("out/checkpoints"), "learn")
         kept = saving.read_meta(newest[0])["last_row"]
     process = start(arguments, environment, stdin=subprocess.PIPE)
     process.stdin.write(rows[0] + "".join(rows[1 + kept :]))

@@ -13,7 +13,7 @@ import pytest
 
 from onward.cli import main
 from onward.errors import OnwardError
-from onward.lab import folder as run_folder
+from onward.lab.folder import RunFolder
 from onward.lab.sweeps import results
 from onward.lab.sweeps import sweep as sweeping
 
@@ -135,7 +135,7 @@ def test_the_tile_is_measured_and_remembered(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "WORTH_MEASURING", 0.0)
     monkeypatch.setattr(jobs, "CANDIDATES", {"cpu": (1, 3)})
     folder = sweep(tmp_path / "s", *AXES, "--seeds", "3")
-    (measured,) = json.loads((folder / "sweep.json").read_text())["tiles"].values()
+    (measured,) = json.loads((folder / "plan.json").read_text())["tiles"].values()
     assert set(measured["tried"]) == {"1", "3", "6"}
     cost = {int(k): 3000 / v["rate"] + v["compile"] for k, v in measured["tried"].items()}
     assert measured["tile"] == min(cost, key=cost.get)
@@ -143,24 +143,24 @@ def test_the_tile_is_measured_and_remembered(tmp_path, monkeypatch, capsys):
 
 
 def test_one_folder_is_for_one_sweep(done, tmp_path, capsys):
-    with run_folder.alone(done):
+    with RunFolder(done, "sweep"):
         sweep(done, *AXES, "--seeds", "4", rc=1)
     assert "in use by another onward" in capsys.readouterr().err
     sweep(done, "--methods", "columnar", "--step-sizes", "1e-3", "--seeds", "4", rc=1)
     assert "another sweep" in capsys.readouterr().err
     (tmp_path / "note.txt").write_text("mine")
     sweep(tmp_path, *AXES, "--replace", rc=1)
-    assert "holds no sweep" in capsys.readouterr().err
+    assert "not empty and not a run folder" in capsys.readouterr().err
     assert (tmp_path / "note.txt").exists()
 
 
 @pytest.mark.parametrize(("change", "words"), [({"onward": "0.0.9"}, "of onward 0.0.9"), ({"format": 99}, "format 99")])
 def test_a_folder_from_another_version_is_refused(done, tmp_path, capsys, change, words):
-    content = json.loads((done / "sweep.json").read_text())
-    (tmp_path / "sweep.json").write_text(json.dumps(content | change))
+    config = json.loads((done / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
     sweep(tmp_path, *AXES, "--seeds", "4", rc=1)
     assert words in capsys.readouterr().err
-    (tmp_path / "sweep.json").write_text("{")
+    (tmp_path / "config.json").write_text("{")
     sweep(tmp_path, *AXES, "--seeds", "4", rc=1)
     assert "damaged" in capsys.readouterr().err
 
@@ -224,7 +224,9 @@ def test_the_report_again(done, capsys):
     ):
         assert words in page, words
     assert (done / "figures" / "ranks.png").exists()
-    assert main(["report", str(done), "--markdown"]) == 1
+    capsys.readouterr()
+    assert main(["report", str(done), "--markdown"]) == 0
+    assert "| best of each method | step size | mean |" in capsys.readouterr().out
 
 
 def test_tensorboard_events_hold_the_curve(done):

@@ -1,0 +1,433 @@
+"""The folder of a run: nothing lost, nothing twice, one command at a time, and no folder harmed that is none of ours."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onward import saving
+from onward.cli import main
+from onward.errors import OnwardError
+from onward.lab import folder as lab_folder
+from onward.lab.folder import (
+    CONFIG,
+    LOCK,
+    RunFolder,
+    load_record,
+    newest_first,
+    newest_good,
+    path_of,
+    prune,
+    read_config,
+    same_fields,
+    stopping,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Of the machine a word is enough here."""
+    monkeypatch.setattr(lab_folder, "environment", lambda: {"python": "3"})
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A folder of `onward run`, with a file of its own."""
+    with RunFolder(tmp_path / "made", "run") as folder:
+        folder.begin({"steps": 6}, experiment="trace-patterning")
+        folder.append("metrics.jsonl", "one\n")
+    return tmp_path / "made"
+
+
+def contents(path):
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+# Made, refused, replaced
+
+
+def test_a_new_folder_says_what_it_is(made):
+    config = json.loads((made / CONFIG).read_text())
+    assert list(config) == ["format", "onward", "command", "experiment", "fields"]
+    assert (config["command"], config["fields"]) == ("run", {"steps": 6})
+    assert read_config(made, "run") == config
+    assert sorted(contents(made)) == ["config.json", "environment.json", "metrics.jsonl"]
+
+
+def test_a_folder_in_which_nothing_is_begun_is_left_as_it_was(tmp_path):
+    with pytest.raises(OnwardError, match="wrong column"), RunFolder(tmp_path / "runs" / "learn", "learn"):
+        raise OnwardError("wrong column")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine", "learn") as folder:
+        folder.begin({})
+        folder.append("predictions.csv", "row\n")
+        folder.free()
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert not contents(tmp_path)
+
+
+def test_a_folder_that_holds_something_is_refused_and_harmed_by_nobody(made, tmp_path):
+    thesis = tmp_path / "mine" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    (tmp_path / "file").write_text("")
+    before = contents(tmp_path)
+    for path, command, replace, words in (
+        (made, "run", False, "holds a run already. Go on with --resume"),
+        (made, "learn", True, "made belongs to onward run: go on with onward run --resume"),
+        (made, "sweep", False, "made belongs to onward run"),
+        (thesis.parent, "run", False, "not empty and not a run folder"),
+        (thesis.parent, "learn", True, "--replace will not delete it"),
+        (tmp_path / "file", "run", True, "is a file"),
+        (tmp_path / "file" / "below", "run", True, "cannot lock"),
+    ):
+        with pytest.raises(OnwardError, match=words), RunFolder(path, command) as folder:
+            folder.begin({}, replace=replace)
+    assert contents(tmp_path) == before
+
+
+def test_an_older_run_of_the_command_is_replaced_wholly(made):
+    saving.save_arrays(path_of(made / "checkpoints", "a", 3), {}, {})
+    (made / "elsewhere").symlink_to(made.parent)  # a link goes, not what it leads to
+    with RunFolder(made, "run") as folder:
+        folder.begin({"steps": 7}, replace=True)
+    assert sorted(contents(made)) == ["config.json", "environment.json"]
+    assert made.parent.exists()
+
+
+def test_a_replacement_that_is_killed_leaves_a_run_folder(made, monkeypatch):
+    """And so one that can be replaced: what says that it is ours goes last."""
+    unlink = Path.unlink
+
+    def killed(path, **how):
+        if path.name == CONFIG:
+            raise KeyboardInterrupt
+        unlink(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt), RunFolder(made, "run") as folder:
+            folder.begin({}, replace=True)
+    assert CONFIG in contents(made)
+    assert "metrics.jsonl" not in contents(made)
+
+
+def test_a_kill_while_the_configuration_is_written_leaves_a_free_folder(tmp_path):
+    (tmp_path / f"{CONFIG}.part").write_text('{"form')
+    with RunFolder(tmp_path, "run") as folder:
+        folder.begin({})
+
+
+# Another command's, another version's, damaged
+
+OLD = {
+    "run": {"format": 1, "onward": "0.1.0", "experiment": "trace-patterning", "fields": {"steps": 5}},
+    "learn": {"command": "learn", "source": "data.csv", "options": {"target": ["y"]}},
+    "sweep": {"format": 1, "onward": "0.1.0", "definition": {}, "settings": {}, "tiles": {}, "jobs": []},
+}
+
+
+@pytest.mark.parametrize("command", OLD)
+def test_a_folder_of_version_0_1_is_refused_by_that_name_and_can_be_replaced(command, tmp_path, capsys):
+    path = tmp_path / ("sweep.json" if command == "sweep" else CONFIG)
+    path.write_text(json.dumps(OLD[command]))
+    words = {
+        "run": [["run", "--resume", tmp_path]],
+        "learn": [["learn", "data.csv", "--resume", tmp_path], ["predict", tmp_path, "data.csv"]],
+        "sweep": [["sweep", "memory", "--methods", "rtrl", "--out", tmp_path]],
+    }[command]
+    for arguments in (*words, ["report", tmp_path]):
+        assert main([str(word) for word in arguments]) == 1
+        said = capsys.readouterr().err
+        assert "written by onward 0.1.0. Go on with that version, or start anew with --replace" in said
+        assert len(said.splitlines()) == 1
+    assert list(contents(tmp_path)) == [path.name]
+    other = {"run": "learn", "learn": "sweep", "sweep": "run"}[command]
+    with pytest.raises(OnwardError, match=f"belongs to onward {command}"), RunFolder(tmp_path, other) as folder:
+        folder.begin({}, replace=True)
+    with RunFolder(tmp_path, command) as folder:
+        folder.begin({}, replace=True)
+    assert read_config(tmp_path)["format"] == lab_folder.FORMAT
+
+
+def test_a_folder_of_another_command_says_whose_it_is_and_how_to_go_on(tmp_path, capsys):
+    (tmp_path / "data.csv").write_text("y\n1\n")
+    again = {
+        "run": "onward run --resume {}",
+        "learn": "onward learn data.csv --resume {}",
+        "sweep": "onward sweep memory ... --out {}",
+        "job": "the sweep that it is a job of",
+    }
+    for command, more in (("run", {"experiment": "memory"}), ("learn", {"source": "data.csv"}),
+                          ("sweep", {"experiment": "memory"}), ("job", {})):  # fmt: skip
+        path = tmp_path / command
+        with RunFolder(path, command) as folder:
+            folder.begin({}, **more)
+        before = contents(path)
+        for arguments in (
+            ["run", "--resume", path],
+            ["run", "memory", "--out", path, "--replace"],
+            ["learn", tmp_path / "data.csv", "--target", "y", "--resume", path],
+            ["learn", tmp_path / "data.csv", "--target", "y", "--out", path, "--replace"],
+            ["predict", path, tmp_path / "data.csv"],
+            ["sweep", "memory", "--methods", "rtrl", "--out", path],
+        ):
+            if {"predict": "learn"}.get(arguments[0], arguments[0]) != command:
+                assert main([str(word) for word in arguments]) == 1
+                said = capsys.readouterr().err
+                assert f"{path} belongs to onward {command}: go on with {again[command].format(path)}" in said
+        assert contents(path) == before
+    assert main(["report", str(tmp_path / "job")]) == 1
+    assert "belongs to onward job" in capsys.readouterr().err
+
+
+def test_a_damaged_configuration_is_named(made):
+    for text, words in (("{", "damaged"), ("[]", "damaged"), ('{"format": 99}', "has format 99"), ("{}", "no format"),
+                        (f'{{"format": {lab_folder.FORMAT}, "onward": "1"}}', "damaged: it lacks 'command'")):  # fmt: skip
+        (made / CONFIG).write_text(text)
+        with pytest.raises(OnwardError, match=words):
+            read_config(made)
+
+
+def test_a_folder_of_another_version_is_refused_where_numbers_are_not_to_be_mixed(made):
+    (made / CONFIG).write_text(json.dumps(read_config(made) | {"onward": "0.0.9"}))
+    assert read_config(made)["onward"] == "0.0.9"
+    with pytest.raises(OnwardError, match=r"of onward 0\.0\.9"):
+        read_config(made, same_version=True)
+
+
+def test_other_fields_are_refused_by_name(made):
+    before = {"steps": 6, "isi": [4, 6], "time": "", "every": 5}
+    same_fields(made, before, {"isi": (4, 6), "every": 6}, free=("every",))
+    for asked, words in (({"steps": 7}, "--steps 6, not 7"), ({"isi": (4, 7)}, "--isi 4 6, not 4 7"),
+                         ({"time": "t"}, "--time unset, not t"), ({"new_one": 1}, "--new-one None, not 1")):  # fmt: skip
+        with pytest.raises(OnwardError, match=words):
+            same_fields(made, before, asked)
+
+
+# One at a time
+
+
+def test_nobody_writes_who_has_not_locked(made):
+    for write in (lambda f: f.append("a", "b"), lambda f: f.cut({}), lambda f: f.begin({}), lambda f: f.free()):
+        with pytest.raises(RuntimeError, match="not locked"):
+            write(RunFolder(made, "run"))
+
+
+def test_the_lock_says_who_works_there_and_goes_with_them(made):
+    with RunFolder(made, "run"):
+        for _ in range(2):  # one who is refused does not take away what the next one is told
+            with pytest.raises(OnwardError) as refused, RunFolder(made, "report"):
+                pass
+            assert f"in use by another onward: onward run, process {os.getpid()} on " in str(refused.value)
+    assert LOCK not in contents(made)
+    with RunFolder(made, "report"):
+        pass
+
+
+def test_two_commands_in_one_folder_all_five(tmp_path, capsys):
+    """The second is refused at once, whichever it is, and the folder is as it was."""
+    (tmp_path / "data.csv").write_text("y\n1\n")
+    owners = {"run": {"experiment": "memory"}, "sweep": {"experiment": "memory"}, "learn": {"source": "data.csv"}}
+    for command, more in owners.items():
+        path = tmp_path / command
+        with RunFolder(path, command) as folder:
+            folder.begin({}, **more)
+            if command == "learn":
+                folder.configure({"target": ["y"]}, **more)
+            if command == "run":
+                from onward.lab.experiment import config_of
+                from onward.lab.papers import kind_of
+
+                folder.configure(config_of(kind_of("memory")()), **more)
+            second = {
+                "run": [["run", "memory", "--out", path], ["run", "--resume", path]],
+                "sweep": [["sweep", "memory", "--methods", "rtrl", "--out", path]],
+                "learn": [
+                    ["learn", tmp_path / "data.csv", "--target", "y", "--out", path, "--replace"],
+                    ["learn", tmp_path / "data.csv", "--resume", path],
+                    ["predict", path, tmp_path / "data.csv"],
+                ],
+            }[command]
+            before = contents(path)
+            for arguments in (*second, ["report", path]):
+                assert main([str(word) for word in arguments]) == 1, arguments
+                said = capsys.readouterr().err
+                assert f"{path} is in use by another onward: onward {command}, process {os.getpid()}" in said
+                assert len(said.splitlines()) == 1
+            assert contents(path) == before
+
+
+RESUME = (
+    "import sys, onward.lab.train as t; t.CHUNK_SECONDS = 0.01; from onward.cli import main; "
+    "sys.exit(main(['run', *sys.argv[1:]]))"
+)
+
+
+def test_two_resumes_of_one_run_by_two_processes(tmp_path):
+    """The second ends at once; the first goes on to the end; a third, after a kill, finds no lock in its way."""
+    out = tmp_path / "run"
+    words = ["memory", "--methods", "rtrl", "--units", "2", "--seeds", "2", "--steps", "60000", "--out", str(out)]
+
+    def start(*arguments):
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-c", RESUME, *arguments], **pipes)
+
+    def wait_for(name, process):
+        while not (out / name).exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+
+    first = start(*words)
+    wait_for("metrics.jsonl", first)
+    first.kill()
+    first.communicate()
+    assert (out / LOCK).exists()
+    first = start("--resume", str(out))
+    while f'"process": {first.pid}' not in (out / LOCK).read_text():
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.02)
+    second = start("--resume", str(out))
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert f"in use by another onward: onward run, process {first.pid} on " in said.splitlines()[-1]
+    assert first.poll() is None, "the first ended before the second was refused: nothing was tested"
+    _, said = first.communicate(timeout=240)
+    assert first.returncode == 0, said
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 60000
+
+
+def test_predictions_take_turns(made, monkeypatch):
+    """One that holds the lock for a moment is waited for by its like, and by nobody else."""
+    with RunFolder(made, "predict") as first:
+        monkeypatch.setattr(time, "sleep", lambda seconds: first.__exit__(None, None, None))
+        with RunFolder(made, "predict", wait=lambda holder: holder["command"] == "predict"):
+            pass
+
+
+def test_a_folder_that_may_only_be_read_is_predicted_from(made, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    with RunFolder(made, "predict"):
+        assert LOCK not in contents(made)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
+    def no_locks(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(OnwardError, match="on file systems with locks"),
+        RunFolder(tmp_path / "a", "run"),
+    ):
+        pass
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != LOCK]
+
+
+# Nothing lost, nothing twice
+
+
+def test_a_file_cut_back_to_a_checkpoint_and_gone_on_with_equals_the_uninterrupted_one(tmp_path):
+    """Whatever was appended after the checkpoint, half a line too: a crash at every byte."""
+    lines = ["a,1\n", "b,2\n", "ä,3\n", "d,4\n"]
+    whole = "".join(lines).encode()
+    with RunFolder(tmp_path / "x", "learn") as folder:
+        for kept in range(len(lines)):
+            for crash in range(len(b"".join(line.encode() for line in lines[kept:]))):
+                folder.cut({"rows.csv": 0})
+                folder.append("rows.csv", "".join(lines[:kept]))
+                sizes = folder.sizes("rows.csv")  # goes into the checkpoint
+                with open(folder / "rows.csv", "ab") as file:
+                    file.write("".join(lines[kept:]).encode()[:crash])
+                folder.cut(sizes)
+                for line in lines[kept:]:
+                    folder.append("rows.csv", line)
+                assert (folder / "rows.csv").read_bytes() == whole
+
+
+def test_a_file_shorter_than_at_its_checkpoint_is_refused_and_none_is_cut(made):
+    with RunFolder(made, "run") as folder:
+        folder.append("other.csv", "four")
+        with pytest.raises(OnwardError, match=r"metrics.jsonl has 4 bytes and had 1,000: it was changed since"):
+            folder.cut({"other.csv": 2, "metrics.jsonl": 1000})
+        with pytest.raises(OnwardError, match=r"gone.csv has 0 bytes and had 1"):
+            folder.cut({"gone.csv": 1})
+    assert (made / "other.csv").read_text() == "four"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_told(made):
+    (made / "full.csv").symlink_to("/dev/full")
+    with RunFolder(made, "run") as folder, pytest.raises(OnwardError, match="what was saved before is intact"):
+        folder.append("full.csv", "x")
+
+
+def test_a_file_is_old_or_new_and_never_between(made, monkeypatch):
+    before = contents(made)
+
+    def fails(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with RunFolder(made, "run") as folder, pytest.raises(OnwardError, match="No space left"):
+        folder.configure({"steps": 7}, experiment="trace-patterning")
+    assert contents(made) == before
+
+
+def test_checkpoints_come_newest_first_and_fall_back_to_the_one_before(tmp_path):
+    for step in (5, 20, 100, 3000):
+        saving.save_arrays(path_of(tmp_path, "a", step), {"x": np.arange(step)}, {"step": step})
+    saving.save_arrays(path_of(tmp_path, "a.1", 7), {}, {"step": 7})  # another job
+    prune(tmp_path, "a")
+    newest, before = newest_first(tmp_path, "a")
+    assert [int(p.stem.split("-")[1]) for p in (newest, before)] == [3000, 100]
+    said: list[str] = []
+    read = lambda path: saving.read_meta(path)["step"]
+    assert newest_good(tmp_path, "a", read, said.append) == 3000
+    data = newest.read_bytes()
+    for damaged in (b"", data[:-40], b"no checkpoint"):
+        newest.write_bytes(damaged)
+        said.clear()
+        assert newest_good(tmp_path, "a", read, said.append) == 100
+        assert [str(newest) in text and "trying the one before" in text for text in said] == [True]
+    before.write_bytes(b"")
+    assert newest_good(tmp_path, "a", read, said.append) is None
+    assert newest_first(tmp_path, "a.1") == [path_of(tmp_path, "a.1", 7)]
+
+
+def test_records_come_back(tmp_path):
+    with RunFolder(tmp_path, "run") as folder:
+        folder.record("a", "end", {"x": np.arange(3)})
+    assert load_record(tmp_path, "a", "end")["x"].tolist() == [0, 1, 2]
+    assert load_record(tmp_path, "a", "start") == {}
+
+
+# Stopping
+
+
+def test_the_first_signal_asks_and_the_second_one_stops():
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with stopping() as stop:
+        stop.waiting = True
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not stop()
