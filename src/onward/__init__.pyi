@@ -58,7 +58,6 @@ from .tasks.copy import Copy as Copy
 from .tasks.digits import SequentialDigits as SequentialDigits
 from .tasks.one_to_many import OneToManyClasses as OneToManyClasses
 from .tasks.one_to_many import OneToManyMixture as OneToManyMixture
-from .tasks.parity import DigitParity as DigitParity
 from .tasks.piano import PianoRoll as PianoRoll
 from .tasks.streams import Streams as Streams
 from .types import Carry as Carry

@@ -31,6 +31,7 @@ from onward.learners.frequencies import Frequencies
 from onward.learners.online import Online
 from onward.model import Model
 from onward.objectives.supervised import Supervised
+from onward.tasks.base import AbstractTask
 from onward.tasks.digits import SequentialDigits, as_sequences
 from onward.tasks.streams import Streams
 from onward.types import Sequence as Batch
@@ -242,8 +243,10 @@ class DigitsExperiment(Experiment):
             rule = Columnwise() if columnar else rule_named(kind)
             return Online(rule, Supervised(), optimiser, step_size, streams=None if side == 1 else side)
 
-        share: Any = {"images": images.train_images, "labels": images.train_labels, "top": images.top}
-        task: Any = SequentialDigits(side if whole else None, by=self.by, every=self.every, **share)
+        batch = side if whole else None
+        task: AbstractTask = SequentialDigits(
+            images.train_images, images.train_labels, batch, by=self.by, every=self.every, top=images.top
+        )
         if not whole and side > 1:
             task = Streams(task, side)
         layer = {
