@@ -112,9 +112,9 @@ def test_saved_grown_and_loaded_it_goes_on_to_the_bit(tmp_path):
     assert whole.evaluate("at", lambda s: {"at": s.steps}, best=True)["at"].tolist() == [37, 42, 42, 37]
     np.testing.assert_equal(half.means(), whole.means())
     for other in (loop(keeps_best=True, seeds=(0, 2)), loop(keeps_best=True, step_sizes=(0.1, 0.02))):
-        with pytest.raises(saving.Unreadable, match="loop.npz was saved from other runs: step sizes and seeds"):
+        with pytest.raises(saving.Unreadable, match=r"loop.npz was saved from other runs: step sizes and seeds"):
             other.load(path)
-    with pytest.raises(saving.Unreadable, match="holds 2.0, which is not a part"):
+    with pytest.raises(saving.Unreadable, match=r"holds 2.0, which is not a part"):
         loop().load(path)
 
 
