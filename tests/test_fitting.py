@@ -120,7 +120,7 @@ BAD = {
     "NaN in weights": ({"weights": nan_at(WEIGHTS, 2)}, r"weights\[2\] is nan"),
     "resets": ({"resets": np.arange(TIME)}, "resets must be true or false"),
     "passes": ({"passes": 0}, "passes must be a whole number of at least 1"),
-    "ys too wide": ({"ys": np.ones((TIME, 1))}, r"Online cannot learn from x \(2,\) and y \(1,\) of one step"),
+    "ys too wide": ({"ys": np.ones((TIME, 1))}, r"the head predicts one number, but a target has the shape \(1,\); give ys\[..., 0\]"),
 }  # fmt: skip
 
 
@@ -136,6 +136,9 @@ def test_what_is_no_number_and_resets_of_batches_are_refused():
         ow.fit(ONLINE, GRU, [["a", "b"]], [1], key=KEY)
     with pytest.raises(TypeError, match="resets are for learners of streams"):
         ow.fit(ow.BPTT(optax.sgd(0.1)), GRU, np.ones((3, 4, 2)), np.ones((1, 4)), key=KEY, resets=[True])
+    pair = ow.Model(GRU.cell, ow.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"Online cannot learn from x of shape \(2,\) and y of shape \(3,\): "):
+        ow.fit(ONLINE, pair, XS, np.ones((TIME, 3)), key=KEY)
     with pytest.raises(ValueError, match=r"xs must have the shape \(time, batch, 2\), got \(12, 2\)"):
         ow.fit(ow.BPTT(optax.sgd(0.1)), GRU, XS, YS, key=KEY)
     assert np.isfinite(ow.fit(ONLINE, GRU, XS, nan_at(YS, 4), key=KEY, weights=WEIGHTS)[1].loss).all()

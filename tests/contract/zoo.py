@@ -104,4 +104,5 @@ INVERSES = {
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
 PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_head", "chrono", "knots", "orthogonal"}
-PLAIN |= {"Loop", "fit", "load", "save"}
+PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
+PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}
