@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onward.devices import cache_programs, set_up_jax
 from onward.errors import OnwardError, Stopped, nearest
 from onward.lab.papers import EXPERIMENTS, kind_of
 
@@ -202,7 +203,6 @@ def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", devic
 def _execute(
     experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False, device: str = ""
 ) -> int:
-    from onward.devices import set_up_jax
     from onward.lab.results import execute, load_summary
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
@@ -305,7 +305,6 @@ def _learn(arguments: Sequence[str]) -> Work:
 def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: bool, replace: bool, device: str) -> int:
     import dataclasses
 
-    from onward.devices import set_up_jax
     from onward.rows import learn
     from onward.rows.options import Learn
     from onward.rows.report import write_report
@@ -337,8 +336,6 @@ def _predict(arguments: Sequence[str]) -> Work:
 
 
 def _run_predict(folder: Path, source: str, out: str | None) -> int:
-    from onward.devices import set_up_jax
-
     set_up_jax(columns=False, single=True)
     from onward.rows.learn import predict
 
@@ -404,8 +401,6 @@ def _verify(arguments: Sequence[str]) -> Work:
 
 
 def _print_verify(form: str) -> int:
-    from onward.devices import cache_programs
-
     cache_programs()
     from onward.verify import targets as verify_targets
     from onward.verify.gradients import as_markdown, as_table, costs, matrix
@@ -433,7 +428,7 @@ DATA = {
     "list": ("", "The data sets: embedded, installed or to be had."),
     "fetch": ("NAME", "Download a known data set, and check it."),
     "import": ("NAME PATH", "Take a data set from your files: IDX digits, piano rolls, a folder of MIDI files."),
-    "where": ("", "The folder that data sets are kept in; the environment variable ONWARD_DATA names another."),
+    "where": ("", "The folder that data sets are kept in; ONWARD_DATA names another."),
 }
 
 

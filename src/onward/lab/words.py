@@ -29,7 +29,7 @@ class Words(argparse.ArgumentParser):
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Whole,
         )
         self.command = command
         self.asks_help = any(word in HELP for word in words)
@@ -128,6 +128,13 @@ class Words(argparse.ArgumentParser):
         return said
 
 
+class _Whole(argparse.RawDescriptionHelpFormatter):
+    """Breaks no line within a name, so that names can be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 class _Once(argparse.Action):
     """Reads the value of an option, and refuses a second one."""
 
@@ -152,7 +159,7 @@ def _read_split(field: Field, words: Sequence[str]) -> object:
 
 def paragraphs(text: str) -> str:
     """Wrapped for a terminal."""
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), 80) for part in text.split("\n\n"))
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), 80, break_on_hyphens=False) for part in text.split("\n\n"))
 
 
 def _plain(word: str) -> str:
