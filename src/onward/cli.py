@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 USAGE = """onward: recurrent networks that learn as the data arrive
 
-  onward list                            the experiments
-  onward run EXPERIMENT [--field value]  run one, with fields of your own
-  onward run --resume DIR                go on with a run that was stopped
-  onward sweep EXPERIMENT --field v1,v2  run every combination of values, with several seeds, and compare them
-  onward learn SOURCE --target COLUMN    learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
-  onward learn SOURCE --resume DIR       go on after a stop, or after SOURCE has grown
-  onward predict DIR SOURCE [--out FILE] predict with what DIR has learned, and learn nothing
-  onward report DIR [--markdown]         draw the figures and report.html of a run again, or print its tables
-  onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
-  onward data list|fetch|import|where    the data sets: which there are, and how to get one
+  onward list                               the experiments
+  onward run EXPERIMENT [--field value]     run one, with fields of your own
+  onward run --resume FOLDER                go on with a run that was stopped
+  onward sweep EXPERIMENT --field v1,v2     run every combination of values, with several seeds, and compare them
+  onward learn SOURCE --target COLUMN       learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
+  onward learn SOURCE --resume FOLDER       go on after a stop, or after SOURCE has grown
+  onward predict FOLDER SOURCE [--out FILE] predict with what FOLDER has learned, and learn nothing
+  onward report FOLDER [--markdown]         draw the figures and report.html of a run again, or print its tables
+  onward verify [--json | --markdown]       compare every rule with BPTT and finite differences, and check the rest
+  onward data list|fetch|import|where       the data sets: which there are, and how to get one
 
 All options of a command: onward COMMAND --help; the fields of an experiment: onward run EXPERIMENT --help."""
 Work = Callable[[], int]
@@ -99,28 +99,6 @@ def _words(command: str, usage: str, about: str, arguments: Sequence[str]) -> "W
     return Words(command, usage, about, arguments)
 
 
-def _add_folder(words: "Words", usual: str, *, resume: bool = False, device: bool = False) -> None:
-    from onward.lab.fields import Field
-
-    words.add_value(Field("out", shown="DIR"), f"where to (default: {usual})")
-    words.add_flag("replace", "delete an older run there")
-    if resume:
-        words.add_value(Field("resume", shown="DIR"), "go on with the run there, if it was stopped")
-    if device:
-        words.add_value(Field("device", shown="NAME"), "cpu, gpu or tpu, or one of several: gpu:1")
-
-
-def _folder(said: dict[str, Any], usual: str) -> Path:
-    """Where to, or where to go on."""
-    if "resume" not in said:
-        return Path(said.get("out", usual))
-    if said["resume"] != said.get("out", said["resume"]):
-        raise OnwardError("--resume goes on in its own folder: leave out --out")
-    if "replace" in said:
-        raise OnwardError("--resume goes on, --replace starts anew: choose one")
-    return Path(said["resume"])
-
-
 # list
 
 
@@ -139,12 +117,13 @@ def _print_experiments() -> int:
 # run
 
 
-def _experiment_named(words: "Words") -> "type[Experiment] | None":
-    """The experiment among the words: the first word, or, after options, a known one."""
+def _experiment_of(words: "Words", **options: Any) -> "type[Experiment] | None":
+    """The experiment among the words, its fields now options: the first word, or, after options, a known one."""
     for i, word in enumerate(words.rest):
         if word in EXPERIMENTS or (i == 0 and not word.startswith("-")):
             kind = _kind(words.rest.pop(i))
-            words.narrow(kind.name, kind.__doc__ or "")
+            words.narrow(kind.name)
+            _add_experiment(words, kind, **options)
             return kind
     return None
 
@@ -160,23 +139,23 @@ def _no_name(command: str) -> OnwardError:
 def _run(arguments: Sequence[str]) -> Work:
     words = _words(
         *("run", "EXPERIMENT [--field value ...]"),
-        "Run an experiment, or go on with one; its curves and numbers are in report.html.\n\n"
+        "Run an experiment, or go on with one. Its curves and numbers are in report.html of its folder.\n\n"
         f"The experiments are {', '.join(EXPERIMENTS)}. The fields of one: onward run EXPERIMENT --help.",
         arguments,
     )
-    _add_folder(words, "runs/EXPERIMENT", resume=True, device=True)
+    words.add_folder("runs/EXPERIMENT")
     said = words.take()
-    kind = _experiment_named(words)
+    kind = _experiment_of(words)
     if kind:
-        _add_experiment(words, kind)
+        words.describe(kind.__doc__ or "")
     words.help_if_asked()
     if "resume" in said:
-        return partial(_resume, _folder(said, ""), kind, words, said.get("device", ""))
+        return partial(_resume, words.folder(said), kind, words, said.get("device", ""))
     if kind is None:
         raise _no_name("run")
     experiment = kind(**words.finish())
     experiment.check()
-    folder = _folder(said, f"runs/{kind.name}")
+    folder = words.folder(said, f"runs/{kind.name}")
     return partial(_execute, experiment, folder, replace="replace" in said, device=said.get("device", ""))
 
 
@@ -223,39 +202,34 @@ def _execute(
 
 
 def _sweep(arguments: Sequence[str]) -> Work:
-    words = _words(
-        *("sweep", "EXPERIMENT [--field v1,v2 ...]"),
-        f"{SWEEP}\n\nThe experiments are {', '.join(EXPERIMENTS)}.",
-        arguments,
-    )
-    _add_folder(words, "runs/sweep-EXPERIMENT")
-    said = words.take()
-    kind = _experiment_named(words)
-    if kind is None:
-        words.help_if_asked()
-        raise _no_name("sweep")
     from onward.lab.fields import fields_of
     from onward.lab.sweeps.axes import read_axis
     from onward.lab.sweeps.plan import Options, Range, make_sweep
 
-    words.description = SWEEP
+    words = _words(
+        *("sweep", "EXPERIMENT [--field v1,v2 ...]"),
+        "Run every combination of the values that are given for the fields of an experiment, each with --seeds "
+        "seeds.\n\n"
+        "A comma or a space separates values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn columnar. Between values of "
+        "several words only a comma does: --isi '24 36,10 20'. Random search and halving take ranges: --step-sizes "
+        "1e-5..1e-2.\n\nThe same command goes on where it stopped; with more seeds or values it adds them.\n\n"
+        f"The experiments are {', '.join(EXPERIMENTS)}.",
+        arguments,
+    )
+    words.add_folder("runs/sweep-EXPERIMENT", runs=False)
+    said = words.take()
     words.add_fields(Options)
-    _add_experiment(words, kind, read=read_axis)
+    kind = _experiment_of(words, read=read_axis)
+    words.help_if_asked()
+    if kind is None:
+        raise _no_name("sweep")
     values = words.finish()
     options = Options(**{field.name: values.pop(field.name) for field in fields_of(Options) if field.name in values})
     options.check()
     axes = {name: value for name, value in values.items() if isinstance(value, list | Range)}
     experiment = kind(**{name: value for name, value in values.items() if name not in axes})
     sweep = make_sweep(experiment, axes, options)
-    return partial(_run_sweep, sweep, options, _folder(said, f"runs/sweep-{kind.name}"), fresh="replace" in said)
-
-
-SWEEP = """Run every combination of the values that are given for the fields of an experiment, each with --seeds seeds.
-
-A comma separates values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn,columnar. A value of several words:
---isi '24 36,10 20'. Random search and halving take ranges: --step-sizes 1e-5..1e-2.
-
-The same command goes on where it stopped; with more seeds or values it adds them."""
+    return partial(_run_sweep, sweep, options, words.folder(said, f"runs/sweep-{kind.name}"), fresh="replace" in said)
 
 
 def _run_sweep(sweep: "Sweep", options: "Options", folder: Path, *, fresh: bool) -> int:
@@ -285,13 +259,13 @@ def _learn(arguments: Sequence[str]) -> Work:
     from onward.rows.options import Learn
 
     words = _words("learn", "SOURCE --target COLUMN [--field value ...]", Learn.__doc__ or "", arguments)
-    _add_folder(words, "runs/learn", resume=True, device=True)
+    words.add_folder("runs/learn")
     words.add_fields(Learn, commas=False)  # the name of a column may hold one
     said = words.finish(most=1)
     if not words.rest:
         raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
     own: dict[str, Any] = {name: said.pop(name) for name in ("out", "replace", "resume", "device") if name in said}
-    folder = _folder(own, "runs/learn")
+    folder = words.folder(own, "runs/learn")
     if "resume" not in own:
         Learn(**said).check()
     return partial(
@@ -310,9 +284,10 @@ def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: boo
     from onward.rows.report import write_report
 
     set_up_jax(columns=False, single=True, device=device)
-    options = Learn(**fields)
+    options = dataclasses.replace(learn.load_options(folder)[0] if resume else Learn(), **fields)
+    options.check()
     if resume:
-        options = learn.same_options(folder, dataclasses.replace(learn.load_options(folder)[0], **fields))
+        options = learn.same_options(folder, options)
     learn.learn(options, source, folder, resume=resume, replace=replace)
     text = "\n".join(learn.as_lines(folder))
     print(f"{text}\nreport: {write_report(folder)}", file=sys.stderr if source == "-" else sys.stdout)
@@ -324,14 +299,14 @@ def _predict(arguments: Sequence[str]) -> Work:
 
     words = _words(
         *("predict", "DIR SOURCE [--out FILE]"),
-        "Predict the rows of SOURCE, a file or - for standard input, with what `onward learn` has left in DIR, and "
+        "Predict the rows of SOURCE, a file or - for standard input, with what `onward learn` has left in FOLDER, and "
         "learn nothing.",
         arguments,
     )
-    words.add_value(Field("out", shown="FILE"), "where to; else the predictions are printed")
+    words.add_value(Field("out", what="a file"), "where to; else the predictions are printed")
     said = words.finish(most=2)
     if len(words.rest) != 2:
-        raise OnwardError("the command is: onward predict DIR SOURCE [--out FILE]")
+        raise OnwardError("the command is: onward predict FOLDER SOURCE [--out FILE]")
     return partial(_run_predict, Path(words.rest[0]), words.rest[1], said.get("out"))
 
 
@@ -349,7 +324,7 @@ def _run_predict(folder: Path, source: str, out: str | None) -> int:
 def _report(arguments: Sequence[str]) -> Work:
     words = _words(
         *("report", "DIR [--markdown]"),
-        "Draw the figures and report.html again, from what a run, a sweep or `onward learn` has left in DIR.",
+        "Draw the figures and report.html again, from what a run, a sweep or `onward learn` has left in FOLDER.",
         arguments,
     )
     words.add_flag("markdown", "print the tables as Markdown, every seed included, and draw nothing")
@@ -423,7 +398,6 @@ def _print_verify(form: str) -> int:
 
 # data
 
-
 DATA = {
     "list": ("", "The data sets: embedded, installed or to be had."),
     "fetch": ("NAME", "Download a known data set, and check it."),
@@ -445,7 +419,7 @@ def _data(arguments: Sequence[str]) -> Work:
     return partial(_do_data, name, *words.rest)
 
 
-def _do_data(command: str, name: str = "", path: str = "") -> int:
+def _do_data(command: str, *words: str) -> int:
     from onward.lab.data import datasets
 
     if command == "list":
@@ -453,9 +427,9 @@ def _do_data(command: str, name: str = "", path: str = "") -> int:
     elif command == "where":
         print(datasets.data_folder())
     elif command == "fetch":
-        datasets.fetch(name)
+        datasets.fetch(words[0])
     else:
-        datasets.install(name, Path(path))
+        datasets.install(words[0], Path(words[1]))
     return 0
 
 

@@ -44,7 +44,7 @@ class Field:
     """One field.
 
     Arguments: its name; the type of its value, or of each of its values; how many values it takes (None: one or
-    more); whether it may be `none`; its default; what its value is called in help (empty: as its type is).
+    more); whether it may be `none`; its default; what its value is, if that says more than its type: "a folder".
     """
 
     name: str
@@ -52,7 +52,7 @@ class Field:
     count: int | None = 1
     optional: bool = False
     default: Value = None
-    shown: str = ""
+    what: str = ""
 
     @property
     def option(self) -> str:
@@ -68,7 +68,9 @@ class Field:
     def metavar(self) -> str:
         """Its value, in help."""
         choices = get_args(self.scalar)
-        return self.shown or (f"{{{','.join(choices)}}}" if choices else SCALARS[self.scalar][3])
+        if self.what:
+            return self.what.split()[-1].upper()
+        return f"{{{','.join(choices)}}}" if choices else SCALARS[self.scalar][3]
 
     @property
     def usual(self) -> str:
@@ -80,8 +82,8 @@ class Field:
     @property
     def takes(self) -> str:
         """What is allowed, in words."""
-        if self.shown:
-            return self.shown
+        if self.what:
+            return self.what
         choices = get_args(self.scalar)
         if choices:
             what = f"{', '.join(choices[:-1])} or {choices[-1]}"
@@ -93,7 +95,7 @@ class Field:
     def read(self, words: Sequence[str]) -> Value:
         """Its value; OnwardError where the words are of another kind or number."""
         values = tuple(map(self._value, words))
-        if not values or self.count not in (None, len(values)) or (self.shown and "" in values):
+        if not values or self.count not in (None, len(values)) or (self.what and "" in values):
             raise OnwardError(f"{self.option} takes {self.takes}, got {' '.join(words) or 'nothing'}")
         return values[0] if self.count == 1 else values
 

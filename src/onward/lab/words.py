@@ -4,6 +4,7 @@ import argparse
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from onward.errors import OnwardError, nearest
@@ -25,25 +26,30 @@ class Words(argparse.ArgumentParser):
         super().__init__(
             prog=f"onward {command}",
             usage=f"%(prog)s {usage}".strip(),
-            description=paragraphs(about),
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
             formatter_class=_Whole,
         )
+        self.describe(about)
         self.command = command
         self.asks_help = any(word in HELP for word in words)
-        self.rest = [_plain(word) for word in words if word not in HELP]
+        self.rest = [word for word in words if word not in HELP]
         self.has = "option"
         self.takes: dict[str, str] = {}
         self.known = list(HELP)
         self.add_argument(*HELP, action="store_true", help="show this, and do nothing else", default=argparse.SUPPRESS)
 
-    def narrow(self, name: str, about: str) -> None:
-        """From now on these are the words of one of the command's subjects."""
+    def narrow(self, name: str) -> None:
+        """From now on these words are about one subject of the command."""
         self.prog, self.command = f"{self.prog} {name}", f"{self.command} {name}"
         self.usage = "%(prog)s [--field value ...]"
-        self.description = paragraphs(about)
+
+    def describe(self, about: str) -> None:
+        """What help says first, in paragraphs."""
+        self.description = "\n\n".join(
+            textwrap.fill(" ".join(part.split()), 80, break_on_hyphens=False) for part in about.split("\n\n")
+        )
 
     def add_flag(self, name: str, about: str) -> None:
         """An option that is said or not."""
@@ -96,14 +102,34 @@ class Words(argparse.ArgumentParser):
             about = " ".join(filter(None, (lines.get(field.name), (more or {}).get(field.name))))
             self.add_value(field, about, read=how, several=read is not None or field.count != 1)
 
+    def add_folder(self, usual: str, *, runs: bool = True) -> None:
+        """Options for where to, `usual` if left out; where a command `runs`, also for where to go on, and on what."""
+        self.add_value(Field("out", what="a folder"), f"where to (default: {usual})")
+        self.add_flag("replace", "delete an older run there")
+        if runs:
+            self.add_value(Field("resume", what="a folder"), "go on with the run there, after a stop")
+            self.add_value(Field("device", what="a device"), "cpu, gpu or tpu, or one of several: gpu:1")
+
+    @staticmethod
+    def folder(said: Mapping[str, Any], usual: str = "") -> Path:
+        """Where to, or where to go on; OnwardError where both are said."""
+        if "resume" not in said:
+            return Path(said.get("out", usual))
+        if said["resume"] != said.get("out", said["resume"]):
+            raise OnwardError("--resume goes on in its own folder: leave out --out")
+        if "replace" in said:
+            raise OnwardError("--resume goes on, --replace starts anew: choose one")
+        return Path(said["resume"])
+
     def take(self) -> dict[str, Any]:
         """Values of the options that were said, of those added until now."""
         try:
-            said, self.rest = self.parse_known_args(self.rest)
+            said, rest = self.parse_known_args([_plain(word) for word in self.rest])
         except argparse.ArgumentError as error:  # the number of words: all else is read, and refused, by the fields
             name = str(error.argument_name)
             allowed = self.takes.get(name)
             raise OnwardError(f"{name} takes {allowed}, got nothing" if allowed else f"{name} takes no value") from None
+        self.rest = [word.removeprefix(NUMBER) for word in rest]
         return vars(said)
 
     def help_if_asked(self) -> None:
@@ -117,12 +143,11 @@ class Words(argparse.ArgumentParser):
         self.help_if_asked()
         said = self.take()
         for word in self.rest:
-            if word.startswith("-") and word != "-":
+            if word.startswith("-") and word != "-" and not _is_number(word):
                 option = word.partition("=")[0]
                 near = nearest(option, self.known)
                 hint = f"did you mean {near}?" if near else f"see {self.prog} --help"
                 raise OnwardError(f"{self.command} has no {self.has} {option}; {hint}")
-        self.rest = [word.removeprefix(NUMBER) for word in self.rest]
         if len(self.rest) > most:
             raise OnwardError(f"{self.command}: {self.rest[most]!r} stands alone; see {self.prog} --help")
         return said
@@ -157,18 +182,17 @@ def _read_split(field: Field, words: Sequence[str]) -> object:
     return field.read(split(words))
 
 
-def paragraphs(text: str) -> str:
-    """Wrapped for a terminal."""
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), 80, break_on_hyphens=False) for part in text.split("\n\n"))
-
-
 def _plain(word: str) -> str:
     """As argparse takes it as it is meant: options with dashes, and a negative number marked as no option."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return f"{name.replace('_', '-')}{equals}{value}"
+    return NUMBER + word if _is_number(word) else word
+
+
+def _is_number(word: str) -> bool:
     try:
         float(word)
     except ValueError:
-        return word
-    return NUMBER + word
+        return False
+    return True
