@@ -117,7 +117,7 @@ def _print_experiments() -> int:
 # run
 
 
-def _experiment_of(words: "Words", **options: Any) -> "type[Experiment] | None":
+def _experiment_among(words: "Words", **options: Any) -> "type[Experiment] | None":
     """The experiment among the words, its fields now options: the first word, or, after options, a known one."""
     for i, word in enumerate(words.rest):
         if word in EXPERIMENTS or (i == 0 and not word.startswith("-")):
@@ -145,7 +145,7 @@ def _run(arguments: Sequence[str]) -> Work:
     )
     words.add_folder("runs/EXPERIMENT")
     said = words.take()
-    kind = _experiment_of(words)
+    kind = _experiment_among(words)
     if kind:
         words.describe(kind.__doc__ or "")
     words.help_if_asked()
@@ -219,7 +219,7 @@ def _sweep(arguments: Sequence[str]) -> Work:
     words.add_folder("runs/sweep-EXPERIMENT", runs=False)
     said = words.take()
     words.add_fields(Options)
-    kind = _experiment_of(words, read=read_axis)
+    kind = _experiment_among(words, read=read_axis)
     words.help_if_asked()
     if kind is None:
         raise _no_name("sweep")
