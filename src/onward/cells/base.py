@@ -149,6 +149,15 @@ class AbstractCell(eqx.Module):
         """A cell-shaped tree of bools: which leaves learn. Default: every floating array."""
         return jax.tree.map(eqx.is_inexact_array, self)
 
+    @property
+    def grows(self) -> bool:
+        """Whether `grow` adds to this cell."""
+        return False
+
+    def grow(self, carry: Carry, *, key: PRNGKeyArray) -> tuple["AbstractCell", Carry]:
+        """The larger cell and its state, features of before first. TypeError for a cell that does not grow."""
+        raise TypeError(f"only a Cascade grows, got {type(self).__name__}")
+
 
 class Parameters(NamedTuple):
     """The arrays of gated units; any further axis after `units` counts independent runs."""
