@@ -8,7 +8,7 @@ credit rule differentiates them at their preactivations instead of at the parame
 
 import abc
 from functools import partial
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -19,6 +19,9 @@ from onward.batching import tree_sum
 from onward.cells.moments import Moments, MomentState
 from onward.trees import depends
 from onward.types import Carry, PyTree
+
+if TYPE_CHECKING:
+    from onward.cells.columns import Columns
 
 States = tuple[Float[Array, " units"], ...]
 Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Array | None, ...]]
@@ -241,7 +244,7 @@ class AbstractColumnar(AbstractCell):
 
     @property
     @abc.abstractmethod
-    def live(self) -> "AbstractColumnar":
+    def live(self) -> "Columns":
         """The trainable columns."""
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractCell, AbstractColumnar, States
+from onward.cells.columns import Columns
 from onward.types import Carry, PyTree
 
 
@@ -68,7 +69,7 @@ class Skip(AbstractColumnar):
         return Skip(cell), carry_of(carry.hidden[0], inner)
 
     @property
-    def live(self) -> AbstractColumnar:
+    def live(self) -> Columns:
         """The trainable columns of the cell."""
         return self._columnar.live
 
