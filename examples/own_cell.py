@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 import onward as ow
 from onward.cells.base import AbstractCell
-from onward.verify.gradients import verify
+from onward.verify import verify
 
 
 class Leaky(AbstractCell):

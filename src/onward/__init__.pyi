@@ -4,6 +4,7 @@ This is the only list of parts. A cell and a head make a `Model`; a credit rule,
 optimiser make an `Online` learner; a task makes examples; `verify` checks a rule's gradient.
 """
 
+from . import verify as verify
 from .cells.cascade import Cascade as Cascade
 from .cells.columns import Columns as Columns
 from .cells.dense import Dense as Dense

@@ -7,12 +7,14 @@ credit rule differentiates them at their preactivations instead of at the parame
 """
 
 import abc
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
@@ -39,6 +41,17 @@ class AbstractGates(eqx.Module):
     slots: eqx.AbstractClassVar[int]
     input_slots: eqx.AbstractClassVar[tuple[int, ...]]
     recurrent_slots: eqx.AbstractClassVar[tuple[int, ...]]
+
+    def __check_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            leaves = jax.tree.leaves(getattr(self, field.name))
+            has_array = any(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
+            if has_array or (not field.metadata.get("static", False) and any(map(eqx.is_array_like, leaves))):
+                raise TypeError(
+                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if has_array else 'a number'}; gates "
+                    "have no parameters of their own yet: make it a plain number and static, "
+                    f"{field.name}: float = eqx.field(static=True), or write a cell of your own"
+                )
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
@@ -217,7 +230,8 @@ class AbstractGated(AbstractCell):
         return Carry((zero,) * self.gates.states, stats)
 
     def read(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, MomentState | None]:
-        """The normalised input, and its updated moments."""
+        """The normalised input, and its updated moments. ValueError for an input of another width."""
+        require_width(self, x)
         if self.normalise_inputs is None:
             return x, None
         moments = self.normalise_inputs.update(carry.stats.inputs, x)
@@ -269,3 +283,9 @@ def require_size(owner: str, **sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {size!r}")
+
+
+def require_width(cell: AbstractCell, x: Array) -> None:
+    """Refuse an observation that the cell cannot read."""
+    if jnp.shape(x) != (cell.inputs,):
+        raise ValueError(f"{type(cell).__name__} reads {cell.inputs} inputs, the observation has shape {jnp.shape(x)}")

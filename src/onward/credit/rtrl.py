@@ -65,7 +65,7 @@ class _OnDense(AbstractKernel[Influence]):
     ) -> tuple[Carry, Influence]:
         cell = self.cell
         z, moments = cell.read(carry, x)
-        step = runs(_advance, cell.units, cell.gates, cell.sources, wide=WIDE_UNITS)
+        step = runs(_advance, cell.units, cell.gates, cell.sources, CACHE, wide=WIDE_UNITS)
         states, influence = step(cell.parameters, carry.hidden, state, z)
         return cell.settle(states, moments, carry), influence
 
@@ -115,6 +115,7 @@ def _product(left: Array, right: Array) -> Array:
 def _advance(
     gates: AbstractGates,
     sources: Sources | None,
+    cache: int,
     parameters: Parameters,
     states: States,
     influence: Influence,
@@ -124,7 +125,7 @@ def _advance(
     h, (units, rows) = states[-1], influence[0].shape[:2]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
-    size = rows if sum(m.nbytes for m in influence) <= CACHE else 1
+    size = rows if sum(m.nbytes for m in influence) <= cache else 1
 
     def update(row: Any, flat: Influence) -> Influence:
         """`size` rows, but for the immediate term. A new state is read as it was written, so a loop copies nothing."""
