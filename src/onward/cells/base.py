@@ -45,10 +45,10 @@ class AbstractGates(eqx.Module):
     def __check_init__(self) -> None:
         for field in dataclasses.fields(self):
             leaves = jax.tree.leaves(getattr(self, field.name))
-            has_array = any(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
-            if has_array or (not field.metadata.get("static", False) and any(map(eqx.is_array_like, leaves))):
+            array = any(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
+            if array or (not field.metadata.get("static", False) and any(map(eqx.is_array_like, leaves))):
                 raise TypeError(
-                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if has_array else 'a number'}; gates "
+                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if array else 'a number'}; gates "
                     "have no parameters of their own yet: make it a plain number and static, "
                     f"{field.name}: float = eqx.field(static=True), or write a cell of your own"
                 )
