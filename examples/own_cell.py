@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import onward as ow
-from onward.verify.gradients import verify
+from onward.verify import verify
 
 
 class Leaky(ow.AbstractCell):

@@ -392,22 +392,16 @@ def _verify(arguments: Sequence[str]) -> Work:
 
 def _print_verify(form: str) -> int:
     cache_programs()
-    from onward.verify import targets as verify_targets
-    from onward.verify.gradients import as_markdown, as_table, costs, matrix
+    from onward.verify import costs, matrix, tables, targets
 
-    rows, spent, checks = matrix(), costs(), verify_targets.checks()
-    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
+    rows, spent, checks = matrix.rows(), costs.measured(), targets.checks()
     if form == "json":
-        import json
-
-        parts: dict[str, Any] = {"rows": rows, "checks": checks, "costs": spent}
-        print(
-            json.dumps({"ok": ok, **{name: [row.as_dict() for row in part] for name, part in parts.items()}}, indent=1)
-        )
+        print(tables.as_json(rows, checks, spent))
     elif form:
-        print(f"{as_markdown(rows, spent)}\n\n{verify_targets.as_markdown(checks)}")
+        print(f"{tables.as_markdown(rows, spent)}\n\n{tables.checks_markdown(checks)}")
     else:
-        print("\n".join([*as_table(rows, spent), "", *verify_targets.as_table(checks)]))
+        print("\n".join([*tables.as_table(rows, spent), "", *tables.checks_table(checks)]))
+    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
     return 0 if ok else 1
 
 

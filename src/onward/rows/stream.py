@@ -22,7 +22,7 @@ from onward.cells.columns import Columns
 from onward.cells.gru import GRU
 from onward.cells.lstm import LSTM, LSTMGates
 from onward.cells.skip import Skip, carry_of, without
-from onward.credit.base import AbstractCredit, Kind
+from onward.credit.base import AbstractCredit, AbstractKernel, Kind
 from onward.credit.columnwise import Columnwise
 from onward.credit.rflo import RFLO
 from onward.credit.rtrl import RTRL
@@ -92,27 +92,33 @@ class Inside(AbstractCredit):
     kind: ClassVar[Kind] = "biased"  # what it is of all cells: `claim` says more
     rule: AbstractCredit
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
-        """That of the rule."""
+    def on(self, cell: AbstractCell) -> AbstractKernel[PyTree]:
+        """The rule on the cell within."""
         assert isinstance(cell, Skip)
-        return self.rule.init(cell.cell, x, key=key)
-
-    def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, PyTree]:
-        """Step the cell within, and keep x."""
-        assert isinstance(cell, Skip)
-        inner, state = self.rule.advance(cell.cell, without(carry), x, state, key=key)
-        return carry_of(x, inner), state
-
-    def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
-        """The cotangent on x is dropped."""
-        assert isinstance(cell, Skip)
-        return cell.around(self.rule.pull(cell.cell, state, cotangent[1]))
+        return _Within(cell, self.rule.on(cell.cell))
 
     def claim(self, cell: AbstractCell, steps: int) -> Kind:
         """What the rule claims of the cell within."""
         return self.rule.claim(cell.cell if isinstance(cell, Skip) else cell, steps)
+
+
+class _Within(AbstractKernel[PyTree]):
+    kind: ClassVar[Kind] = "biased"
+    cell: Skip
+    kernel: AbstractKernel[PyTree]
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
+        return self.kernel.init(x, key=key)
+
+    def advance(
+        self, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, PyTree]:
+        inner, state = self.kernel.advance(without(carry), x, state, key=key)
+        return carry_of(x, inner), state
+
+    def pull(self, state: PyTree, cotangent: PyTree) -> PyTree:
+        # The cotangent on x is dropped.
+        return self.cell.around(self.kernel.pull(state, cotangent[1]))
 
 
 class Running(NamedTuple):
