@@ -26,7 +26,6 @@ from onward.model import Model
 from onward.objectives.supervised import Supervised
 from onward.types import Carry, Info, PyTree, Sequence
 
-
 SUPERVISED = Supervised()
 
 
