@@ -61,8 +61,9 @@ class Linear(AbstractHead):
 
 def grow_weight(head: Head, features: int) -> Head:
     """Append zero weights to a head that keeps them in `weight` (..., features); ValueError for fewer features."""
-    old = head.weight.shape[-1]  # type: ignore[attr-defined]
+    weight: Array = head.weight  # type: ignore[attr-defined]
+    old = weight.shape[-1]
     if features < old:
         raise ValueError(f"{type(head).__name__}: cannot grow from {old} to {features} features")
-    pad = [(0, 0)] * (head.weight.ndim - 1) + [(0, features - old)]
-    return eqx.tree_at(lambda h: h.weight, head, jnp.pad(head.weight, pad))
+    pad = [(0, 0)] * (weight.ndim - 1) + [(0, features - old)]
+    return eqx.tree_at(lambda h: h.weight, head, jnp.pad(weight, pad))

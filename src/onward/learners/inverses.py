@@ -252,8 +252,9 @@ class FeedbackInverse(AbstractInverse):
 
     def observe(self, cell: AbstractCell, transition: Transition) -> list[Derivatives]:
         """The derivatives of the gates at the preactivations of this step."""
-        slots = layer_of(cell).slots(transition.before, transition.x, key=transition.key)
-        return layer.gates.jacobian(slots, transition.before.hidden)[1]
+        assert isinstance(cell, Dense | Hybrid)
+        slots = cell.slots(transition.before, transition.x, key=transition.key)
+        return cell.gates.jacobian(slots, transition.before.hidden)[1]
 
     def shift(
         self, weights: Array, cell: AbstractCell, transition: Transition, seen: list[Derivatives], d: States

@@ -29,10 +29,10 @@ class TDLambda(AbstractObjective):
         delta_t = y_t + discount v_t - v_{t-1}
         descend -delta_t e_{t-1},  then  e_t = discount trace_decay e_{t-1} + grad v_t
 
-    v_{t-1} is the prediction made then, with the weights of then. `trace_decay` is lambda. The
-    prediction must be a scalar (ValueError). `discount` is in [0, 1), `trace_decay` in [0, 1]. Exact where the credit rule is
-    and the step size is small: e sums gradients by weights that have changed since. Cost: one more number, and one
-    multiply-add, per parameter. `weight` of a step does not count, for y belongs to every prediction before it.
+    v_{t-1} is the prediction made then, with the weights of then. `trace_decay` is lambda. The prediction must be a
+    scalar (ValueError); `discount` is in [0, 1), `trace_decay` in [0, 1]. Exact where the credit rule is, but that e
+    sums gradients by weights that have changed since. `weight` of a step does not count: y belongs to every prediction
+    before it. Cost: one more number, and one multiply-add, per parameter.
     """
 
     discount: float = eqx.field(default=0.9, static=True)
