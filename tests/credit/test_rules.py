@@ -231,7 +231,7 @@ def test_watched_rules_ride_along_and_change_nothing(streams, key):
     """Cosine and ratio of the rule that trains and of its passengers; the model is that of a run without them."""
     task = ow.TracePatterning(isi=(3, 5), iti=(4, 6))
     model = ow.Model(ow.LSTM(task.inputs, 4, key=key, spread=0.5), ow.Linear(4))
-    learner = lambda *watch: ow.Online(ow.SnAp(1), ow.TDLambda(0.9), optax.sgd(0.01), streams=streams, watch=watch)
+    online = ow.Online(ow.SnAp(1), ow.TDLambda(0.9), optax.sgd(0.01), streams=streams)
     emit = task.emit if streams is None else jax.vmap(task.emit)
 
     def run(learner):
@@ -245,8 +245,8 @@ def test_watched_rules_ride_along_and_change_nothing(streams, key):
 
         return jax.jit(lambda s: jax.lax.scan(body, s, length=60))((stream, state))
 
-    (_, plain), nothing = run(learner())
-    (_, watched), seen = run(learner(ow.RTRL(), ow.TBPTT(2), ow.UORO()))
+    (_, plain), nothing = run(online)
+    (_, watched), seen = run(ow.Watched(online, (ow.RTRL(), ow.TBPTT(2), ow.UORO())))
     assert nothing == ()
     own, exact, truncated, random = (np.asarray(a).reshape(-1, 3) for a in seen)
     for a, b in zip(jax.tree.leaves(plain.model), jax.tree.leaves(watched.model), strict=True):

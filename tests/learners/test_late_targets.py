@@ -113,7 +113,7 @@ def test_equals_a_loop_that_keeps_everything(name, delay, key):
     assert int(stream.reset.sum()) == 2
     assert 0 < int((stream.weight == 0).sum()) < STEPS
     optimiser = optax.adam(0.03)
-    state, info = _run(ow.Online(rule, ow.Supervised(), optimiser, delay=delay), model, stream, key)
+    state, info = _run(ow.Late(ow.Online(rule, ow.Supervised(), optimiser), delay), model, stream, key)
     hand = ByHand(rule, optimiser, model, delay)
     said = [hand.step([_at(stream, t)])[0] for t in range(STEPS)]
     np.testing.assert_allclose(info.prediction, said, rtol=1e-4, atol=1e-5)
@@ -136,7 +136,7 @@ def test_a_state_of_another_step_is_caught():
 def test_parallel_streams(key):
     rule, make = CASES["Columnwise"]
     model, stream, optimiser = ow.Model(make(), ow.Linear(4)), _stream(streams=2), optax.sgd(0.1)
-    state, info = _run(ow.Online(rule, ow.Supervised(), optimiser, streams=2, delay=3), model, stream, key)
+    state, info = _run(ow.Late(ow.Online(rule, ow.Supervised(), optimiser, streams=2), 3), model, stream, key)
     hand = ByHand(rule, optimiser, model, 3, streams=2)
     said = [hand.step([_at(_at(stream, t), i) for i in range(2)]) for t in range(STEPS)]
     np.testing.assert_allclose(info.prediction, said, rtol=1e-4, atol=1e-5)
@@ -149,7 +149,7 @@ def test_a_reset_between_prediction_and_target_does_not_touch_the_prediction(key
     model, stream = ow.Model(make(), ow.Linear(4)), _stream(6)
     stream = stream._replace(weight=jnp.array([0, 0, 0, 0, 0, 1.0]), reset=jnp.zeros(6, bool).at[4].set(True))
     calm = stream._replace(reset=jnp.zeros(6, bool))
-    learner = ow.Online(rule, ow.Supervised(), optax.sgd(0.1), delay=3)
+    learner = ow.Late(ow.Online(rule, ow.Supervised(), optax.sgd(0.1)), 3)
     a, b = (_run(learner, model, s, key)[0].model for s in (stream, calm))
     _same_model(a, b, rtol=1e-6)
     assert np.any(a.head.weight)
@@ -161,7 +161,7 @@ def test_growth_drops_what_waits(delay, streams, key):
     model = ow.Model(ow.Cascade(_columns()), ow.Linear(4))
     stream = _stream(12, streams)
     stream = stream._replace(weight=jnp.ones_like(stream.weight), reset=jnp.zeros_like(stream.reset))
-    learner = ow.Online(ow.Columnwise(), ow.Supervised(), optax.adam(0.03), streams=streams, delay=delay)
+    learner = ow.Late(ow.Online(ow.Columnwise(), ow.Supervised(), optax.adam(0.03), streams=streams), delay)
     state, before = _run(learner, model, stream, key)
     grown = learner.grow(state, _at(stream, 0))
     run = jax.jit(
@@ -180,15 +180,18 @@ def test_growth_drops_what_waits(delay, streams, key):
 
 
 def test_what_is_refused():
-    make = lambda **options: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1), **options)
-    for delay in (-1, 1.0, True, "2"):
-        with pytest.raises(ValueError, match="delay must be a whole number of steps, 0 or more, got"):
-            make(delay=delay)
+    online = lambda objective: ow.Online(ow.Columnwise(), objective, optax.sgd(0.1))
+    for delay in (0, -1, 1.0, True, "2"):
+        with pytest.raises(ValueError, match="Late: delay must be a whole number of at least 1, got"):
+            ow.Late(online(ow.Supervised()), delay)
     with pytest.raises(TypeError, match="only targets of Supervised can come late, not those of TDLambda"):
-        ow.Online(ow.Columnwise(), ow.TDLambda(), optax.sgd(0.1), delay=1)
-    with pytest.raises(TypeError, match="rules are not watched where targets come late; leave out watch, or delay"):
-        make(delay=1, watch=(ow.SnAp(1),))
-    assert make().delay == 0
+        ow.Late(online(ow.TDLambda()), 1)
+    with pytest.raises(TypeError, match="Late takes an Online learner, got Watched"):
+        ow.Late(ow.Watched(online(ow.Supervised()), (ow.SnAp(1),)), 1)
+    with pytest.raises(TypeError, match="got Late; rules are not watched where targets come late"):
+        ow.Watched(ow.Late(online(ow.Supervised()), 1), (ow.SnAp(1),))
+    with pytest.raises(TypeError, match="rules must be credit rules, got 'snap-1'"):
+        ow.Watched(online(ow.Supervised()), ("snap-1",))
 
 
 # The ring.

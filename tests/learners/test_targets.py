@@ -86,8 +86,8 @@ def test_all_checks_are_run():
 class Leaky(ow.TPTT):
     """Planted fault: the local losses of the paper's released code, in which h_{t-1} is not a constant."""
 
-    def sweep(self, state, example, *, key, keep=False):
-        swept = super().sweep(state, example, key=key, keep=True)
+    def propagate(self, state, example, *, key, keep=False):
+        swept = super().propagate(state, example, key=key, keep=True)
         parameters, rest = eqx.partition(state.model.cell, state.model.cell.trainable())
         start = state.model.cell.init()
         spread = jax.tree.map(lambda a: jnp.stack([a] * example.xs.shape[1]), start)
@@ -254,7 +254,7 @@ def test_some_transitions_stand_for_all(key):
         state = begin(AFFINE, model, key)
         gradient = lambda swept: jax.tree.map(lambda g: g / swept.transitions, swept.inverse_gradient)
         all_of_them = gradient(vt.sweep(AFFINE, model, example, key))
-        drawn = quick(jax.vmap(lambda k: gradient(some.sweep(state, example, key=k))))(jax.random.split(key, 1000))
+        drawn = quick(jax.vmap(lambda k: gradient(some.propagate(state, example, key=k))))(jax.random.split(key, 1000))
     for g, truth in zip(*map(jax.tree.leaves, (drawn, all_of_them)), strict=True):
         g = np.asarray(g)
         error = g.std(0) / np.sqrt(len(g))
@@ -527,7 +527,7 @@ def test_a_prime_batch_is_swept_in_few_blocks(key):
     """13 rows in blocks of at most 6 are three of them, and not 13."""
     example, made = vt.batch(2, 13), learner(block=6)
     state = shapes_of_start(made, elman(), example, key)
-    program = eqx.filter_make_jaxpr(lambda s, e: made.sweep(s, e, key=key))(state, example)[0]
+    program = eqx.filter_make_jaxpr(lambda s, e: made.propagate(s, e, key=key))(state, example)[0]
     lengths = [equation.params["length"] for equation in program.eqns if equation.primitive.name == "scan"]
     assert lengths
     assert max(lengths) <= 3

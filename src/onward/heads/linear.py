@@ -1,7 +1,7 @@
 """A linear readout of one number or several."""
 
 import math
-from typing import Any
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.cells.base import require_size
 from onward.heads.base import AbstractHead
+
+Head = TypeVar("Head", bound=AbstractHead)
 
 
 class Linear(AbstractHead):
@@ -57,10 +59,11 @@ class Linear(AbstractHead):
         return grow_weight(self, features)
 
 
-def grow_weight(head: Any, features: int) -> Any:
-    """Append zero weights to a head that keeps them in `weight` (..., features)."""
-    old = head.weight.shape[-1]
+def grow_weight(head: Head, features: int) -> Head:
+    """Append zero weights to a head that keeps them in `weight` (..., features); ValueError for fewer features."""
+    weight: Array = head.weight  # type: ignore[attr-defined]
+    old = weight.shape[-1]
     if features < old:
         raise ValueError(f"{type(head).__name__}: cannot grow from {old} to {features} features")
-    pad = [(0, 0)] * (head.weight.ndim - 1) + [(0, features - old)]
-    return eqx.tree_at(lambda h: h.weight, head, jnp.pad(head.weight, pad))
+    pad = [(0, 0)] * (weight.ndim - 1) + [(0, features - old)]
+    return eqx.tree_at(lambda h: h.weight, head, jnp.pad(weight, pad))

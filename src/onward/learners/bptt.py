@@ -26,6 +26,8 @@ from onward.model import Model
 from onward.objectives.supervised import Supervised
 from onward.types import Carry, Info, PyTree, Sequence
 
+SUPERVISED = Supervised()
+
 
 class BPTTState(NamedTuple):
     """The model, its running moments, the optimiser's state, and where random numbers come from."""
@@ -103,7 +105,7 @@ def sequence_loss(
     *,
     key: PRNGKeyArray | None = None,
     window: int | None = None,
-    objective: Supervised = Supervised(),
+    objective: Supervised = SUPERVISED,
 ) -> tuple[Array, tuple[Array, PyTree]]:
     """Mean loss of a batch, with its predictions (outputs, batch, ...) and the new moments of the cell.
 

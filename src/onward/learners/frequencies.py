@@ -47,8 +47,9 @@ class Frequencies(AbstractLearner):
     table for all outputs, 1 or 2 numbers ("it stays as it is, with this probability").
 
     `pseudo` is added to every count: it must be positive, so that nothing is held impossible. An example counts with
-    its `weight` or `mask`, those of 0 not at all, and a negative one takes back what was counted; of a sequence only the steps that `y` covers. Counts are kept as
-    two floats each, so that whole weights are counted exactly up to 2^47 (one float32 would stop at 2^24).
+    its `weight` or `mask`, those of 0 not at all, and a negative one takes back what was counted; of a sequence only
+    the steps that `y` covers. Counts are kept as two floats each, so that whole weights are counted exactly up to 2^47
+    (one float32 would stop at 2^24).
     Cost: the table a step. Learns from `Step` and from `Sequence`, with the losses of `Supervised` and of `BPTT`.
 
     >>> import jax, jax.numpy as jnp

@@ -7,7 +7,7 @@ of its own and never reads those of the forward network.
 
 import abc
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs
-from onward.cells.base import AbstractCell, Derivatives, Parameters, pull_back, push_forward
+from onward.cells.base import AbstractCell, Derivatives, Parameters, States, pull_back, push_forward
 from onward.cells.dense import Dense, loop_back
 from onward.cells.hybrid import Hybrid
 from onward.types import Carry, PyTree
@@ -42,7 +42,7 @@ class AbstractInverse(eqx.Module):
         """Weights for this cell; refuses a cell that it does not fit."""
 
     def observe(self, cell: AbstractCell, transition: Transition) -> PyTree:
-        """What the way back through a transition needs beyond it; taken in the forward sweep. Default: nothing."""
+        """What the way back through a transition needs beyond it; taken on the way forward. Default: nothing."""
         return ()
 
     @abc.abstractmethod
@@ -58,17 +58,17 @@ class IdentityInverse(AbstractInverse):
     """Hold: d_{t-1} = d_t. Nothing to learn; right where the state changes slowly."""
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> tuple[()]:
-        """No weights."""
+        """No weights, for any cell."""
         return ()
 
     def shift(
         self, weights: tuple[()], cell: AbstractCell, transition: Transition, seen: tuple[()], d: PyTree
     ) -> PyTree:
-        """The same."""
+        """`d` itself."""
         return d
 
     def loss(self, weights: tuple[()], cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
-        """Nothing to lower."""
+        """0: there is nothing to lower."""
         return jnp.zeros(())
 
 
@@ -135,7 +135,7 @@ class AffineInverse(AbstractInverse):
         _check_training("AffineInverse", self.training, self.noise)
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> _Affine:
-        """Orthogonal weights."""
+        """Orthogonal W and V, c = 0, for any cell; its states are taken as one vector."""
         states = _vector(cell.init().hidden).size
         return _affine(cell.inputs, states, states, key=key)
 
@@ -205,7 +205,7 @@ class ResidualInverse(AbstractInverse):
 
 def _loss(
     inverse: AffineInverse | ResidualInverse,
-    weights: Any,
+    weights: PyTree,
     cell: AbstractCell,
     transition: Transition,
     key: PRNGKeyArray,
@@ -245,27 +245,29 @@ class FeedbackInverse(AbstractInverse):
             raise ValueError(f"FeedbackInverse: scale must be at least 0 and finite, got {self.scale}")
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> Array:
-        """Random feedback weights."""
+        """Random V, shaped like the recurrent weights; TypeError for a cell that is no dense layer."""
         layer = layer_of(cell)
         scale = self.scale * layer.units**-0.5
         return scale * jax.random.normal(key, layer.recurrent.shape, layer.recurrent.dtype)
 
     def observe(self, cell: AbstractCell, transition: Transition) -> list[Derivatives]:
         """The derivatives of the gates at the preactivations of this step."""
-        layer: Any = cell
-        slots = layer.slots(transition.before, transition.x, key=transition.key)
-        return layer.gates.jacobian(slots, transition.before.hidden)[1]
+        assert isinstance(cell, Dense | Hybrid)
+        slots = cell.slots(transition.before, transition.x, key=transition.key)
+        return cell.gates.jacobian(slots, transition.before.hidden)[1]
 
-    def shift(self, weights: Array, cell: AbstractCell, transition: Transition, seen: list[Derivatives], d: Any) -> Any:
+    def shift(
+        self, weights: Array, cell: AbstractCell, transition: Transition, seen: list[Derivatives], d: States
+    ) -> States:
         """What the memory of each unit carries back, and what the feedback weights do."""
         memory, fed_back = self._back(weights, cell, seen, d)
         return (*memory[:-1], memory[-1] + fed_back)
 
-    def _back(self, weights: Array, cell: AbstractCell, seen: list[Derivatives], d: Any) -> tuple[Any, Array]:
+    def _back(self, weights: Array, cell: AbstractCell, seen: list[Derivatives], d: States) -> tuple[States, Array]:
         """What the memory of each unit carries back, and what the feedback weights bring to the last state."""
         layer = layer_of(cell)
         on_slots, on_states = pull_back(seen, d, layer.gates.slots)
-        # Not jnp.stack: under vmap XLA then loops over single gates (1.3x the time of a whole sweep).
+        # Not jnp.stack: under vmap XLA then loops over single gates (1.3x the time of a whole batch).
         drive = jnp.concatenate([on_slots[i] for i in layer.gates.recurrent_slots]).reshape(-1, layer.units)
         back = lambda v, drive: loop_back(layer.sources, Parameters(v, v, v), drive)
         return on_states, runs(back, layer.units)(weights, drive)

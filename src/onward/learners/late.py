@@ -95,7 +95,7 @@ class Late(AbstractLearner):
 
     @compiled
     def step(self, state: LateState, example: Step) -> tuple[LateState, Info]:  # type: ignore[override]
-        """`learn` from the target of an earlier prediction, then `read`: the loss of that one, the prediction of this."""
+        """`learn` from the target of an earlier prediction, then `read`: the loss of that, the prediction of now."""
         state, info = self.learn(state, example)
         state, prediction = self.read(state, example.x, example.reset)
         return state, Info(prediction, info.loss)

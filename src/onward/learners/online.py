@@ -57,9 +57,9 @@ class Online(AbstractLearner):
     every array of an example then has a leading axis of that size, and gradients are averaged.
 
     Exact or biased as its credit rule is, and as frozen weights are: they change while the rule's traces stand.
-    Cost of a step: that of the rule, of one gradient of the head, and of the optimiser. Called outside `jit` each method
-    is compiled by itself, once for each learner and shape, and then costs a millisecond or more a call: a `lax.scan` is
-    a hundred times faster.
+    Cost of a step: that of the rule, of one gradient of the head, and of the optimiser. Called outside `jit` each
+    method is compiled by itself, once for each learner and shape, and then costs a millisecond or more a call: a
+    `lax.scan` is a hundred times faster.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from onward import Columns, Columnwise, GRUGates, Linear, Model, Online, Step, Supervised

@@ -1,7 +1,7 @@
 """Temporal-difference learning of a discounted return."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,8 +29,10 @@ class TDLambda(AbstractObjective):
         delta_t = y_t + discount v_t - v_{t-1}
         descend -delta_t e_{t-1},  then  e_t = discount trace_decay e_{t-1} + grad v_t
 
-    v_{t-1} is the prediction made then, with the weights of then. `trace_decay` is lambda. The
-    prediction must be a scalar. Cost: one more number, and one multiply-add, per parameter.
+    v_{t-1} is the prediction made then, with the weights of then. `trace_decay` is lambda. The prediction must be a
+    scalar (ValueError); `discount` is in [0, 1), `trace_decay` in [0, 1]. Exact where the credit rule is, but that e
+    sums gradients by weights that have changed since. `weight` of a step does not count: y belongs to every prediction
+    before it. Cost: one more number, and one multiply-add, per parameter.
     """
 
     discount: float = eqx.field(default=0.9, static=True)
@@ -48,7 +50,7 @@ class TDLambda(AbstractObjective):
         return TDState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
 
     def step(
-        self, state: TDState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], Any]
+        self, state: TDState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[TDState, PyTree, Bool[Array, ""], Info]:
         """The TD update of the last prediction, and the new eligibility."""
         if prediction.shape != ():

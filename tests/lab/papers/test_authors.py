@@ -249,7 +249,7 @@ def test_detached_it_is_the_librarys_local_gradient():
     def library(state, inverse):
         # G has input weights of its own there: here F's.
         state = state._replace(inverse=inverse._replace(inputs=state.model.cell.weight[:, 0]))
-        return honest.sweep(state, example, key=KEY, keep=True)
+        return honest.propagate(state, example, key=KEY, keep=True)
 
     with jax.enable_x64(True):
         before, after = (jax.device_get(library(state, i)) for i in (state.inverse, swept.inverse))
