@@ -74,7 +74,7 @@ class Progress:
         note: str,
         unit: str = "steps",
     ) -> None:
-        """Where `job` is; `rate` counts run-steps a second, `step` the steps of each run, of `steps`, where that is known."""
+        """Where `job` is; `rate` counts run-steps a second. `steps`: how many each run has, where that is known."""
         if self._quiet:
             return
         eta = (steps - step) / rate if steps and rate > 0 else float("inf")
