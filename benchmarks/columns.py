@@ -55,10 +55,9 @@ def time_row(runs: int, method: str, gates: str, stage: int, columns: int) -> di
 
     jax.config.update("jax_enable_compilation_cache", False)
     from onward.lab.papers.trace_patterning import TracePatterningExperiment
-    from onward.lab.train import _Loop
 
     experiment = TracePatterningExperiment(gates=gates, seeds=runs, columnar_columns=columns or 7)
-    loop = _Loop(experiment.build(method), [(1e-4, seed) for seed in range(runs)])
+    loop = experiment.build(method).loop([(1e-4, seed) for seed in range(runs)])
     loop.start()
     for _ in range(stage):
         loop.grow()

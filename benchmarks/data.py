@@ -35,10 +35,9 @@ SECONDS, ROUNDS = 0.2, 5
 def ours(experiment, name, *, stage=0):
     """A function that learns for so many steps, and examples a step: the very loop of `onward run`, at a stage of growth."""
     from onward.lab.results import plan_of
-    from onward.lab.train import _Loop
 
     method, tile = experiment.build(name), plan_of(experiment, name)[0]
-    loop = _Loop(method, tile)
+    loop = method.loop(tile)
     loop.start()
     for _ in range(stage):
         loop.grow()

@@ -23,14 +23,13 @@ def time_row(device: str, seeds: int, method: str, stage: int) -> float:
     if device == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from onward.devices import set_up_jax
-    from onward.lab.train import TILE
+    from onward.lab.method import TILE
 
     runs = min(seeds, TILE) if device == "cpu" else seeds
     set_up_jax(columns=device == "cpu", single=device == "cpu" and runs == 1, device=device)
     from onward.lab.papers.trace_patterning import TracePatterningExperiment
-    from onward.lab.train import _Loop
 
-    loop = _Loop(TracePatterningExperiment(gates="lstm").build(method), [(1e-4, seed) for seed in range(runs)])
+    loop = TracePatterningExperiment(gates="lstm").build(method).loop([(1e-4, seed) for seed in range(runs)])
     loop.start()
     for _ in range(stage):
         loop.grow()

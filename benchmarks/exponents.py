@@ -387,7 +387,7 @@ def runner(name: str, s: At):
     import jax.numpy as jnp
     from jax import lax
 
-    from onward.lab.train import CPU_OPTIONS
+    from onward.loop import CPU_OPTIONS
 
     start, step = steps_of(name, s)
     quickly = {"xla_backend_optimization_level": 0}

@@ -116,10 +116,6 @@ RUNS: dict[str, tuple[Any, str]] = {
         ("columnar", "rtrl"),
         f"{SMALL_TRACE} --stream noisy --discount 0 --moment-prior 5 --second-moment-start 1",
     ),
-    "trace-patterning:plateau": (
-        ("ccn",),
-        f"{SMALL_TRACE} --growth plateau --plateau-window 40 --plateau-gain 0.5 --stage-steps 300 --step-sizes 1e-3 1e-2",
-    ),
     "sequential-digits": (DIGITS, SMALL_DIGITS),
     "sequential-digits:pixels, every": (("ccn", "bptt"), f"{SMALL_DIGITS} --by pixels --every"),
     "sequential-digits:streams, decay": (("ccn-gru", "uoro"), f"{SMALL_DIGITS} --streams 3 --decay"),
@@ -525,9 +521,12 @@ def online(
         "step_size": 1.0 if optimiser == "least squares" else 0.01,
         "streams": streams,
     }
-    if watch:
-        fields["watch"] = tuple(map(rule, watch))
+    rules = tuple(map(rule, watch))
+    if watch and not hasattr(ow, "Watched"):
+        fields["watch"] = rules
     learner, examples = late(fields, delay), stream(head_name, streams)
+    if watch and hasattr(ow, "Watched"):
+        learner = ow.Watched(learner, rules)
     at = lambda t: jax.tree.map(lambda a: a[t], examples)
     state = learner.init(model, at(0), key=jax.random.key(1))
     if grow:
@@ -618,6 +617,13 @@ def tasks(folder: Path) -> Entries:
 
     import onward as ow
 
+    try:
+        from onward.lab.data.datasets import load_digits
+    except ImportError:  # as it was before the rooms
+        from onward.datasets import load_digits
+
+    digits = load_digits("digits")
+    scanned = partial(ow.SequentialDigits, images=digits.train_images, labels=digits.train_labels, top=digits.top)
     found = {}
     kinds: dict[str, Callable[[], Any]] = {
         "TracePatterning": ow.TracePatterning,
@@ -625,9 +631,8 @@ def tasks(folder: Path) -> Entries:
         "NoisyPatterning": ow.NoisyPatterning,
         "Copy": lambda: ow.Copy(length=3, delay=1, symbols=4, resets=True),
         "AnBn": ow.AnBn,
-        "SequentialDigits": ow.SequentialDigits,
-        "SequentialDigits of 3": lambda: ow.SequentialDigits(batch=3),
-        "DigitParity": lambda: ow.DigitParity(gap=2),
+        "SequentialDigits": scanned,
+        "SequentialDigits of 3": lambda: scanned(batch=3),
         "PianoRoll": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2, 4]]], 2, batch=3, every=True, transpose=1),
         "Streams": lambda: ow.Streams(ow.AnBn(), 3),
         "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),

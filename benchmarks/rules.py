@@ -46,7 +46,7 @@ def looped(cell, rule):
     from jax import lax
 
     import onward as ow
-    from onward.lab.train import CPU_OPTIONS
+    from onward.loop import CPU_OPTIONS
     from onward.random import uniform
 
     seed = jnp.asarray([1, 2], jnp.uint32)
@@ -90,9 +90,8 @@ def gemm(size=1024):
 def experiment(method):
     """A whole trace-patterning experiment on one stream."""
     from onward.lab.papers.trace_patterning import TracePatterningExperiment
-    from onward.lab.train import _Loop
 
-    loop = _Loop(TracePatterningExperiment(gates="lstm", seeds=1).build(method), [(1e-4, 0)])
+    loop = TracePatterningExperiment(gates="lstm", seeds=1).build(method).loop([(1e-4, 0)])
     loop.start()
     return loop.advance
 

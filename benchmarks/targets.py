@@ -42,7 +42,7 @@ def looped(learner, model, task, iterations):
     import jax
     from jax import lax
 
-    from onward.lab.train import CPU_OPTIONS
+    from onward.loop import CPU_OPTIONS
 
     stream = task.init(jax.random.key(1))
     state = learner.init(model, task.emit(stream)[1], key=jax.random.key(2))

@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 
 import onward as ow
-from onward.cells.base import AbstractCell
-from onward.verify.gradients import verify
+from onward.verify import verify
 
 
-class Leaky(AbstractCell):
+class Leaky(ow.AbstractCell):
     rate: jax.Array  # of each unit
     read: jax.Array
     loop: jax.Array

@@ -56,9 +56,9 @@ def test_the_exactness_page_is_of_this_matrix():
 
     page = (ROOT / "docs" / "exactness.md").read_text()
     assert "FAILED" not in page
-    cells = v.matrix_cells()
+    cells = v.matrix.cells()
     for name in ("GRU dense", "LSTM sparse", "Elman stack", "GRU columns", "LSTM cascade"):
-        for rule in v.matrix_rules(cells[name]()[1]):
+        for rule in v.matrix.rules(cells[name]()[1]):
             assert f"| `{v.name_of(rule)}` |" in page
     short = re.search(r"<!-- exactness -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    assert short.strip() == v.short_form(page).strip()
+    assert short.strip() == v.tables.short_form(page).strip()

@@ -1,6 +1,7 @@
 """How a batch lies in memory: kernels whose last axis stays long, and sums that stay on XLA's fast path."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -18,24 +19,31 @@ WIDE_LANES = 32
 TERMS_PER_SUM = 15
 
 
-def lanes(function: Callable[..., Any], *, fold_only: bool = False) -> Callable[..., Any]:
+def lanes(function: Callable[..., PyTree], *fixed: Hashable, fold_only: bool = False) -> Callable[..., PyTree]:
     """Keep the last axis of a kernel long and contiguous when it runs in a batch.
 
-    `function` takes trees of arrays whose last axis counts independent lanes (columns, say), or has
-    size 1 where all lanes share a value, and returns trees of arrays with the lanes last; it must be
-    elementwise along that axis. Alone it is called as it is, and under `vmap` too where the lanes
+    `function(*fixed, *arguments)`: the arguments are trees of arrays whose last axis counts independent lanes
+    (columns, say), or has size 1 where all lanes share a value; it returns trees of arrays with the lanes last, and
+    must be elementwise along that axis. Alone it is called as it is, and under `vmap` too where the lanes
     are many. Else a batch of at least `WIDE_BATCH` becomes one more, last axis, and a smaller one is
-    folded into the lanes: XLA loops over narrow last axes 5-10x slower (decisions.md). Kernels like
-    the runs of few lanes to be batched along their last axis. `fold_only`: a batch is folded in, whatever
-    its size. Differentiable in both modes.
-    """
+    folded into the lanes: XLA loops over narrow last axes 5-10x slower (decisions.md). `fold_only`: a batch is folded
+    in, whatever its size. Differentiable in both modes.
 
-    @custom_vmap
-    def kernel(*arguments: PyTree) -> Any:
-        return function(*arguments)
+    The kernel of a function of a module is made once for what is `fixed`; outside `jit` it is then a compiled program.
+    One made within a function may hold arrays, so its kernel is made anew.
+    """
+    make = _kernel.__wrapped__ if "<locals>" in function.__qualname__ else _kernel
+    return make(function, fixed, fold_only)
+
+
+@functools.lru_cache(maxsize=512)
+def _kernel(function: Callable[..., PyTree], fixed: tuple[Hashable, ...], fold_only: bool) -> Callable[..., PyTree]:
+    local = "<locals>" in function.__qualname__
+    function = functools.partial(function, *fixed)
+    kernel = custom_vmap(function)
 
     @kernel.def_vmap
-    def batch(size: int, batched: Any, *arguments: PyTree) -> Any:
+    def batch(size: int, batched: tuple[PyTree, ...], *arguments: PyTree) -> tuple[PyTree, PyTree]:
         count = max(leaf.shape[-1] for leaf in jax.tree.leaves(arguments))
         if count >= WIDE_LANES and not fold_only:
             axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
@@ -62,14 +70,9 @@ def lanes(function: Callable[..., Any], *, fold_only: bool = False) -> Callable[
         touched = jax.tree.map(lambda a: a.shape[-1] == count * size, out)  # else it depends on shared values only
         return jax.tree.map(lambda a, t: unfold(a) if t else a, out, touched), touched
 
-    @jax.custom_jvp
-    def call(*arguments: PyTree) -> Any:
-        return kernel(*arguments)
-
-    @call.defjvp
-    def derivative(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(function, primals, tangents)
-
+    # Inlined within another program, which is then the same as without `jit`.
+    call = jax.custom_jvp(kernel if local else jax.jit(kernel, inline=True))
+    call.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
     return call
 
 
@@ -86,16 +89,18 @@ def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def runs(function: Callable[..., Any], units: int, *, wide: int = WIDE_LANES) -> Callable[..., Any]:
+def runs(
+    function: Callable[..., PyTree], units: int, *fixed: Hashable, wide: int = WIDE_LANES
+) -> Callable[..., PyTree]:
     """Keep a batch of small networks on the last axis of a kernel that mixes units.
 
-    `function` takes and returns trees of arrays with one more, last axis: 1, or the size of the batch
-    (of independent runs, or of parallel streams), along which it is elementwise. From `wide` units on a batch
-    stays the leading axis: matrix products are then large enough.
+    `function(*fixed, *arguments)`, as in `lanes`: the arguments and what is returned are trees of arrays with one more,
+    last axis: 1, or the size of the batch (of independent runs, or of parallel streams), along which it is
+    elementwise. From `wide` units on a batch stays the leading axis: matrix products are then large enough.
     """
-    kernel = lanes(function, fold_only=True) if units < wide else function
+    kernel = lanes(function, *fixed, fold_only=True) if units < wide else functools.partial(function, *fixed)
 
-    def call(*arguments: PyTree) -> Any:
+    def call(*arguments: PyTree) -> PyTree:
         return jax.tree.map(lambda a: a[..., 0], kernel(*jax.tree.map(lambda a: a[..., None], arguments)))
 
     return call

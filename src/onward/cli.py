@@ -1,48 +1,49 @@
-"""The command line: onward list | run | sweep | learn | predict | report | verify | data."""
+"""The command line: onward list | run | sweep | learn | predict | report | verify | data.
 
-import difflib
+Every command first reads all its words, and refuses what does not fit; then it works. The exit status is 0; 1 after a
+complaint, in one line, or a gradient that is not what its rule claims; 2 for usage that no command was named in; 130
+after a stop.
+"""
+
 import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onward.devices import cache_programs, set_up_jax
+from onward.errors import OnwardError, Stopped, nearest
 from onward.lab.papers import EXPERIMENTS, kind_of
 
 if TYPE_CHECKING:
     from onward.lab.experiment import Experiment
+    from onward.lab.sweeps.plan import Options, Sweep
+    from onward.lab.words import Words
 
 USAGE = """onward: recurrent networks that learn as the data arrive
 
-  onward list                            the experiments
-  onward run EXPERIMENT [--field value]  run one; its fields: onward run EXPERIMENT --help
-             [--out DIR] [--replace]     where to (default runs/EXPERIMENT); delete an older run there
-             [--device cpu|gpu|tpu]      on what to compute; also for sweep and learn
-  onward run --resume DIR                go on with a run that was stopped
-  onward sweep EXPERIMENT --field v1,v2  run every combination of values, with several seeds, and compare them
-             [--seeds N] [--workers N]   all options: onward sweep EXPERIMENT --help
-             [--out DIR] [--replace]     where to (default runs/sweep-EXPERIMENT); the same command goes on after a stop
-  onward learn SOURCE --target COLUMN    learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
-             [--out DIR] [--replace]     where to (default runs/learn); all options: onward learn --help
-  onward learn SOURCE --resume DIR       go on after a stop, or after SOURCE has grown
-  onward predict DIR SOURCE [--out FILE] predict with what DIR has learned, and learn nothing
-  onward report DIR                      draw the figures and report.html of a run or a sweep again
-  onward report DIR --markdown           print its tables as Markdown, every seed included
-  onward verify [--json | --markdown]    compare every rule with BPTT and finite differences, and check the rest
-  onward data list                       the data sets: embedded, installed or to be had
-  onward data fetch NAME                 download one, and check it
-  onward data import NAME PATH           take one from your files: IDX digits, piano rolls, a folder of MIDI files
-  onward data where                      the folder they are kept in; ONWARD_DATA names another
-"""
+  onward list                               the experiments
+  onward run EXPERIMENT [--field value]     run one, with fields of your own
+  onward run --resume FOLDER                go on with a run that was stopped
+  onward sweep EXPERIMENT --field v1,v2     run every combination of values, with several seeds, and compare them
+  onward learn SOURCE --target COLUMN       learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
+  onward learn SOURCE --resume FOLDER       go on after a stop, or after SOURCE has grown
+  onward predict FOLDER SOURCE [--out FILE] predict with what FOLDER has learned, and learn nothing
+  onward report FOLDER [--markdown]         draw the figures and report.html of a run again, or print its tables
+  onward verify [--json | --markdown]       compare every rule with BPTT and finite differences, and check the rest
+  onward data list|fetch|import|where       the data sets: which there are, and how to get one
+
+All options of a command: onward COMMAND --help; the fields of an experiment: onward run EXPERIMENT --help."""
+Work = Callable[[], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    from onward.errors import OnwardError, Stopped
-
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Read the words, by default those of the process, and do what they say; the exit status."""
     try:
-        return _dispatch(arguments)
+        return read(sys.argv[1:] if arguments is None else arguments)()
+    except SystemExit as stop:  # help was asked for
+        return int(stop.code or 0)
     except Stopped as stopped:
         print(f"onward: {stopped}", file=sys.stderr)
         return 130
@@ -57,276 +58,120 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(arguments: list[str]) -> int:
+def read(arguments: Sequence[str]) -> Work:
+    """What the words ask for, to be called; OnwardError where they do not fit, SystemExit after help."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0 if arguments else 2
+        return partial(_print, USAGE, 0 if arguments else 2)
     if arguments[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"onward {version('onward')}")
-        return 0
-    commands = {"list": _list, "run": _run, "sweep": _sweep, "learn": _learn, "predict": _predict}
-    commands |= {"report": _report, "verify": _verify, "data": _data}
-    name, rest = arguments[0], arguments[1:]
-    if name not in commands:
-        raise _unknown("command", name, commands)
-    return commands[name](rest)
+        return _version
+    return _named("command", arguments[0], COMMANDS)(arguments[1:])
 
 
-def _unknown(what: str, name: str, known: Any) -> Exception:
-    from onward.errors import OnwardError
-
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-    return OnwardError(f"unknown {what} {name!r}; {hint}")
+def _print(text: str, status: int) -> int:
+    print(text)
+    return status
 
 
-def _list(arguments: list[str]) -> int:
-    _no_more(arguments, "list")
+def _version() -> int:
+    from importlib.metadata import version
+
+    print(f"onward {version('onward')}")
+    return 0
+
+
+def _named(what: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"there are: {', '.join(known)}"
+        raise OnwardError(f"unknown {what} {name!r}; {hint}")
+    return known[name]
+
+
+def _kind(name: str) -> "type[Experiment]":
+    _named("experiment", name, EXPERIMENTS)
+    kind: type[Experiment] = kind_of(name)
+    return kind
+
+
+def _words(command: str, usage: str, about: str, arguments: Sequence[str]) -> "Words":
+    from onward.lab.words import Words
+
+    return Words(command, usage, about, arguments)
+
+
+# list
+
+
+def _list(arguments: Sequence[str]) -> Work:
+    if arguments:
+        _words("list", "", "The experiments: name, and what each is.", arguments).finish()
+    return _print_experiments
+
+
+def _print_experiments() -> int:
     for name, (_, _, line) in EXPERIMENTS.items():
         print(f"{name:20} {line}")
     return 0
 
 
-def _no_more(arguments: list[str], command: str) -> None:
-    from onward.errors import OnwardError
-
-    if arguments:
-        raise OnwardError(f"onward {command} takes no {arguments[0]!r}; see onward --help")
+# run
 
 
-def _kind(name: str) -> Any:
-    if name not in EXPERIMENTS:
-        raise _unknown("experiment", name, EXPERIMENTS)
-    return kind_of(name)
+def _experiment_among(words: "Words", **options: Any) -> "type[Experiment] | None":
+    """The experiment among the words, its fields now options: the first word, or, after options, a known one."""
+    for i, word in enumerate(words.rest):
+        if word in EXPERIMENTS or (i == 0 and not word.startswith("-")):
+            kind = _kind(words.rest.pop(i))
+            words.narrow(kind.name)
+            _add_experiment(words, kind, **options)
+            return kind
+    return None
 
 
-def _take(arguments: list[str], option: str, what: str = "a folder") -> tuple[list[str], str | None]:
-    """The arguments without `--option VALUE` (or `--option=VALUE`), and the value."""
-    from onward.errors import OnwardError
-
-    for i, argument in enumerate(arguments):
-        if argument == option:
-            if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
-                raise OnwardError(f"{option} needs {what}")
-            return arguments[:i] + arguments[i + 2 :], arguments[i + 1]
-        if argument.startswith(option + "="):
-            return arguments[:i] + arguments[i + 1 :], argument.partition("=")[2]
-    return arguments, None
+def _add_experiment(words: "Words", kind: "type[Experiment]", **options: Any) -> None:
+    words.add_fields(kind, more={"methods": f"There are {', '.join(kind.all_methods())}."}, **options)
 
 
-def _run(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
-
-    arguments, resume = _take(arguments, "--resume")
-    arguments, out = _take(arguments, "--out")
-    arguments, device = _take(arguments, "--device", "cpu, gpu or tpu")
-    replace = "--replace" in arguments
-    arguments = [a for a in arguments if a != "--replace"]
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    fields = arguments[1:] if name else arguments
-    if resume:
-        return _resume(Path(resume), name, fields, out, device or "")
-    if name is None and fields and fields[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if name is None:
-        raise OnwardError(f"run what? The experiments are: {', '.join(EXPERIMENTS)}")
-    experiment = _parse(_kind(name), fields)
-    return _execute(experiment, Path(out or f"runs/{name}"), replace=replace, device=device or "")
+def _no_name(command: str) -> OnwardError:
+    return OnwardError(f"{command} what? The experiments are: {', '.join(EXPERIMENTS)}")
 
 
-def _sweep(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
-
-    arguments, out = _take(arguments, "--out")
-    fresh = "--replace" in arguments
-    arguments = [a for a in arguments if a != "--replace"]
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    if name is None:
-        if {"-h", "--help"} & set(arguments):
-            print(USAGE, end="")
-            return 0
-        raise OnwardError(f"sweep what? The experiments are: {', '.join(EXPERIMENTS)}")
-    kind = _kind(name)
-    from onward.lab.sweeps.plan import ASK_FROM, Options, make_sweep
-
-    if {"-h", "--help"} & set(arguments):
-        return _sweep_help(kind, Options)
-    own, fixed, axes = _read_fields(kind, Options, arguments[1:])
-    options = _parse(Options, own, prog="onward sweep")
-    experiment = _parse(kind, fixed, check=False)
-    sweep = make_sweep(experiment, axes, options)
-    runs = sweep.count * experiment.seeds
-    if runs > ASK_FROM and not options.yes:
-        _ask(f"{sweep.count:,} configurations, {runs:,} runs. Start?", runs)
-    from onward.lab.sweeps.results import as_lines
-    from onward.lab.sweeps.sweep import run_sweep
-
-    folder = Path(out or f"runs/sweep-{name}")
-    report = run_sweep(sweep, options, folder, fresh=fresh)
-    print("\n".join([*as_lines(folder), f"report: {report}"]))
-    return 0
-
-
-def _sweep_help(kind: Any, options: Any) -> int:
-    import contextlib
-
-    import tyro
-
-    print(
-        "Every combination of the values given for the fields of an experiment, each with --seeds seeds. A comma\n"
-        "separates values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn,columnar. A value of several words:\n"
-        "--isi '24 36,10 20'. Random search and halving take ranges: --step-sizes 1e-5..1e-2. Where to: --out DIR\n"
-        "(default runs/sweep-EXPERIMENT), --replace. The same command goes on where it stopped; with more seeds or\n"
-        "values it adds them.\n"
+def _run(arguments: Sequence[str]) -> Work:
+    words = _words(
+        *("run", "EXPERIMENT [--field value ...]"),
+        "Run an experiment, or go on with one. Its curves and numbers are in report.html of its folder.\n\n"
+        f"The experiments are {', '.join(EXPERIMENTS)}. The fields of one: onward run EXPERIMENT --help.",
+        arguments,
     )
-    for one, prog in ((options, "onward sweep EXPERIMENT"), (kind, f"onward sweep {kind.name}")):
-        with contextlib.suppress(SystemExit):
-            tyro.cli(one, args=["--help"], prog=prog)
-    return 0
+    words.add_folder("runs/EXPERIMENT")
+    said = words.take()
+    kind = _experiment_among(words)
+    if kind:
+        words.describe(kind.__doc__ or "")
+    words.help_if_asked()
+    if "resume" in said:
+        return partial(_resume, words.folder(said), kind, words, said.get("device", ""))
+    if kind is None:
+        raise _no_name("run")
+    experiment = kind(**words.finish())
+    experiment.check()
+    folder = words.folder(said, f"runs/{kind.name}")
+    return partial(_execute, experiment, folder, replace="replace" in said, device=said.get("device", ""))
 
 
-def _ask(question: str, runs: int) -> None:
-    from onward.errors import OnwardError
-
-    if not sys.stdin.isatty():
-        raise OnwardError(f"the sweep has {runs:,} runs: say --yes if that is meant")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise OnwardError("not started")
-
-
-def _read_fields(kind: Any, options: Any, arguments: list[str]) -> tuple[list[str], list[str], dict[str, Any]]:
-    """Words for the sweep's own options, words for fields of one value, and the values of the others."""
-    import dataclasses
-
-    from onward.errors import OnwardError
-    from onward.lab.sweeps.plan import LISTED, Range
-
-    mine = {f.name for f in dataclasses.fields(options)}
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    flags = [f"no_{n}" for n, f in fields.items() if f.type in (bool, "bool")]
-    groups: list[tuple[str, list[str]]] = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            option, equals, value = argument[2:].partition("=")
-            groups.append((option, [value] if equals else []))
-        elif groups:
-            groups[-1][1].append(argument)
-        else:
-            raise OnwardError(f"{argument!r} stands alone: a sweep takes --field value,value")
-    own: list[str] = []
-    fixed: list[str] = []
-    axes: dict[str, Any] = {}
-    for option, words in groups:
-        name = option.replace("-", "_")
-        if name in mine or name.removeprefix("no_") in mine:
-            own += [f"--{option}", *words]
-            continue
-        if name not in fields and name not in flags:
-            near = difflib.get_close_matches(name, [*fields, *mine], 1, 0.4)
-            hint = f"did you mean --{near[0].replace('_', '-')}?" if near else f"see onward sweep {kind.name} --help"
-            raise OnwardError(f"{kind.name} has no field --{option}; {hint}")
-        if name in axes or f"--{option}" in fixed:
-            raise OnwardError(f"--{option} is given twice: name all its values once, with commas")
-        if not words and (name in flags or fields[name].type in (bool, "bool")):
-            fixed.append(f"--{option}")
-            continue
-        values = [value.strip() for value in " ".join(words).split(",")]
-        if name in LISTED:
-            values = [word for value in values for word in (value.split() or [""])]
-        if not all(values):
-            raise OnwardError(
-                f"--{option} has {'no values' if not any(values) else 'an empty value'}: name at least one"
-            )
-
-        def read(value: str, option: str = option, name: str = name) -> Any:
-            flag = {"true": f"--{option}", "false": f"--no-{option}"} if fields[name].type in (bool, "bool") else {}
-            words = [flag[value]] if value in flag else [f"--{option}", *value.split()]
-            found = getattr(_parse(kind, words, check=False), name)
-            return found[0] if name in LISTED else list(found) if isinstance(found, tuple) else found
-
-        if any(".." in value for value in values):
-            if len(values) > 1 or name in ("seeds", "first_seed"):
-                raise OnwardError(f"--{option} takes one range (1e-5..1e-2) or values, not both")
-            low, high = map(read, values[0].split("..", 1))
-            if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)):
-                raise OnwardError(f"--{option} {values[0]}: a range is between two numbers")
-            axes[name] = Range(low, high, isinstance(low, int) and isinstance(high, int))
-        elif len(values) == 1 and name not in LISTED:
-            fixed += [f"--{option}", *values[0].split()]
-        else:
-            if name in ("seeds", "first_seed"):
-                raise OnwardError(f"--{option} takes one number in a sweep: every configuration gets the same seeds")
-            axes[name] = [read(value) for value in values]
-    return own, fixed, axes
-
-
-def _learn(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
-
-    arguments, resume = _take(arguments, "--resume")
-    arguments, out = _take(arguments, "--out")
-    arguments, device = _take(arguments, "--device", "cpu, gpu or tpu")
-    replace = "--replace" in arguments
-    arguments = [a for a in arguments if a != "--replace"]
-    source = arguments[0] if arguments and (arguments[0] == "-" or not arguments[0].startswith("-")) else None
-    fields = arguments[1:] if source else arguments
-    if source is None and not {"-h", "--help"} & set(fields):
-        raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
-    set_up_jax(columns=False, single=True, device=device or "")
-    from onward.rows import learn
-    from onward.rows.options import Learn
-    from onward.rows.report import write_report
-
-    before = learn.load_options(Path(resume))[0] if resume else None
-    options = _parse(Learn, fields, prog="onward learn SOURCE", default=before)
-    assert source is not None  # --help has ended by now
-    if resume:
-        if out and Path(out) != Path(resume):
-            raise OnwardError("--resume goes on in its own folder: leave out --out")
-        if replace:
-            raise OnwardError("--resume goes on, --replace starts anew: choose one")
-    folder = Path(resume or out or "runs/learn")
-    page = learn.learn(options, source, folder, resume=bool(resume), replace=replace, report=write_report)
-    text = "\n".join(learn.as_lines(folder))
-    print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
-    return 0
-
-
-def _predict(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
-
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    arguments, out = _take(arguments, "--out")
-    if len(arguments) != 2 or any(a.startswith("--") for a in arguments):
-        raise OnwardError("the command is: onward predict DIR SOURCE [--out FILE]")
-    set_up_jax(columns=False, single=True)
-    from onward.rows.learn import predict
-
-    predict(Path(arguments[0]), arguments[1], out, lambda text: print(text, file=sys.stderr))
-    return 0
-
-
-def _resume(folder: Path, name: str | None, fields: list[str], out: str | None, device: str) -> int:
-    from onward.errors import OnwardError
-
-    if out and Path(out) != folder:
-        raise OnwardError("--resume goes on in its own folder: leave out --out")
-    from onward.lab.experiment import config_of, from_config
+def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", device: str) -> int:
+    from onward.lab.experiment import from_config
     from onward.lab.folder import read_config, same_fields
 
     config = read_config(folder, "run")
-    if name not in (None, config["experiment"]):
-        raise OnwardError(f"{folder} is a run of {config['experiment']}, not of {name}")
-    kind = _kind(config["experiment"])
-    experiment = from_config(kind, config["fields"], folder / "config.json")
-    if fields:
-        asked, default = config_of(_parse(kind, fields)), config_of(kind())
-        same_fields(folder, config["fields"], {k: v for k, v in asked.items() if v != default[k]})
+    name, fields = config["experiment"], config["fields"]
+    if kind is None:
+        kind = _kind(name)
+        _add_experiment(words, kind)
+    if kind.name != name:
+        raise OnwardError(f"{folder} is a run of {name}, not of {kind.name}")
+    experiment = from_config(kind, fields, folder / "config.json")
+    same_fields(folder, fields, words.finish())
     return _execute(experiment, folder, resume=True, device=device)
 
 
@@ -349,81 +194,168 @@ def _execute(
     return 0
 
 
-def _parse(kind: Any, fields: list[str], prog: str = "", default: Any = None, *, check: bool = True) -> Any:
-    """Fields to an experiment, or to other options; those left out are as in `default`.
-
-    Unknown fields get the nearest name; tyro does the rest.
-    """
-    import contextlib
-    import dataclasses
-    import io
-    import re
-
-    import tyro
-
-    from onward.errors import OnwardError
-
-    known = [f.name for f in dataclasses.fields(kind)]
-    known += [f"no_{f.name}" for f in dataclasses.fields(kind) if f.type in (bool, "bool")]
-    for argument in fields:
-        if argument.startswith("--") and argument != "--help":
-            given = argument[2:].partition("=")[0]
-            if given.replace("-", "_") not in known:
-                near = difflib.get_close_matches(given.replace("-", "_"), known, 1, 0.4)
-                hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "see --help"
-                raise OnwardError(f"{kind.name} has no field --{given}; {hint}")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            kept: dict[str, Any] = {} if default is None else {"default": default}
-            experiment = tyro.cli(kind, args=fields, prog=prog or f"onward run {kind.name}", **kept)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘]+", " ", said.getvalue())
-        first = re.split(r"For full helptext", " ".join(words.split()))[0]
-        raise OnwardError(first.strip() or "the fields do not fit; see --help") from None
-    if check:
-        experiment.check()
-    return experiment
+# sweep
 
 
-def _report(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
+def _sweep(arguments: Sequence[str]) -> Work:
+    from onward.lab.fields import fields_of
+    from onward.lab.sweeps.axes import read_axis
+    from onward.lab.sweeps.plan import Options, Range, make_sweep
 
-    markdown = "--markdown" in arguments
-    arguments = [a for a in arguments if a != "--markdown"]
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise OnwardError("onward report takes one run folder, and --markdown")
-    from onward.lab.folder import RunFolder, read_config
+    words = _words(
+        *("sweep", "EXPERIMENT [--field v1,v2 ...]"),
+        "Run every combination of the values that are given for the fields of an experiment, each with --seeds "
+        "seeds.\n\n"
+        "A comma or a space separates values: --step-sizes 1e-4,3e-4,1e-3 --methods ccn columnar. Between values of "
+        "several words only a comma does: --isi '24 36,10 20'. Random search and halving take ranges: --step-sizes "
+        "1e-5..1e-2.\n\nThe same command goes on where it stopped; with more seeds or values it adds them.\n\n"
+        f"The experiments are {', '.join(EXPERIMENTS)}.",
+        arguments,
+    )
+    words.add_folder("runs/sweep-EXPERIMENT", runs=False)
+    said = words.take()
+    words.add_fields(Options)
+    kind = _experiment_among(words, read=read_axis)
+    words.help_if_asked()
+    if kind is None:
+        raise _no_name("sweep")
+    values = words.finish()
+    options = Options(**{field.name: values.pop(field.name) for field in fields_of(Options) if field.name in values})
+    options.check()
+    axes = {name: value for name, value in values.items() if isinstance(value, list | Range)}
+    experiment = kind(**{name: value for name, value in values.items() if name not in axes})
+    sweep = make_sweep(experiment, axes, options)
+    return partial(_run_sweep, sweep, options, words.folder(said, f"runs/sweep-{kind.name}"), fresh="replace" in said)
 
-    folder = Path(arguments[0])
-    with RunFolder(folder, "report"):
-        config = read_config(folder)
-        print(_markdown(folder, config) if markdown else f"report: {_draw(folder, config)}")
+
+def _run_sweep(sweep: "Sweep", options: "Options", folder: Path, *, fresh: bool) -> int:
+    from onward.lab.sweeps.plan import ASK_FROM
+    from onward.lab.sweeps.results import as_lines
+    from onward.lab.sweeps.sweep import run_sweep
+
+    runs = sweep.count * sweep.experiment.seeds
+    if runs > ASK_FROM and not options.yes:
+        _ask(f"{sweep.count:,} configurations, {runs:,} runs. Start?", runs)
+    report = run_sweep(sweep, options, folder, fresh=fresh)
+    print("\n".join([*as_lines(folder), f"report: {report}"]))
     return 0
 
 
-def _draw(folder: Path, config: dict[str, Any]) -> Path:
+def _ask(question: str, runs: int) -> None:
+    if not sys.stdin.isatty():
+        raise OnwardError(f"the sweep has {runs:,} runs: say --yes if that is meant")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise OnwardError("not started")
+
+
+# learn, predict
+
+
+def _learn(arguments: Sequence[str]) -> Work:
+    from onward.rows.options import Learn
+
+    words = _words("learn", "SOURCE --target COLUMN [--field value ...]", Learn.__doc__ or "", arguments)
+    words.add_folder("runs/learn")
+    words.add_fields(Learn, commas=False)  # the name of a column may hold one
+    said = words.finish(most=1)
+    if not words.rest:
+        raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
+    own: dict[str, Any] = {name: said.pop(name) for name in ("out", "replace", "resume", "device") if name in said}
+    folder = words.folder(own, "runs/learn")
+    if "resume" not in own:
+        Learn(**said).check()
+    return partial(
+        *(_run_learn, words.rest[0], said, folder),
+        resume="resume" in own,
+        replace="replace" in own,
+        device=own.get("device", ""),
+    )
+
+
+def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: bool, replace: bool, device: str) -> int:
+    import dataclasses
+
+    from onward.rows import learn
+    from onward.rows.options import Learn
+    from onward.rows.report import write_report
+
+    set_up_jax(columns=False, single=True, device=device)
+    options = dataclasses.replace(learn.load_options(folder)[0] if resume else Learn(), **fields)
+    page = learn.learn(options, source, folder, resume=resume, replace=replace, report=write_report)
+    text = "\n".join(learn.as_lines(folder))
+    print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
+    return 0
+
+
+def _predict(arguments: Sequence[str]) -> Work:
+    from onward.lab.fields import Field
+
+    words = _words(
+        *("predict", "DIR SOURCE [--out FILE]"),
+        "Predict the rows of SOURCE, a file or - for standard input, with what `onward learn` has left in FOLDER, and "
+        "learn nothing.",
+        arguments,
+    )
+    words.add_value(Field("out", what="a file"), "where to; else the predictions are printed")
+    said = words.finish(most=2)
+    if len(words.rest) != 2:
+        raise OnwardError("the command is: onward predict FOLDER SOURCE [--out FILE]")
+    return partial(_run_predict, Path(words.rest[0]), words.rest[1], said.get("out"))
+
+
+def _run_predict(folder: Path, source: str, out: str | None) -> int:
+    set_up_jax(columns=False, single=True)
+    from onward.rows.learn import predict
+
+    predict(folder, source, out, lambda text: print(text, file=sys.stderr))
+    return 0
+
+
+# report
+
+
+def _report(arguments: Sequence[str]) -> Work:
+    words = _words(
+        *("report", "DIR [--markdown]"),
+        "Draw the figures and report.html again, from what a run, a sweep or `onward learn` has left in FOLDER.",
+        arguments,
+    )
+    words.add_flag("markdown", "print the tables as Markdown, every seed included, and draw nothing")
+    said = words.finish(most=1)
+    if not words.rest:
+        raise OnwardError("onward report takes one run folder, and --markdown")
+    return partial(_write_report, Path(words.rest[0]), markdown="markdown" in said)
+
+
+def _write_report(path: Path, *, markdown: bool) -> int:
+    from onward.lab.folder import RunFolder, read_config
+
+    with RunFolder(path, "report"):
+        command = read_config(path)["command"]
+        print(_tables(path, command) if markdown else f"report: {_draw(path, command)}")
+    return 0
+
+
+def _draw(folder: Path, command: str) -> Path:
     """The report of a folder of any command, drawn again."""
-    if config["command"] == "learn":
+    if command == "learn":
         from onward.rows.report import write_report
 
         return write_report(folder)
-    if config["command"] == "sweep":
+    if command == "sweep":
         from onward.lab.sweeps.report import write
 
         return write(folder)
     return _experiment_of(folder).write_report(folder)
 
 
-def _markdown(folder: Path, config: dict[str, Any]) -> str:
-    """Its tables."""
-    if config["command"] == "learn":
+def _tables(folder: Path, command: str) -> str:
+    """Its tables as Markdown."""
+    if command == "learn":
         from onward.rows.report import as_markdown
 
         return as_markdown(folder)
-    if config["command"] == "sweep":
+    if command == "sweep":
         from onward.lab.sweeps import report
 
         return report.as_markdown(folder)
@@ -440,43 +372,63 @@ def _experiment_of(folder: Path) -> "Experiment":
     return from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
 
 
-def _verify(arguments: list[str]) -> int:
-    form = arguments[0] if len(arguments) == 1 and arguments[0] in ("--json", "--markdown") else None
-    if arguments in (["--help"], ["-h"]):
-        print(USAGE, end="")
-        return 0
-    if form is None:
-        _no_more(arguments, "verify")
+# verify
+
+
+def _verify(arguments: Sequence[str]) -> Work:
+    words = _words(
+        *("verify", "[--json | --markdown]"),
+        "Compare every credit rule with BPTT and finite differences on every kind of cell, and check target "
+        "propagation. The exit status is 1 if one is not what it claims to be.",
+        arguments,
+    )
+    words.add_flag("json", "print the results as JSON")
+    words.add_flag("markdown", "print them as Markdown")
+    said = words.finish()
+    if len(said) == 2:
+        raise OnwardError("--json and --markdown are two forms: choose one")
+    return partial(_print_verify, next(iter(said), ""))
+
+
+def _print_verify(form: str) -> int:
     cache_programs()
-    from onward.verify import targets as verify_targets
-    from onward.verify.gradients import as_markdown, as_table, costs, matrix
+    from onward.verify import costs, matrix, tables, targets
 
-    rows, spent, checks = matrix(), costs(), verify_targets.checks()
-    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
-    if form == "--json":
-        import json
-
-        parts: dict[str, Any] = {"rows": rows, "checks": checks, "costs": spent}
-        print(json.dumps({"ok": ok, **{k: [one.as_dict() for one in v] for k, v in parts.items()}}, indent=1))
+    rows, spent, checks = matrix.rows(), costs.measured(), targets.checks()
+    if form == "json":
+        print(tables.as_json(rows, checks, spent))
     elif form:
-        print(f"{as_markdown(rows, spent)}\n\n{verify_targets.as_markdown(checks)}")
+        print(f"{tables.as_markdown(rows, spent)}\n\n{tables.checks_markdown(checks)}")
     else:
-        print("\n".join([*as_table(rows, spent), "", *verify_targets.as_table(checks)]))
+        print("\n".join([*tables.as_table(rows, spent), "", *tables.checks_table(checks)]))
+    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
     return 0 if ok else 1
 
 
-def _data(arguments: list[str]) -> int:
-    from onward.errors import OnwardError
+# data
 
+DATA = {
+    "list": ("", "The data sets: embedded, installed or to be had."),
+    "fetch": ("NAME", "Download a known data set, and check it."),
+    "import": ("NAME PATH", "Take a data set from your files: IDX digits, piano rolls, a folder of MIDI files."),
+    "where": ("", "The folder that data sets are kept in; ONWARD_DATA names another."),
+}
+
+
+def _data(arguments: Sequence[str]) -> Work:
+    usage = "\n".join(f"  {f'onward data {name} {takes}':30} {about}" for name, (takes, about) in DATA.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    known = {"list": "", "fetch": "NAME", "import": "NAME PATH", "where": ""}
-    command, rest = arguments[0], arguments[1:]
-    if command not in known:
-        raise _unknown("data command", command, known)
-    if len(rest) != len(known[command].split()) or any(argument.startswith("--") for argument in rest):
-        raise OnwardError(f"the command is: onward data {command} {known[command]}".rstrip())
+        return partial(_print, usage, 0 if arguments else 2)
+    name = arguments[0]
+    takes, about = _named("data command", name, DATA)
+    words = _words(f"data {name}", takes, about, arguments[1:])
+    words.finish(most=len(takes.split()))
+    if len(words.rest) < len(takes.split()):
+        raise OnwardError(f"the command is: onward data {name} {takes}")
+    return partial(_do_data, name, *words.rest)
+
+
+def _do_data(command: str, *words: str) -> int:
     from onward.lab.data import datasets
 
     if command == "list":
@@ -484,11 +436,22 @@ def _data(arguments: list[str]) -> int:
     elif command == "where":
         print(datasets.data_folder())
     elif command == "fetch":
-        datasets.fetch(rest[0])
+        datasets.fetch(words[0])
     else:
-        datasets.install(rest[0], Path(rest[1]))
+        datasets.install(words[0], Path(words[1]))
     return 0
 
+
+COMMANDS: dict[str, Callable[[Sequence[str]], Work]] = {
+    "list": _list,
+    "run": _run,
+    "sweep": _sweep,
+    "learn": _learn,
+    "predict": _predict,
+    "report": _report,
+    "verify": _verify,
+    "data": _data,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

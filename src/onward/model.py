@@ -74,6 +74,11 @@ class Model(eqx.Module):
 
         return jax.vjp(read, weights, carry.hidden)
 
+    def gradient_of(self, cell: PyTree, head: PyTree) -> "Model":
+        """A model-shaped gradient from that of its cell and that of its head: None in every other place."""
+        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        return eqx.tree_at(lambda m: (m.cell, m.head), nothing, (cell, head))
+
     def trainable(self) -> PyTree:
         """A model-shaped tree of bools: which leaves learn."""
         spec = jax.tree.map(lambda _: False, self)

@@ -1,12 +1,14 @@
-"""Checkpoints: data, never code. One npz file a checkpoint, written aside and renamed into place."""
+"""Saved states: data, never code. One npz file holds arrays by name; it is written aside and renamed into place."""
 
 import contextlib
 import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -16,12 +18,14 @@ import numpy as np
 from onward.errors import OnwardError
 from onward.types import PyTree
 
-FORMAT = 1
-_META = "meta"
+FORMAT = 2
+Arrays = dict[str, np.ndarray]
+_META, _STATE, _IMPLEMENTATION = "meta", "state.", ".implementation"
+_HEADER = ("format", "onward")
 
 
 class Unreadable(OnwardError):
-    """A checkpoint that is damaged, or that belongs to something else."""
+    """A saved state that is damaged, or that belongs to something else."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -48,66 +52,146 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def _plain(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+def save(path: str | Path, tree: PyTree, /, **meta: Any) -> None:
+    """Write every array of `tree` to the file `path`, under its name, with `meta` as JSON.
+
+    `tree` may be any state or model. What is not an array (sizes, names, functions) is not written: `load` takes it
+    from its `like`. The file is written aside and renamed, so that an older one is replaced as a whole or not at all.
+    Raises `OnwardError` if the file cannot be written.
+
+    >>> import tempfile, jax.numpy as jnp, onward as ow
+    >>> path = f"{tempfile.mkdtemp()}/head.npz"
+    >>> ow.save(path, ow.Linear(3), step=7)
+    >>> head, meta = ow.load(path, ow.Linear(3))
+    >>> meta
+    {'step': 7}
+    >>> ow.load(path, ow.Linear(4))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    onward.saving.Unreadable: ...head.npz...: weight is float32[3], float32[4] is needed...
+    """
+    save_arrays(Path(path), {_STATE + name: array for name, array in named_arrays(tree).items()}, meta)
+
+
+def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """The tree that `save` wrote to `path`, in the structure of `like`, and its meta.
+
+    `like` is a tree of the same parts, as `learner.init` makes it; only the shapes and types of its arrays matter
+    (`eqx.filter_eval_shape` gives them at no cost), the rest of it is taken over. Raises `Unreadable`, naming file and
+    array, if an array is missing, is one too many, or has another shape or type, if the file has another format, and
+    if it is damaged.
+    """
+    meta, arrays = load_arrays(Path(path))
+    odd = [name for name in arrays if not name.startswith(_STATE)]
+    if odd:
+        raise Unreadable(f"{path} holds {odd[0]}: it was not written by save")
+    writer, here = meta.get("onward"), metadata.version("onward")
+    by = "" if writer in (None, here) else f" (written by onward {writer}, this is {here})"
+    tree = from_named_arrays({n.removeprefix(_STATE): a for n, a in arrays.items()}, like, f"{path}{by}")
+    return tree, {name: value for name, value in meta.items() if name not in _HEADER}
+
+
+def named_arrays(tree: PyTree) -> Arrays:
+    """Every array of `tree`, on the host, by the path of its leaf: `model.cell.weight`.
+
+    A PRNG key becomes two arrays: its data, and the name of its implementation. Raises ValueError if two leaves have
+    the same name, as those of `{"a.b": x, "a": {"b": y}}` have.
+    """
+    arrays: Arrays = {}
+    for name, leaf in _leaves(tree):
+        parts = {name: leaf}
+        if _is_key(leaf):
+            parts = {name: jax.random.key_data(leaf), name + _IMPLEMENTATION: np.asarray(_implementation(leaf))}
+        for part, value in parts.items():
+            if part in arrays:
+                raise ValueError(f"two arrays of the tree have the name {part!r}: rename a key of a dictionary")
+            arrays[part] = np.asarray(value)
+    return arrays
+
+
+def from_named_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, what: str) -> PyTree:
+    """The tree that `named_arrays` took apart, in the structure of `like` (arrays, or their shapes).
+
+    `what` says in errors where the arrays are from. Raises `Unreadable`, naming the array, if one is missing, one too
+    many, or of another shape or type than in `like`.
+    """
+    rest = dict(arrays)
+    dynamic, static = eqx.partition(like, _is_array)
+    restored = [_restored(rest, name, leaf, what) for name, leaf in _leaves(like)]
+    if rest:
+        raise Unreadable(f"{what} holds {sorted(rest)[0]}, which is not a part of what is to be loaded")
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), restored), static)
+
+
+def _restored(arrays: Arrays, name: str, leaf: Any, what: str) -> Any:
+    """The leaf of this name, taken out of `arrays`, if it is of the kind of `leaf`."""
+    if name not in arrays:
+        raise Unreadable(f"{what} lacks {name}: it was saved from other parts")
+    value = np.asarray(arrays.pop(name))
+    is_key = _is_key(leaf)
+    wanted = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+    if value.dtype.kind == "V" and value.dtype.itemsize == wanted.dtype.itemsize:
+        value = value.view(wanted.dtype)  # numpy's files do not know the name of bfloat16
+    if value.shape != wanted.shape or value.dtype != wanted.dtype:
+        raise Unreadable(
+            f"{what}: {name} is {value.dtype}{list(value.shape)}, {wanted.dtype}{list(wanted.shape)} is needed: "
+            "it was saved from other parts, or changed"
+        )
+    if not is_key:
+        return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
+    implementation = _implementation(leaf)
+    saved = str(arrays.pop(name + _IMPLEMENTATION, None))
+    if saved != implementation:
+        raise Unreadable(f"{what}: {name} is a key of {saved!r}, one of {implementation!r} is needed")
+    return jax.random.wrap_key_data(jnp.asarray(value), impl=implementation)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def _is_key(leaf: Any) -> TypeGuard[jax.Array]:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _implementation(key: jax.Array) -> str:
+    """The name of the generator of a key, or of the shape of one."""
+    names: list[str] = []
+    jax.eval_shape(lambda key: names.append(str(jax.random.key_impl(key))), key)
+    return names[0]
 
 
 def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    paths, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, _is_array))
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in paths]
 
 
-def save(path: Path, state: PyTree, meta: dict[str, Any]) -> None:
-    """Every array of `state` under its path, and `meta` as JSON."""
-    save_arrays(path, {f"state.{name}": _plain(leaf) for name, leaf in _leaves(state)}, meta)
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Arrays by name, and `meta` as JSON."""
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Write arrays by name, and `meta` as JSON. Raises ValueError for a name that the file itself uses."""
+    taken = sorted({*meta} & {*_HEADER}) + [_META] * (_META in arrays)
+    if taken:
+        raise ValueError(f"{taken[0]!r} is a name of the file's own; choose another")
+    header = json.dumps({"format": FORMAT, "onward": metadata.version("onward"), **meta}).encode()
     buffer = io.BytesIO()
-    header = np.frombuffer(json.dumps({"format": FORMAT, **meta}).encode(), np.uint8)
-    np.savez(buffer, **{**arrays, _META: header})  # type: ignore[arg-type]
+    np.savez(buffer, **{**arrays, _META: np.frombuffer(header, np.uint8)})  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What the checkpoint says of itself; reads and checks the whole file."""
+    """What a file says of itself; reads and checks the whole file."""
     return load_arrays(path)[0]
 
 
-def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `save_arrays` kept: meta and arrays."""
+def load_arrays(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """What `save_arrays` wrote: meta, with the format and the version that wrote it, and arrays."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(_META).tobytes())
-        found = meta["format"]
+        written = meta["format"]
+    except FileNotFoundError:
+        raise Unreadable(f"there is no file {path}") from None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise Unreadable(f"checkpoint {path} is damaged ({type(error).__name__}: {error})") from error
-    if found != FORMAT:
-        raise Unreadable(f"checkpoint {path} has format {found!r}, this version of onward reads format {FORMAT}")
+    if written != FORMAT:
+        raise Unreadable(f"checkpoint {path} has format {written!r}, this version of onward reads format {FORMAT}")
     return meta, arrays
-
-
-def load(path: Path, skeleton: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The state saved in `path`, in the structure of `skeleton` (arrays or their shapes)."""
-    meta, arrays = load_arrays(path)
-    dynamic, static = eqx.partition(skeleton, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
-    flat, structure = jax.tree_util.tree_flatten_with_path(dynamic)
-    restored = []
-    for tree_path, leaf in flat:
-        name = "state." + jax.tree_util.keystr(tree_path, simple=True, separator=".")
-        if name not in arrays:
-            raise Unreadable(f"checkpoint {path} lacks {name}: it belongs to another configuration")
-        value = arrays.pop(name)
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        wanted = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        if value.shape != wanted.shape or value.dtype != wanted.dtype:
-            raise Unreadable(
-                f"checkpoint {path}: {name} is {value.dtype}{list(value.shape)}, the configuration needs "
-                f"{wanted.dtype}{list(wanted.shape)}"
-            )
-        restored.append(jax.random.wrap_key_data(jnp.asarray(value)) if is_key else jnp.asarray(value))
-    if arrays:
-        raise Unreadable(f"checkpoint {path} holds {sorted(arrays)[0]}, which the configuration does not have")
-    return eqx.combine(jax.tree.unflatten(structure, restored), static), meta

@@ -13,6 +13,8 @@ import onward as ow
 from onward import verify as v
 from onward.credit.base import AbstractCredit, Kind
 from onward.rows.stream import Inside
+from onward.verify.claims import random_streams
+from onward.verify.gradients import quick
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -28,7 +30,7 @@ def _over(cell, carry):
 
 CELLS = {
     "columns": lambda key: _over(_columns(key), _columns(key).init()),
-    "grown cascade": lambda key: _over(*v.cascade(ow.GRUGates(), 2, key=key)),
+    "grown cascade": lambda key: _over(*v.matrix.cascade(ow.GRUGates(), 2, key=key)),
 }
 
 
@@ -36,10 +38,10 @@ def _error(cell, carry, rule, key, steps=6):
     """|gradient of the rule - that of backpropagation through time| / |the latter|, in float64, with resets."""
     with jax.enable_x64(True):
         cell, carry = v.in_float64(cell), v.in_float64(carry)
-        data = v._streams(cell, steps, 1, key)
+        data = random_streams(cell, steps, 1, key)
         arguments = (cell, carry, data.xs[0], data.starts[0], data.cotangents[0])
-        found = v._quick(lambda c, *a: v.stepwise_gradient(c, rule, *a, key=key))(*arguments)
-        wanted = v._quick(v.reference_gradient)(*arguments)
+        found = quick(lambda c, *a: v.stepwise_gradient(c, rule, *a, key=key))(*arguments)
+        wanted = quick(v.reference_gradient)(*arguments)
         assert jax.tree.structure(found) == jax.tree.structure(wanted)
         norm = lambda t: np.sqrt(sum(np.sum(np.square(a)) for a in map(np.asarray, jax.tree.leaves(t))))
         assert norm(wanted) > 0.1
@@ -74,9 +76,9 @@ def test_a_biased_rule_inside_is_what_it_is_without(rule, key):
     cell = ow.Skip(inner)
     with jax.enable_x64(True):
         wide, narrow = v.in_float64(cell), v.in_float64(inner)
-        data = v._streams(wide, 6, 1, key)
+        data = random_streams(wide, 6, 1, key)
         xs, starts, cotangents = data.xs[0], data.starts[0], data.cotangents[0]
-        run = lambda c, r, on: v._quick(lambda c: v.stepwise_gradient(c, r, c.init(), xs, starts, on, key=key))(c)
+        run = lambda c, r, on: quick(lambda c: v.stepwise_gradient(c, r, c.init(), xs, starts, on, key=key))(c)
         found, wanted = run(wide, Inside(rule), cotangents), run(narrow, rule, cotangents[:, 3:])
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
@@ -89,11 +91,8 @@ class Shifted(AbstractCredit):
 
     kind: ClassVar[Kind] = "exact"
 
-    def init(self, cell, x, *, key=None):
-        return ow.Columnwise().init(cell, x)
-
-    def advance(self, cell, carry, x, state, *, key=None):
-        return ow.Columnwise().advance(cell, carry, x, state)
+    def on(self, cell):
+        return ow.Columnwise().on(cell)
 
     def pull(self, cell, state, cotangent):
         x, states = cotangent
@@ -115,7 +114,7 @@ def test_features_are_the_observation_then_the_cell_s(key):
 
 
 def test_only_the_cell_is_trainable(key):
-    cell, _ = v.cascade(ow.GRUGates(), 2, key=key)
+    cell, _ = v.matrix.cascade(ow.GRUGates(), 2, key=key)
     assert jax.tree.leaves(ow.Skip(cell).trainable()) == jax.tree.leaves(cell.trainable())
     rule, skip = ow.Columnwise(), ow.Skip(cell)
     state = rule.init(skip, jnp.ones(3))

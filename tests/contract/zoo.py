@@ -65,6 +65,7 @@ CREDIT = {
     "UORO-nobacktrack": lambda: ow.UORO("nobacktrack"),
     "TBPTT": lambda: ow.TBPTT(3),
 }
+IMAGES = np.eye(3)[[[0, 1], [1, 2]]]
 OBJECTIVES = {"Supervised": ow.Supervised, "TDLambda": ow.TDLambda}
 TASKS = {
     "TracePatterning": ow.TracePatterning,
@@ -76,13 +77,9 @@ TASKS = {
     "Copy": ow.Copy,
     "Copy-resets": lambda: ow.Copy(length=3, delay=0, symbols=4, resets=True),
     "AnBn": ow.AnBn,
-    "SequentialDigits": ow.SequentialDigits,
-    "SequentialDigits-batch": lambda: ow.SequentialDigits(batch=3),
-    "DigitParity": ow.DigitParity,
-    "DigitParity-gap": lambda: ow.DigitParity(gap=2),
-    "SequentialDigits-pixels": lambda: ow.SequentialDigits(
-        images=np.eye(3)[[[0, 1], [1, 2]]], labels=[3, 4], by="pixels", every=True
-    ),
+    "SequentialDigits": lambda: ow.SequentialDigits(IMAGES, [3, 4]),
+    "SequentialDigits-batch": lambda: ow.SequentialDigits(IMAGES, [3, 4], batch=3),
+    "SequentialDigits-pixels": lambda: ow.SequentialDigits(IMAGES, [3, 4], by="pixels", every=True),
     "PianoRoll": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2]], np.eye(5)[[4, 3]]]),
     "PianoRoll-batch": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2, 4]]], 2, batch=3, every=True, transpose=1),
     "Streams": lambda: ow.Streams(ow.AnBn(), 3),
@@ -91,7 +88,8 @@ TASKS = {
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
-    "Online-late": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1), delay=3),
+    "Late": lambda: ow.Late(ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)), 3),
+    "Watched": lambda: ow.Watched(ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)), (ow.SnAp(1),)),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
     "Frequencies": ow.Frequencies,
     "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),
@@ -106,4 +104,18 @@ INVERSES = {
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_head", "chrono", "knots", "orthogonal"}
+PLAIN = {
+    "Carry",
+    "Step",
+    "Sequence",
+    "Info",
+    "rms",
+    "least_squares",
+    "scale_by_rms",
+    "scale_head",
+    "chrono",
+    "knots",
+    "orthogonal",
+}
+PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
+PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

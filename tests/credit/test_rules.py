@@ -13,6 +13,8 @@ import onward as ow
 from onward import verify as v
 from onward.cells.base import AbstractCell
 from onward.credit.snap import pairs_of, reach
+from onward.verify.claims import random_streams
+from onward.verify.gradients import quick
 
 N, M = 6, 3
 MASK = np.eye(N, dtype=bool) | np.eye(N, k=1, dtype=bool) | np.eye(N, k=-4, dtype=bool)
@@ -24,7 +26,7 @@ def test_memory_is_what_the_docs_say(make, key):
     cell = make(M, N, key=key)
     states, gates, slots = cell.gates.states, len(cell.gates.input_slots), cell.gates.slots
     p = gates * N * (N + M + 1)
-    floats = lambda rule: v.state_floats(rule, cell)
+    floats = lambda rule: v.costs.state_floats(rule, cell)
     assert floats(ow.RTRL()) == states * N * p
     assert floats(ow.SnAp(1)) == floats(ow.RFLO()) == states * p
     assert floats(ow.SnAp(2)) == floats(ow.RTRL())
@@ -34,7 +36,7 @@ def test_memory_is_what_the_docs_say(make, key):
         assert floats(ow.TBPTT(7)) == 7 * (M + 1 + 6 * N)
         assert floats(ow.RTRL()) == 2 * N * p
     columns = ow.Columns(cell.gates, M, N, key=key)
-    assert v.state_floats(ow.Columnwise(), columns) == states * gates * N * (M + 2)
+    assert v.costs.state_floats(ow.Columnwise(), columns) == states * gates * N * (M + 2)
 
 
 def test_snap_keeps_only_what_its_pattern_keeps(key):
@@ -45,8 +47,12 @@ def test_snap_keeps_only_what_its_pattern_keeps(key):
     for n in (1, 2):
         kept = int(reach(cell.sources, N, n).sum())
         assert kept < N * N
-        assert v.state_floats(ow.SnAp(n), cell) == 2 * kept * 4 * (M + fan_in + 1)
-    assert v.state_floats(ow.SnAp(1), cell) < v.state_floats(ow.SnAp(2), cell) < v.state_floats(ow.RTRL(), cell)
+        assert v.costs.state_floats(ow.SnAp(n), cell) == 2 * kept * 4 * (M + fan_in + 1)
+    assert (
+        v.costs.state_floats(ow.SnAp(1), cell)
+        < v.costs.state_floats(ow.SnAp(2), cell)
+        < v.costs.state_floats(ow.RTRL(), cell)
+    )
 
 
 def test_reach_is_read_off_the_wiring():
@@ -89,12 +95,12 @@ def test_a_batch_of_networks_is_each_of_them(make, mask, rule, key):
     """The kernels for batches (`runs`) compute what they compute alone, up to the order of sums."""
     with jax.enable_x64(True):
         cells = [v.in_float64(make(M, N, key=jax.random.key(i), mask=mask)) for i in range(3)]
-        data = v._streams(cells[0], 6, 3, key)
+        data = random_streams(cells[0], 6, 3, key)
         one = lambda cell, x, r, c: v.stepwise_gradient(cell, rule, cell.init(), x, r, c, key=key)
-        single = v._quick(one)
+        single = quick(one)
         alone = [single(*a) for a in zip(cells, data.xs, data.starts, data.cotangents, strict=True)]
         stacked = jax.tree.map(lambda *a: jnp.stack(a), *cells)
-        together = v._quick(eqx.filter_vmap(one))(stacked, data.xs, data.starts, data.cotangents)
+        together = quick(eqx.filter_vmap(one))(stacked, data.xs, data.starts, data.cotangents)
     for i, gradient in enumerate(alone):
         for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(together), strict=True):
             np.testing.assert_allclose(a, b[i], rtol=1e-10, atol=1e-12)
@@ -213,7 +219,7 @@ def test_tbptt_without_recurrent_paths_is_rflo_on_elman_units(key):
     cell = ow.Elman(3, 4, key=key)
     with jax.enable_x64(True):
         cell = v.in_float64(cell)
-        data = v._streams(cell, 6, 1, key)
+        data = random_streams(cell, 6, 1, key)
         take = lambda rule: v.stepwise_gradient(cell, rule, cell.init(), data.xs[0], data.starts[0], data.cotangents[0])
         pairs = zip(*map(jax.tree.leaves, (take(ow.RFLO()), take(ow.TBPTT(1)))), strict=True)
     for a, b in pairs:

@@ -9,8 +9,9 @@ import pytest
 import onward as ow
 from onward.errors import Stopped
 from onward.lab import metrics
+from onward.lab.method import Growth, Method
 from onward.lab.progress import Progress
-from onward.lab.train import Growth, Method, read_metrics, train
+from onward.lab.train import read_metrics, train
 
 RUNS = [(0.1, 0), (0.1, 1), (0.2, 2), (0.2, 3), (0.1, 4)]
 

@@ -8,21 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from onward import saving
 from onward.cli import main
-from onward.errors import OnwardError
 from onward.lab import folder as run_folder
 from onward.lab import page as report
 from onward.lab import train as run
 from onward.lab.folder import RunFolder, read_config
+from onward.lab.method import Growth
 from onward.lab.papers.trace_patterning import TracePatterningExperiment
 from onward.lab.results import execute, load_summary
+from onward.loop import Loop
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -101,14 +103,13 @@ def test_the_same_run_gives_the_same_bits(finished, tmp_path, monkeypatch):
     ours, theirs = (
         arrays(run_folder.newest_first(f / "checkpoints", "ccn")[0]) for f in (tmp_path / "again", finished)
     )
-    assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
+    np.testing.assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("at", [700, 3_000, 4_321])
 def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
     folder = tmp_path / "stopped"
-    advance = run._Loop.advance
-    done = 0
+    advance, done = Loop.advance, 0
 
     def count(self, steps):
         nonlocal done
@@ -118,7 +119,7 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
-    monkeypatch.setattr(run._Loop, "advance", count)
+    monkeypatch.setattr(Loop, "advance", count)
     assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
     assert not (folder / "summary.json").exists()
     assert run_folder.newest_first(folder / "checkpoints", "ccn")
@@ -126,7 +127,7 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, at):
     assert main(["run", "--resume", str(folder)]) == 0
     assert numbers(folder) == numbers(finished)
     ours, theirs = (arrays(run_folder.newest_first(f / "checkpoints", "ccn")[0]) for f in (folder, finished))
-    assert all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in theirs)
+    np.testing.assert_equal(ours, theirs)
 
 
 def flags(**fields):
@@ -173,7 +174,7 @@ def test_kill_9_then_resume_equals_an_uninterrupted_run(tmp_path):
 def stopped(tmp_path_factory):
     """A run folder with two checkpoints, stopped before its end."""
     folder = tmp_path_factory.mktemp("stopped") / "broken"
-    advance, done = run._Loop.advance, 0
+    advance, done = Loop.advance, 0
 
     def count(self, steps):
         nonlocal done
@@ -185,7 +186,7 @@ def stopped(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
         patch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(run._Loop, "advance", count)
+        patch.setattr(Loop, "advance", count)
         assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130
     return folder
 
@@ -234,11 +235,11 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, ca
 
 def test_a_checkpoint_of_another_version_is_passed_over_and_named(finished, interrupted, monkeypatch, capsys):
     folder = interrupted
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    config = json.loads((folder / "config.json").read_text()) | {"format": 2}
+    monkeypatch.setattr(saving, "FORMAT", 3)
+    config = json.loads((folder / "config.json").read_text()) | {"format": 3}
     (folder / "config.json").write_text(json.dumps(config))
     assert main(["run", "--resume", str(folder)]) == 0
-    assert "has format 1, this version of onward reads format 2" in capsys.readouterr().err
+    assert "has format 2, this version of onward reads format 3" in capsys.readouterr().err
 
 
 def one_line(capsys):
@@ -314,7 +315,7 @@ def test_nan_ends_the_run_with_names(tmp_path, capsys):
 def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
     folder = interrupted
     good = run_folder.newest_first(folder / "checkpoints", "ccn")[0]
-    advance = run._Loop.advance
+    advance = Loop.advance
 
     def poison(self, steps):
         advance(self, steps)
@@ -324,7 +325,7 @@ def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
         object.__setattr__(broken, "head", jax.tree.map(lambda a: a * np.nan, head))
         self.state = (task, learned._replace(model=broken))
 
-    monkeypatch.setattr(run._Loop, "advance", poison)
+    monkeypatch.setattr(Loop, "advance", poison)
     assert main(["run", "--resume", str(folder)]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "model.head.weight became NaN" in said
@@ -332,33 +333,24 @@ def test_nan_names_the_last_good_checkpoint(interrupted, monkeypatch, capsys):
     assert good.exists()
 
 
-def test_plateau_growth_waits_and_then_grows():
-    growth = run.Growth(stages=3, every=1000, plateau=0.05, window=100, least=200)
-    flat = [run.Point(s, 50, np.array([1.0, 3.0])) for s in range(50, 1001, 50)]
-    falling = [run.Point(s, 50, np.array([0.5**i])) for i, s in enumerate(range(50, 1001, 50))]
-    assert not growth.due(150, [], flat[:3])
-    assert growth.due(200, [], flat[:4])
-    assert not growth.due(400, [], falling[:8])
-    assert growth.due(1000, [], falling)
-    assert not growth.due(1000, [200, 400], flat), "no more than the stages asked for"
-
-
-def test_plateau_growth_in_a_run(tmp_path):
-    # A step size too small to learn with: the error stays flat, so stages come as soon as allowed.
-    execute(
-        small(growth="plateau", plateau_window=1000, plateau_gain=0.9, step_sizes=(1e-9,), steps=8000),
-        tmp_path / "p",
-        quiet=True,
-    )
-    assert load_summary(tmp_path / "p")["methods"][0]["grown_at"] == [2080]  # the first point from 2,000 on
+def test_growth_is_due_after_so_many_steps_until_all_stages_are_there():
+    growth = Growth(stages=3, every=1000)
+    assert not growth.due(999, [])
+    assert growth.due(1000, [])
+    assert not growth.due(1900, [1000])
+    assert growth.due(2000, [1000])
+    assert not growth.due(9000, [1000, 2000])
 
 
 def test_several_step_sizes_and_tiles(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "TILE", 3)
+    build = TracePatterningExperiment.build
+    by_three = lambda self, name: replace(build(self, name), tile=3)
+    monkeypatch.setattr(TracePatterningExperiment, "build", by_three)
     execute(small(step_sizes=(1e-2, 1e-3)), tmp_path / "tiles", quiet=True)
     methods = load_summary(tmp_path / "tiles")["methods"]
     assert [m["name"] for m in methods] == ["ccn@0.01", "ccn@0.001"]
     assert [len(m["values"]) for m in methods] == [2, 2]
+    assert {line["job"] for line in run.read_metrics(tmp_path / "tiles")} == {"ccn.0", "ccn.1"}
     assert methods[0]["values"] != methods[1]["values"]
 
 

@@ -253,7 +253,8 @@ def test_td_needs_a_scalar(key):
 
 def test_online_supervised_with_one_update_equals_bptt(key):
     """Exact traces with the update at the end of the sequence give BPTT's gradient."""
-    task = ow.SequentialDigits()
+    images = jax.random.randint(key, (6, 8, 8), 0, 17)
+    task = ow.SequentialDigits(images, jnp.arange(6), top=16)
     state, steps = task.init(key), []
     for _ in range(8):
         state, example = task.emit(state)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import onward as ow
-from onward.verify.gradients import in_float64, stepwise_gradient
+from onward.verify import in_float64, stepwise_gradient
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

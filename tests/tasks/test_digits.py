@@ -22,13 +22,19 @@ def test_the_embedded_set():
     assert not any(image.tobytes() in seen for image in digits.test_images)
 
 
+def scanned(batch=None, **fields):
+    """The embedded digits as a task."""
+    digits = load_digits("digits")
+    return ow.SequentialDigits(digits.train_images, digits.train_labels, batch, top=digits.top, **fields)
+
+
 def stream_of(task, key, steps):
     return jax.lax.scan(lambda state, _: task.emit(state), task.init(key), None, length=steps)[1]
 
 
 def test_rows_come_in_order_and_the_label_at_the_end(key):
     digits = load_digits("digits")
-    stream = stream_of(ow.SequentialDigits(), key, 80)
+    stream = stream_of(scanned(), key, 80)
     assert np.flatnonzero(stream.reset).tolist() == list(range(0, 80, 8))
     assert np.flatnonzero(stream.weight).tolist() == list(range(7, 80, 8))
     for i in range(10):
@@ -41,7 +47,7 @@ IMAGES = np.arange(24).reshape(4, 2, 3)
 
 
 def test_pixels_come_in_reading_order_and_labels_at_every_step_if_asked(key):
-    task = ow.SequentialDigits(images=IMAGES, labels=[5, 6, 7, 8], by="pixels", every=True, top=23)
+    task = ow.SequentialDigits(IMAGES, [5, 6, 7, 8], by="pixels", every=True, top=23)
     assert (task.inputs, task.length) == (1, 6)
     stream = stream_of(task, key, 60)
     assert stream.weight.min() == 1
@@ -53,7 +59,7 @@ def test_pixels_come_in_reading_order_and_labels_at_every_step_if_asked(key):
 
 @pytest.mark.parametrize("every", [False, True])
 def test_a_batch_holds_whole_images(key, every):
-    task = ow.SequentialDigits(64, images=IMAGES, labels=[0, 1, 2, 3], every=every)
+    task = ow.SequentialDigits(IMAGES, [0, 1, 2, 3], 64, every=every)
     _, batch = task.emit(task.init(key))
     outputs = 2 if every else 1
     assert batch.xs.shape == (2, 64, 3)
@@ -65,7 +71,7 @@ def test_a_batch_holds_whole_images(key, every):
 
 
 def test_all_training_images_are_drawn(key):
-    task = ow.SequentialDigits(batch=64)
+    task = scanned(batch=64)
 
     def step(state, _):
         state, batch = task.emit(state)
@@ -77,20 +83,20 @@ def test_all_training_images_are_drawn(key):
 
 
 def test_wrong_images_are_refused():
-    with pytest.raises(ValueError, match="both images and labels"):
-        ow.SequentialDigits(images=IMAGES)
     with pytest.raises(ValueError, match="4 images need as many labels"):
-        ow.SequentialDigits(images=IMAGES, labels=[1])
+        ow.SequentialDigits(IMAGES, [1])
+    with pytest.raises(ValueError, match="whole numbers, got float64"):
+        ow.SequentialDigits(IMAGES, [1.0, 2.0, 3.0, 4.5])
     with pytest.raises(ValueError, match="by must be 'rows' or 'pixels'"):
-        ow.SequentialDigits(images=IMAGES, labels=[1, 2, 3, 4], by="columns")
+        ow.SequentialDigits(IMAGES, [1, 2, 3, 4], by="columns")
     with pytest.raises(ValueError, match="must be \\(count, height, width\\)"):
-        ow.SequentialDigits(images=IMAGES[0], labels=[1, 2])
+        ow.SequentialDigits(IMAGES[0], [1, 2])
     with pytest.raises(ValueError, match="every pixel is 0"):
-        ow.SequentialDigits(images=0 * IMAGES, labels=[1, 2, 3, 4])
+        ow.SequentialDigits(0 * IMAGES, [1, 2, 3, 4])
 
 
 def test_streams_are_independent_and_together(key):
-    one = ow.SequentialDigits(images=IMAGES, labels=[5, 6, 7, 8])
+    one = ow.SequentialDigits(IMAGES, [5, 6, 7, 8])
     task = ow.Streams(one, 3)
     stream = stream_of(task, key, 40)
     assert stream.x.shape == (40, 3, 3)
@@ -104,7 +110,7 @@ def test_streams_are_independent_and_together(key):
 def test_reading_held_out_images():
     cell = ow.GRU(3, 5, key=jax.random.key(1))
     head = jax.tree.map(lambda w: w + jax.random.normal(jax.random.key(2), w.shape), ow.Categorical(5, 4))
-    task = ow.SequentialDigits(2, images=IMAGES, labels=[0, 1, 2, 3], top=23)
+    task = ow.SequentialDigits(IMAGES, [0, 1, 2, 3], 2, top=23)
     state = ow.BPTT(optax.sgd(0.1)).init(
         ow.Model(cell, head), task.emit(task.init(jax.random.key(0)))[1], key=jax.random.key(0)
     )
@@ -135,7 +141,7 @@ def digits_model():
 
 @pytest.mark.slow
 def test_a_window_of_bptt_is_bptt_from_the_state_before_it():
-    task = ow.SequentialDigits(3)
+    task = scanned(3)
     _, batch = task.emit(task.init(jax.random.key(4)))
     model = digits_model()
     whole = gradient_of(ow.BPTT(optax.sgd(1.0)), model, batch)
@@ -162,7 +168,7 @@ def test_a_window_of_bptt_is_bptt_from_the_state_before_it():
 
 
 def test_a_window_needs_targets_at_the_last_step_only():
-    task = ow.SequentialDigits(2, every=True)
+    task = scanned(2, every=True)
     _, batch = task.emit(task.init(jax.random.key(0)))
     with pytest.raises(ValueError, match="targets at the last step only"):
         ow.BPTT(optax.sgd(1.0), window=3).init(digits_model(), batch, key=jax.random.key(0))
@@ -178,8 +184,7 @@ def test_dense_rtrl_with_one_update_an_image_is_bptt(streams):
 
 
 def check_rtrl_against_bptt(streams):
-    images = load_digits("digits")
-    task = ow.SequentialDigits(images=images.train_images, labels=images.train_labels, top=16)
+    task = scanned()
     task = task if streams is None else ow.Streams(task, streams)
     double = lambda tree: jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, tree)
     model, learner = double(digits_model()), ow.Online(ow.RTRL(), ow.Supervised(), optax.sgd(1.0), streams=streams)

@@ -7,18 +7,23 @@ credit rule differentiates them at their preactivations instead of at the parame
 """
 
 import abc
+import dataclasses
 from functools import partial
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
 from onward.cells.moments import Moments, MomentState
 from onward.trees import depends
 from onward.types import Carry, PyTree
+
+if TYPE_CHECKING:
+    from onward.cells.columns import Columns
 
 States = tuple[Float[Array, " units"], ...]
 Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Array | None, ...]]
@@ -36,6 +41,17 @@ class AbstractGates(eqx.Module):
     slots: eqx.AbstractClassVar[int]
     input_slots: eqx.AbstractClassVar[tuple[int, ...]]
     recurrent_slots: eqx.AbstractClassVar[tuple[int, ...]]
+
+    def __check_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            leaves = jax.tree.leaves(getattr(self, field.name))
+            array = any(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
+            if array or (not field.metadata.get("static", False) and any(map(eqx.is_array_like, leaves))):
+                raise TypeError(
+                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if array else 'a number'}; gates "
+                    "have no parameters of their own yet: make it a plain number and static, "
+                    f"{field.name}: float = eqx.field(static=True), or write a cell of your own"
+                )
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
@@ -149,6 +165,15 @@ class AbstractCell(eqx.Module):
         """A cell-shaped tree of bools: which leaves learn. Default: every floating array."""
         return jax.tree.map(eqx.is_inexact_array, self)
 
+    @property
+    def grows(self) -> bool:
+        """Whether `grow` adds to this cell."""
+        return False
+
+    def grow(self, carry: Carry, *, key: PRNGKeyArray) -> tuple["AbstractCell", Carry]:
+        """The larger cell and its state, features of before first. TypeError for a cell that does not grow."""
+        raise TypeError(f"only a Cascade grows, got {type(self).__name__}")
+
 
 class Parameters(NamedTuple):
     """The arrays of gated units; any further axis after `units` counts independent runs."""
@@ -205,7 +230,8 @@ class AbstractGated(AbstractCell):
         return Carry((zero,) * self.gates.states, stats)
 
     def read(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, MomentState | None]:
-        """The normalised input, and its updated moments."""
+        """The normalised input, and its updated moments. ValueError for an input of another width."""
+        require_width(self, x)
         if self.normalise_inputs is None:
             return x, None
         moments = self.normalise_inputs.update(carry.stats.inputs, x)
@@ -232,7 +258,7 @@ class AbstractColumnar(AbstractCell):
 
     @property
     @abc.abstractmethod
-    def live(self) -> "AbstractColumnar":
+    def live(self) -> "Columns":
         """The trainable columns."""
 
     @abc.abstractmethod
@@ -257,3 +283,9 @@ def require_size(owner: str, **sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{owner}: {name} must be a whole number of at least 1, got {size!r}")
+
+
+def require_width(cell: AbstractCell, x: Array) -> None:
+    """Refuse an observation that the cell cannot read."""
+    if jnp.shape(x) != (cell.inputs,):
+        raise ValueError(f"{type(cell).__name__} reads {cell.inputs} inputs, the observation has shape {jnp.shape(x)}")

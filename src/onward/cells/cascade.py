@@ -73,6 +73,11 @@ class Cascade(AbstractColumnar):
             jax.tree.map(lambda _: False, self.frozen),
         )
 
+    @property
+    def grows(self) -> bool:
+        """By one stage at a time."""
+        return True
+
     def grow(self, carry: Carry, *, key: PRNGKeyArray) -> tuple["Cascade", Carry]:
         """Freeze the live stage and add a new one of the same width that reads it too.
 

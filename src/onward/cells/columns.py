@@ -21,6 +21,10 @@ def preactivation(
     return gates.gather(parameters.bias + drive, parameters.recurrent * states[-1][None])
 
 
+def _step(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]) -> States:
+    return gates(preactivation(gates, parameters, states, z), states)
+
+
 class Columns(AbstractGated, AbstractColumnar):
     """A stage of scalar recurrent columns of any kind of gates (Javed et al., eqs 1-6 for the LSTM).
 
@@ -76,7 +80,7 @@ class Columns(AbstractGated, AbstractColumnar):
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation; about gates x (inputs + 2) multiply-adds a column."""
         z, moments = self.read(carry, x)
-        step = lanes(lambda p, h, z: self.gates(preactivation(self.gates, p, h, z), h))
+        step = lanes(_step, self.gates)
         return self.settle(step(self.parameters, carry.hidden, z[:, None, None]), moments, carry)
 
     def fold(self, stats: Stats) -> "Columns":

@@ -74,8 +74,7 @@ class Dense(AbstractGated):
 
     def drive(self, z: Float[Array, " inputs"], h: Float[Array, " units"]) -> States:
         """The preactivations W z + U h + b, one array a slot."""
-        step = lambda p, h, z: preactivation(self.gates, self.sources, p, (h,), z)
-        return runs(step, self.units)(self.parameters, h, z)
+        return runs(preactivation, self.units, self.gates, self.sources)(self.parameters, (h,), z)
 
     def slots(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> States:
         """The preactivations of the next step."""
@@ -84,8 +83,8 @@ class Dense(AbstractGated):
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation; units (inputs + fan_in) multiply-adds a gate."""
         z, moments = self.read(carry, x)
-        step = lambda p, h, z: self.gates(preactivation(self.gates, self.sources, p, h, z), h)
-        return self.settle(runs(step, self.units)(self.parameters, carry.hidden, z), moments, carry)
+        step = runs(_step, self.units, self.gates, self.sources)
+        return self.settle(step(self.parameters, carry.hidden, z), moments, carry)
 
 
 def preactivation(
@@ -94,6 +93,10 @@ def preactivation(
     """W z + U h + b as one (units,) array a slot, in a kernel of `runs`."""
     drive = sum_products(z[:, None, None], parameters.weight) + parameters.bias
     return gates.gather(drive, loop(sources, parameters, states[-1]))
+
+
+def _step(gates: AbstractGates, sources: Sources | None, parameters: Parameters, states: States, z: Array) -> States:
+    return gates(preactivation(gates, sources, parameters, states, z), states)
 
 
 def loop(sources: Sources | None, parameters: Parameters, h: Float[Array, "units runs"]) -> Array:

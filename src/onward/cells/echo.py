@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward.cells.base import AbstractCell, require_size
+from onward.cells.base import AbstractCell, require_size, require_width
 from onward.types import Carry
 
 
@@ -42,6 +42,7 @@ class Echo(AbstractCell):
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Keep this observation, forget the one before."""
+        require_width(self, x)
         return Carry((jnp.asarray(x, carry.hidden[0].dtype),), carry.stats)
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " inputs"]:

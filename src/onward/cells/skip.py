@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractCell, AbstractColumnar, States
-from onward.cells.cascade import Cascade
+from onward.cells.columns import Columns
 from onward.types import Carry, PyTree
 
 
@@ -56,15 +56,20 @@ class Skip(AbstractColumnar):
         """What the cell says of itself."""
         return eqx.tree_at(lambda s: s.cell, jax.tree.map(lambda _: False, self), self.cell.trainable())
 
+    @property
+    def grows(self) -> bool:
+        """Where the cell within grows."""
+        return self.cell.grows
+
     def grow(self, carry: Carry, *, key: PRNGKeyArray) -> tuple["Skip", Carry]:
-        """The next stage of a `Cascade`."""
-        if not isinstance(self.cell, Cascade):
+        """The cell within, grown: the observation stays the first feature."""
+        if not self.cell.grows:
             raise TypeError(f"only a Cascade grows, got Skip({type(self.cell).__name__})")
         cell, inner = self.cell.grow(without(carry), key=key)
         return Skip(cell), carry_of(carry.hidden[0], inner)
 
     @property
-    def live(self) -> AbstractColumnar:
+    def live(self) -> Columns:
         """The trainable columns of the cell."""
         return self._columnar.live
 

@@ -5,7 +5,7 @@ A rule never sees a loss, and an objective never sees an influence matrix: `pull
 
 import abc
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,31 +20,72 @@ Kind = Literal["exact", "unbiased", "biased"]
 MEMORY_LIMIT = 8 * 2**30
 
 
-class AbstractCredit(eqx.Module):
-    """Carries what is needed to assign credit forward in time."""
+State = TypeVar("State")
+
+
+class AbstractKernel(eqx.Module, Generic[State]):
+    """A credit rule on one cell, with one kind of state: what `AbstractCredit.on` returns.
+
+    What the rule is told of a cell it is told here; see `AbstractCredit` for what each method does.
+    """
 
     kind: eqx.AbstractClassVar[Kind]
 
     @abc.abstractmethod
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
-        """The rule's state at the start of an episode."""
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> State:
+        """The state at the start of an episode, for observations of the shape of `x`."""
 
     @abc.abstractmethod
+    def advance(self, carry: Carry, x: Array, state: State, *, key: PRNGKeyArray | None = None) -> tuple[Carry, State]:
+        """The cell's carry after reading `x`, and the state that belongs to it."""
+
+    @abc.abstractmethod
+    def pull(self, state: State, cotangent: PyTree) -> PyTree:
+        """The cell-shaped gradient for a cotangent on `carry.hidden`."""
+
+
+class AbstractCredit(eqx.Module):
+    """A credit rule: it carries forward in time what is needed to assign credit.
+
+    A rule of one's own says its `kind` and answers `on`: the kernel that does the work on a cell, and a TypeError for
+    a cell that it cannot work on. The rest follows.
+    """
+
+    kind: eqx.AbstractClassVar[Kind]
+
+    @abc.abstractmethod
+    def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
+        """The rule on this cell. TypeError, by name, for a cell that it does not work on."""
+
+    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
+        """The rule's state at the start of an episode.
+
+        x: an observation, of which the shape counts. key: for rules that draw random numbers.
+        TypeError for a cell that has no gradient, or not by this rule; ValueError for an observation of another
+        width; MemoryError for a state that is too large.
+        """
+        kernel = self.on(cell)
+        _admit(self, cell, x)
+        return kernel.init(x, key=key)
+
     def advance(
         self, cell: AbstractCell, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, PyTree]:
-        """One step of the cell, and of the rule's state along with it."""
+        """One step of the cell, and of the rule's state along with it: the new carry, which is that of
+        `cell(carry, x, key=key)`, and the new state.
+        """
+        return self.on(cell).advance(carry, x, state, key=key)
 
-    @abc.abstractmethod
     def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
         """The cell-shaped gradient (None where nothing learns) for a cotangent on `carry.hidden` now."""
+        return self.on(cell).pull(state, cotangent)
 
     def claim(self, cell: AbstractCell, steps: int) -> Kind:
         """What the gradient is on this cell when `steps` steps have passed: `kind`, or exact in a limit of the rule."""
-        return self.kind
+        return self.on(cell).kind
 
 
-def admit(rule: AbstractCredit, cell: AbstractCell, x: Any) -> None:
+def _admit(rule: AbstractCredit, cell: AbstractCell, x: Array) -> None:
     """Refuse a cell that cannot be differentiated as it says, and an observation of another width."""
     name, kind = type(rule).__name__, type(cell).__name__
     if x.shape != (cell.inputs,):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import lanes, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
 from onward.cells.columns import Columns, preactivation
-from onward.credit.base import AbstractCredit, Kind, admit
+from onward.credit.base import AbstractCredit, AbstractKernel, Kind
 from onward.types import Carry, PyTree
 
 
@@ -37,41 +37,38 @@ class Columnwise(AbstractCredit):
 
     kind: ClassVar[Kind] = "exact"
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> ColumnTraces:
-        """All traces zero."""
-        live = _columns_of(cell)
-        admit(self, cell, x)
-        return ColumnTraces((jax.tree.map(jnp.zeros_like, live.parameters),) * live.gates.states)
+    def on(self, cell: AbstractCell) -> AbstractKernel[ColumnTraces]:
+        """The traces of the live columns."""
+        if not isinstance(cell, AbstractColumnar):
+            raise TypeError(
+                f"Columnwise needs columns that do not read one another (Columns or Cascade), got "
+                f"{type(cell).__name__}; use RTRL, which is exact for any cell"
+            )
+        return _OnColumns(cell, cell.live)
+
+
+class _OnColumns(AbstractKernel[ColumnTraces]):
+    kind: ClassVar[Kind] = "exact"
+    cell: AbstractColumnar
+    columns: Columns
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> ColumnTraces:
+        zero = jax.tree.map(jnp.zeros_like, self.columns.parameters)
+        return ColumnTraces((zero,) * self.columns.gates.states)
 
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: ColumnTraces, *, key: PRNGKeyArray | None = None
+        self, carry: Carry, x: Array, state: ColumnTraces, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, ColumnTraces]:
-        """Step the cell and its traces."""
-        columns = _columns_of(cell)
-        assert isinstance(cell, AbstractColumnar)
-        read, live, rest = cell.feed(carry, x)
+        columns = self.columns
+        read, live, rest = self.cell.feed(carry, x)
         z, moments = columns.read(live, read)
-        step = lanes(lambda *arguments: _advance(columns.gates, *arguments))
+        step = lanes(_advance, columns.gates)
         states, traces = step(columns.parameters, live.hidden, state.of_state, z[:, None, None])
-        return cell.join(columns.settle(states, moments, live), rest), ColumnTraces(traces)
+        return self.cell.join(columns.settle(states, moments, live), rest), ColumnTraces(traces)
 
-    def pull(self, cell: AbstractCell, state: ColumnTraces, cotangent: PyTree) -> PyTree:
-        """Each trace times the cotangent of its column's state, summed over states."""
-        assert isinstance(cell, AbstractColumnar)
-        columns = _columns_of(cell)
-        gradient = lanes(_pull)(state.of_state, cell.live_cotangent(cotangent))
-        return cell.embed(columns.gradient_of(gradient))
-
-
-def _columns_of(cell: AbstractCell) -> Columns:
-    if not isinstance(cell, AbstractColumnar):
-        raise TypeError(
-            f"Columnwise needs columns that do not read one another (Columns or Cascade), got {type(cell).__name__}; "
-            "use RTRL, which is exact for any cell"
-        )
-    live = cell.live
-    assert isinstance(live, Columns)
-    return live
+    def pull(self, state: ColumnTraces, cotangent: PyTree) -> PyTree:
+        gradient = lanes(_pull)(state.of_state, self.cell.live_cotangent(cotangent))
+        return self.cell.embed(self.columns.gradient_of(gradient))
 
 
 def _pull(traces: tuple[Parameters, ...], cotangent: States) -> Parameters:

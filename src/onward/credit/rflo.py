@@ -3,15 +3,11 @@
 from typing import ClassVar
 
 import equinox as eqx
-import jax
-from jaxtyping import Array, PRNGKeyArray
 
-from onward.batching import runs
 from onward.cells.base import AbstractCell
 from onward.cells.dense import Dense
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate
-from onward.credit.snap import KeptInfluence, advance_pairs, pairs_of, pull_pairs
-from onward.types import Carry, PyTree
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind
+from onward.credit.snap import KeptInfluence, OnPairs
 
 
 class RFLO(AbstractCredit):
@@ -34,35 +30,11 @@ class RFLO(AbstractCredit):
         """Exact for the first step."""
         return "exact" if steps == 1 else "biased"
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> KeptInfluence:
-        """All traces zero."""
-        dense = _dense(cell)
-        admit(self, cell, x)
-        shapes = (jax.eval_shape(lambda: dense.parameters),) * dense.gates.states
-        return KeptInfluence(allocate(self, shapes, self.memory_limit))
-
-    def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: KeptInfluence, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, KeptInfluence]:
-        """Step the cell and its traces."""
-        dense = _dense(cell)
-        z, moments = dense.read(carry, x)
-        pairs = pairs_of(dense.sources, dense.units, 1)
-        step = runs(lambda *a: advance_pairs(dense.gates, dense.sources, pairs, *a, recurrent=False), dense.units)
-        states, influence = step(dense.parameters, carry.hidden, state.of_state, z)
-        return dense.settle(states, moments, carry), KeptInfluence(influence)
-
-    def pull(self, cell: AbstractCell, state: KeptInfluence, cotangent: PyTree) -> PyTree:
-        """Each trace times the cotangent of its unit."""
-        dense = _dense(cell)
-        pairs = pairs_of(dense.sources, dense.units, 1)
-        gradient = runs(lambda *a: pull_pairs(pairs, dense.units, *a), dense.units)(state.of_state, cotangent)
-        return dense.gradient_of(gradient)
-
-
-def _dense(cell: AbstractCell) -> Dense:
-    if not isinstance(cell, Dense):
-        raise TypeError(
-            f"RFLO is for Dense cells, got {type(cell).__name__}; columns have the exact Columnwise, any cell has UORO"
-        )
-    return cell
+    def on(self, cell: AbstractCell) -> AbstractKernel[KeptInfluence]:
+        """SnAp(1)'s traces without the paths through recurrent weights."""
+        if not isinstance(cell, Dense):
+            raise TypeError(
+                f"RFLO is for Dense cells, got {type(cell).__name__}; "
+                "columns have the exact Columnwise, any cell has UORO"
+            )
+        return OnPairs(self, cell, 1, self.memory_limit, recurrent=False)

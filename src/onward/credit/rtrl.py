@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import runs, sum_products, tree_sum
 from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
 from onward.types import Carry, PyTree
 
 # Units from which the products of a batch of networks are worth a matrix product each (decisions.md).
@@ -44,44 +44,62 @@ class RTRL(AbstractCredit):
     kind: ClassVar[Kind] = "exact"
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
-        """No influence yet."""
-        admit(self, cell, x)
-        if isinstance(cell, Dense):
-            fan_in, gates, units = cell.recurrent.shape
-            one = jax.ShapeDtypeStruct((units, cell.inputs + fan_in + 1, gates, units), cell.bias.dtype)
-            return allocate(self, (one,) * cell.gates.states, self.memory_limit)
-        hidden = sum(leaf.size for leaf in jax.tree.leaves(cell.init().hidden))
-        theta = jax.tree.leaves(eqx.filter(cell, cell.trainable()))
-        shape = (hidden, sum(leaf.size for leaf in theta))
-        return allocate(self, jax.ShapeDtypeStruct(shape, jnp.result_type(*theta)), self.memory_limit)
+    def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
+        """The factorised step of a dense layer, or the full Jacobians of any other cell."""
+        return _OnDense(self, cell) if isinstance(cell, Dense) else _OnAny(self, cell)
+
+
+class _OnDense(AbstractKernel[Influence]):
+    kind: ClassVar[Kind] = "exact"
+    rule: RTRL
+    cell: Dense
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Influence:
+        fan_in, gates, units = self.cell.recurrent.shape
+        of_state = jax.ShapeDtypeStruct((units, self.cell.inputs + fan_in + 1, gates, units), self.cell.bias.dtype)
+        influence: Influence = allocate(self.rule, (of_state,) * self.cell.gates.states, self.rule.memory_limit)
+        return influence
 
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: Any, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, Any]:
-        """Step the cell and the influence matrix."""
-        if isinstance(cell, Dense):
-            z, moments = cell.read(carry, x)
-            step = runs(lambda *arguments: _advance(cell.gates, cell.sources, *arguments), cell.units, wide=WIDE_UNITS)
-            states, influence = step(cell.parameters, carry.hidden, state, z)
-            return cell.settle(states, moments, carry), influence
-        parameters, step_of = transition(cell, carry.stats, x, key)
+        self, carry: Carry, x: Array, state: Influence, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Influence]:
+        cell = self.cell
+        z, moments = cell.read(carry, x)
+        step = runs(_advance, cell.units, cell.gates, cell.sources, CACHE, wide=WIDE_UNITS)
+        states, influence = step(cell.parameters, carry.hidden, state, z)
+        return cell.settle(states, moments, carry), influence
+
+    def pull(self, state: Influence, cotangent: PyTree) -> PyTree:
+        pull = runs(_pull, self.cell.units, self.cell.inputs, wide=WIDE_UNITS)
+        return self.cell.gradient_of(pull(state, cotangent))
+
+
+class _OnAny(AbstractKernel[Array]):
+    kind: ClassVar[Kind] = "exact"
+    rule: RTRL
+    cell: AbstractCell
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        hidden = sum(leaf.size for leaf in jax.tree.leaves(self.cell.init().hidden))
+        theta = jax.tree.leaves(eqx.filter(self.cell, self.cell.trainable()))
+        shape = jax.ShapeDtypeStruct((hidden, sum(leaf.size for leaf in theta)), jnp.result_type(*theta))
+        influence: Array = allocate(self.rule, shape, self.rule.memory_limit)
+        return influence
+
+    def advance(self, carry: Carry, x: Array, state: Array, *, key: PRNGKeyArray | None = None) -> tuple[Carry, Array]:
+        parameters, step_of = transition(self.cell, carry.stats, x, key)
         theta, unravel = ravel_pytree(parameters)
         hidden, unravel_hidden = ravel_pytree(carry.hidden)
 
-        def flat(theta: Array, hidden: Array) -> Any:
+        def flat(theta: Array, hidden: Array) -> tuple[Array, Carry]:
             after, whole = step_of(unravel(theta), unravel_hidden(hidden))
             return ravel_pytree(after)[0], whole
 
         (immediate, through), after = jax.jacrev(flat, argnums=(0, 1), has_aux=True)(theta, hidden)
         return after, through @ state + immediate
 
-    def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
-        """The cotangent times the influence matrix."""
-        if isinstance(cell, Dense):
-            pull = runs(lambda *arguments: _pull(cell.inputs, *arguments), cell.units, wide=WIDE_UNITS)
-            return cell.gradient_of(pull(state, cotangent))
-        _, unravel = ravel_pytree(eqx.filter(cell, cell.trainable()))
+    def pull(self, state: Array, cotangent: PyTree) -> PyTree:
+        _, unravel = ravel_pytree(eqx.filter(self.cell, self.cell.trainable()))
         return unravel(ravel_pytree(cotangent)[0] @ state)
 
 
@@ -97,6 +115,7 @@ def _product(left: Array, right: Array) -> Array:
 def _advance(
     gates: AbstractGates,
     sources: Sources | None,
+    cache: int,
     parameters: Parameters,
     states: States,
     influence: Influence,
@@ -106,7 +125,7 @@ def _advance(
     h, (units, rows) = states[-1], influence[0].shape[:2]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
-    size = rows if sum(m.nbytes for m in influence) <= CACHE else 1
+    size = rows if sum(m.nbytes for m in influence) <= cache else 1
 
     def update(row: Any, flat: Influence) -> Influence:
         """`size` rows, but for the immediate term. A new state is read as it was written, so a loop copies nothing."""

@@ -1,6 +1,7 @@
 """Sparse n-step approximation of real-time recurrent learning."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from onward.batching import runs, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, require_size
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.cells.stack import Stack
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL, edges
 from onward.types import Carry, PyTree
@@ -50,65 +51,81 @@ class SnAp(AbstractCredit):
 
     def claim(self, cell: AbstractCell, steps: int) -> Kind:
         """Exact where nothing is left out, and for the first step."""
-        return "exact" if steps == 1 or self._saturated(cell) is not None else "biased"
+        return "exact" if steps == 1 else self.on(cell).kind
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
+    def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
+        """The exact rule where nothing is left out, else the pairs of units that are kept."""
+        exact = RTRL(self.memory_limit)
+        if isinstance(cell, AbstractColumnar):
+            return Columnwise().on(cell)
+        if isinstance(cell, Dense):
+            return exact.on(cell) if self._reaches_all(cell) else OnPairs(self, cell, self.n, self.memory_limit)
+        layers = cell.cells if isinstance(cell, Stack) else (cell,)
+        dense = [layer for layer in layers if isinstance(layer, Dense)]
+        if len(dense) < len(layers):
+            raise TypeError(
+                "SnAp reads its pattern off the wiring of Dense cells, of a Stack of them, and of columns, "
+                f"got {type(cell).__name__}; use RTRL, UORO or TBPTT, which take any cell"
+            )
+        return exact.on(cell) if all(map(self._reaches_all, dense)) else _OnStack(exact.on(cell), dense, self.n)
+
+    def _reaches_all(self, layer: Dense) -> bool:
+        return bool(reach(layer.sources, layer.units, self.n).all())
+
+
+class OnPairs(AbstractKernel[KeptInfluence]):
+    """The influence within the pairs of units that n steps connect, in a dense layer.
+
+    `recurrent=False` leaves out every path through recurrent weights. Cost: as in `SnAp`.
+    """
+
+    kind: ClassVar[Kind] = "biased"
+    rule: AbstractCredit
+    cell: Dense
+    n: int = eqx.field(static=True)
+    memory_limit: float = eqx.field(static=True)
+    recurrent: bool = eqx.field(default=True, static=True)
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> KeptInfluence:
         """No influence yet."""
-        other = self._saturated(cell)
-        if other is not None:
-            return other.init(cell, x)
-        admit(self, cell, x)
-        if isinstance(cell, Stack):
-            return RTRL(self.memory_limit).init(cell, x)
-        assert isinstance(cell, Dense)
+        cell = self.cell
         pairs = len(pairs_of(cell.sources, cell.units, self.n).unit)
         wide = lambda a: jax.ShapeDtypeStruct((*a.shape[:-1], pairs), a.dtype)
         shapes = (jax.tree.map(wide, cell.parameters),) * cell.gates.states
-        return KeptInfluence(allocate(self, shapes, self.memory_limit))
+        return KeptInfluence(allocate(self.rule, shapes, self.memory_limit))
 
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: Any, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, Any]:
-        """Step the cell and the kept influence."""
-        other = self._saturated(cell)
-        if other is not None:
-            return other.advance(cell, carry, x, state, key=key)
-        if isinstance(cell, Stack):
-            carry, influence = RTRL().advance(cell, carry, x, state, key=key)
-            return carry, influence * jnp.asarray(_pattern_of_stack(cell, self.n), influence.dtype)
-        assert isinstance(cell, Dense)
+        self, carry: Carry, x: Array, state: KeptInfluence, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, KeptInfluence]:
+        """The layer's carry and the kept influence one step on."""
+        cell = self.cell
         z, moments = cell.read(carry, x)
-        pairs = pairs_of(cell.sources, cell.units, self.n)
-        step = runs(lambda *a: advance_pairs(cell.gates, cell.sources, pairs, *a), cell.units)
+        step = runs(_advance_pairs, cell.units, cell.gates, cell.sources, cell.units, self.n, self.recurrent)
         states, influence = step(cell.parameters, carry.hidden, state.of_state, z)
         return cell.settle(states, moments, carry), KeptInfluence(influence)
 
-    def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
+    def pull(self, state: KeptInfluence, cotangent: PyTree) -> PyTree:
         """The cotangent times the kept influence."""
-        other = self._saturated(cell)
-        if other is not None:
-            return other.pull(cell, state, cotangent)
-        if isinstance(cell, Stack):
-            return RTRL().pull(cell, state, cotangent)
-        assert isinstance(cell, Dense)
-        pairs = pairs_of(cell.sources, cell.units, self.n)
-        gradient = runs(lambda *a: pull_pairs(pairs, cell.units, *a), cell.units)(state.of_state, cotangent)
-        return cell.gradient_of(gradient)
+        cell = self.cell
+        pull = runs(_pull_pairs, cell.units, cell.sources, cell.units, self.n)
+        return cell.gradient_of(pull(state.of_state, cotangent))
 
-    def _saturated(self, cell: AbstractCell) -> AbstractCredit | None:
-        """The exact rule that this is, if nothing is left out."""
-        if isinstance(cell, AbstractColumnar):
-            return Columnwise()
-        if isinstance(cell, Dense):
-            return RTRL(self.memory_limit) if reach(cell.sources, cell.units, self.n).all() else None
-        if isinstance(cell, Stack) and all(isinstance(c, Dense) for c in cell.cells):
-            full = all(reach(c.sources, c.units, self.n).all() for c in _dense(cell))
-            return RTRL(self.memory_limit) if full else None
-        raise TypeError(
-            "SnAp reads its pattern off the wiring of Dense cells, of a Stack of them, and of columns, "
-            f"got {type(cell).__name__}; "
-            "use RTRL, UORO or TBPTT, which take any cell"
-        )
+
+class _OnStack(AbstractKernel[Array]):
+    kind: ClassVar[Kind] = "biased"
+    exact: AbstractKernel[Array]
+    layers: list[Dense]
+    n: int = eqx.field(static=True)
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Array:
+        return self.exact.init(x, key=key)
+
+    def advance(self, carry: Carry, x: Array, state: Array, *, key: PRNGKeyArray | None = None) -> tuple[Carry, Array]:
+        carry, influence = self.exact.advance(carry, x, state, key=key)
+        return carry, influence * jnp.asarray(_pattern_of_stack(self.layers, self.n), influence.dtype)
+
+    def pull(self, state: Array, cotangent: PyTree) -> PyTree:
+        return self.exact.pull(state, cotangent)
 
 
 class Pairs(NamedTuple):
@@ -165,18 +182,18 @@ def _take(array: Array, index: np.ndarray, axis: int) -> Array:
     return jnp.take(array, index, axis)
 
 
-def advance_pairs(
+def _advance_pairs(
     gates: AbstractGates,
     sources: Sources | None,
-    pairs: Pairs,
+    units: int,
+    n: int,
+    recurrent: bool,
     parameters: Parameters,
     states: States,
     influence: tuple[Parameters, ...],
     z: Array,
-    *,
-    recurrent: bool = True,
 ) -> tuple[States, tuple[Parameters, ...]]:
-    """States and kept influence one step on, in a kernel of `runs`; `recurrent=False` cuts every path through U."""
+    pairs = pairs_of(sources, units, n)
     new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
     zero = jnp.zeros_like(states[-1])
     read_h = sources_of(sources, states[-1])
@@ -204,8 +221,11 @@ def advance_pairs(
     return new, tuple(advanced)
 
 
-def pull_pairs(pairs: Pairs, units: int, influence: tuple[Parameters, ...], cotangent: States) -> Parameters:
+def _pull_pairs(
+    sources: Sources | None, units: int, n: int, influence: tuple[Parameters, ...], cotangent: States
+) -> Parameters:
     """Each kept influence times the cotangent of its affected unit, added up over the pairs of a parameter."""
+    pairs = pairs_of(sources, units, n)
     on_pairs = [_take(c, pairs.unit, -2) for c in cotangent]
     terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for c, trace in zip(on_pairs, influence, strict=True)]
     gradient = jax.tree.map(lambda *t: tree_sum(t), *terms)
@@ -219,13 +239,8 @@ def pull_pairs(pairs: Pairs, units: int, influence: tuple[Parameters, ...], cota
     return jax.tree.map(gather, gradient)
 
 
-def _dense(cell: Stack) -> list[Dense]:
-    return [c for c in cell.cells if isinstance(c, Dense)]
-
-
-def _pattern_of_stack(cell: Stack, n: int) -> np.ndarray:
+def _pattern_of_stack(cells: Sequence[Dense], n: int) -> np.ndarray:
     """[state, parameter] of the flattened stack: what reaches what within n steps, the stack being one state."""
-    cells = _dense(cell)
     layer = np.concatenate([np.full(c.units, i) for i, c in enumerate(cells)])
     starts = np.cumsum([0, *(c.units for c in cells)])
     keep = layer[:, None] > layer[None, :]  # whatever lies above is read within the step

@@ -9,10 +9,10 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, sum_in_blocks
-from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, require_size
+from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States, pull_back, require_size
 from onward.cells.dense import Dense, Sources, loop_back, preactivation, sources_of
 from onward.cells.hybrid import Hybrid
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
 from onward.types import Carry, PyTree
 
 # Steps back that are written out for a single network. In a batch XLA would then recompute the chain at each step: 25x.
@@ -60,45 +60,65 @@ class TBPTT(AbstractCredit):
         """Exact while the window holds every step."""
         return "exact" if steps <= self.window else "biased"
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> Any:
-        """Nothing seen."""
-        admit(self, cell, x)
+    def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
+        """The window of a dense layer's states, or of all that it takes to run any other cell again."""
         if isinstance(cell, Hybrid) and cell.stochastic:
             raise TypeError(
                 "TBPTT runs its window again and cannot draw the same samples of a Hybrid; use RTRL or UORO, or BPTT "
                 "on whole sequences"
             )
-        if isinstance(cell, Dense):
-            dtype, gates = cell.bias.dtype, cell.gates
-            rows = jax.ShapeDtypeStruct((self.window, cell.units), dtype)
-            read = jax.ShapeDtypeStruct((self.window, cell.inputs + 1), dtype)
-            shapes: Any = (read, (rows,) * gates.states, (rows,) * gates.slots)
-            return Window(*allocate(self, shapes, self.memory_limit))
-        shape = lambda a: jax.ShapeDtypeStruct((self.window, *a.shape), a.dtype)
-        one = (x, cell.init(), jnp.zeros((), jnp.result_type(float)))
-        return allocate(self, Replay(*jax.tree.map(shape, one)), self.memory_limit)
+        return _OnDense(self, cell) if isinstance(cell, Dense) else _OnAny(self, cell)
+
+
+class _OnDense(AbstractKernel[Window]):
+    kind: ClassVar[Kind] = "biased"
+    rule: TBPTT
+    cell: Dense
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Window:
+        cell, window = self.cell, self.rule.window
+        shape = lambda width: jax.ShapeDtypeStruct((window, width), cell.bias.dtype)
+        states, slots = ((shape(cell.units),) * count for count in (cell.gates.states, cell.gates.slots))
+        return Window(*allocate(self.rule, (shape(cell.inputs + 1), states, slots), self.rule.memory_limit))
 
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: Any, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, Any]:
-        """Step the cell, and move the window on."""
-        if isinstance(cell, Dense):
-            z, moments = cell.read(carry, x)
-            step = runs(lambda *arguments: _advance(cell.gates, cell.sources, *arguments), cell.units)
-            states, window = step(cell.parameters, carry.hidden, state, z)
-            return cell.settle(states, moments, carry), window
+        self, carry: Carry, x: Array, state: Window, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Window]:
+        cell = self.cell
+        z, moments = cell.read(carry, x)
+        step = runs(_advance, cell.units, cell.gates, cell.sources)
+        states, window = step(cell.parameters, carry.hidden, state, z)
+        return cell.settle(states, moments, carry), window
+
+    def pull(self, state: Window, cotangent: PyTree) -> PyTree:
+        cell = self.cell
+        back = runs(_pull, cell.units, cell.gates, cell.sources)
+        return cell.gradient_of(back(cell.parameters, state, cotangent))
+
+
+class _OnAny(AbstractKernel[Replay]):
+    kind: ClassVar[Kind] = "biased"
+    rule: TBPTT
+    cell: AbstractCell
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Replay:
+        shape = lambda a: jax.ShapeDtypeStruct((self.rule.window, *a.shape), a.dtype)
+        instant = (x, self.cell.init(), jnp.zeros((), jnp.result_type(float)))
+        replay: Replay = allocate(self.rule, Replay(*jax.tree.map(shape, instant)), self.rule.memory_limit)
+        return replay
+
+    def advance(
+        self, carry: Carry, x: Array, state: Replay, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Replay]:
         push = lambda old, new: jnp.concatenate([old[1:], new[None]])
         seen = Replay(x, carry, jnp.ones((), state.real.dtype))
-        return cell(carry, x, key=key), jax.tree.map(push, state, seen)
+        return self.cell(carry, x, key=key), jax.tree.map(push, state, seen)
 
-    def pull(self, cell: AbstractCell, state: Any, cotangent: PyTree) -> PyTree:
-        """Back through the window."""
-        if isinstance(cell, Dense):
-            back = runs(lambda *arguments: _pull(cell.gates, cell.sources, *arguments), cell.units)
-            return cell.gradient_of(back(cell.parameters, state, cotangent))
+    def pull(self, state: Replay, cotangent: PyTree) -> PyTree:
+        cell = self.cell
         zero = jax.tree.map(jnp.zeros_like, eqx.filter(cell, cell.trainable()))
 
-        def back_one(loop: Any, seen: Replay) -> Any:
+        def back_one(loop: tuple[PyTree, PyTree], seen: Replay) -> tuple[tuple[PyTree, PyTree], None]:
             cotangent, total = loop
             parameters, step = transition(cell, seen.carry.stats, seen.x, None)
             _, pullback, _ = jax.vjp(step, parameters, seen.carry.hidden, has_aux=True)
@@ -123,9 +143,8 @@ def _pull(
     gates: AbstractGates, sources: Sources | None, parameters: Parameters, window: Window, cotangent: States
 ) -> Parameters:
     _, derivatives = gates.jacobian(window.slots, window.states)
-    steps = window.read.shape[0]
 
-    def back(cotangent: States, here: Any) -> tuple[States, Array]:
+    def back(cotangent: States, here: list[Derivatives]) -> tuple[States, Array]:
         by_slot, by_state = pull_back(here, cotangent, gates.slots)
         on_h = loop_back(sources, parameters, jnp.stack([by_slot[s] for s in gates.recurrent_slots]))
         return (*by_state[:-1], by_state[-1] + on_h), jnp.stack(by_slot)
@@ -148,7 +167,7 @@ def _pull(
     return Parameters(rows[:-1], _outer_sum([r[:, None] for r in read_h], looped), rows[-1])
 
 
-def _outer_sum(rows: Any, drives: list[Array]) -> Array:
+def _outer_sum(rows: Array | list[Array], drives: list[Array]) -> Array:
     """Sum over the window of row x drive."""
     if drives[0].shape[-1] > 1:
         return sum_in_blocks([rows[j] * d[None] for j, d in enumerate(drives)])

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 from onward.batching import runs, total, under
 from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, push_forward
 from onward.cells.dense import Dense, Sources, loop, preactivation, sources_of
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, Kind, admit, allocate, transition
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
 from onward.random import bits, seed_of
 from onward.types import Carry, PyTree
 
@@ -48,50 +48,71 @@ class UORO(AbstractCredit):
         if self.scaling not in ("uoro", "nobacktrack", "none"):
             raise ValueError(f"UORO: scaling must be 'uoro', 'nobacktrack' or 'none', got {self.scaling!r}")
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> RankOne:
-        """No influence yet; `key` seeds the signs."""
-        admit(self, cell, x)
+    def on(self, cell: AbstractCell) -> AbstractKernel[RankOne]:
+        """Both factors of a dense layer, or those of any other cell through its pullbacks."""
+        return _OnDense(self, cell) if isinstance(cell, Dense) else _OnAny(self, cell)
+
+    def start(self, hidden: PyTree, parameters: PyTree, key: PRNGKeyArray | None) -> RankOne:
+        """No influence yet, for trees of these shapes. ValueError without a key to seed the signs."""
         if key is None:
             raise ValueError("UORO draws random signs: give init a key")
-        parameters = cell.parameters if isinstance(cell, Dense) else eqx.filter(cell, cell.trainable())
-        shapes = jax.eval_shape(lambda: (cell.init().hidden, parameters))
+        shapes = jax.eval_shape(lambda: (hidden, parameters))
         states, parameters = allocate(self, shapes, self.memory_limit)
         return RankOne(states, parameters, seed_of(key), jnp.zeros((), jnp.int32))
 
+
+class _OnDense(AbstractKernel[RankOne]):
+    kind: ClassVar[Kind] = "unbiased"
+    rule: UORO
+    cell: Dense
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> RankOne:
+        return self.rule.start(self.cell.init().hidden, self.cell.parameters, key)
+
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: RankOne, *, key: PRNGKeyArray | None = None
+        self, carry: Carry, x: Array, state: RankOne, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, RankOne]:
-        """Step the cell and both factors."""
-        count = state.steps + 1
+        cell, count = self.cell, state.steps + 1
         signs = _signs(state.seed, count, state.states)
-        if isinstance(cell, Dense):
-            z, moments = cell.read(carry, x)
-            step = runs(lambda *a: _advance(cell.gates, cell.sources, self.scaling, *a), cell.units)
-            states, s, t = step(cell.parameters, carry.hidden, state.states, state.parameters, z, signs)
-            return cell.settle(states, moments, carry), RankOne(s, t, state.seed, count)
-        parameters, step_of = transition(cell, carry.stats, x, key)
+        z, moments = cell.read(carry, x)
+        step = runs(_advance, cell.units, cell.gates, cell.sources, self.rule.scaling)
+        states, s, t = step(cell.parameters, carry.hidden, state.states, state.parameters, z, signs)
+        return cell.settle(states, moments, carry), RankOne(s, t, state.seed, count)
+
+    def pull(self, state: RankOne, cotangent: PyTree) -> PyTree:
+        return self.cell.gradient_of(runs(_pull, self.cell.units)(state.states, state.parameters, cotangent))
+
+
+class _OnAny(AbstractKernel[RankOne]):
+    kind: ClassVar[Kind] = "unbiased"
+    rule: UORO
+    cell: AbstractCell
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> RankOne:
+        return self.rule.start(self.cell.init().hidden, eqx.filter(self.cell, self.cell.trainable()), key)
+
+    def advance(
+        self, carry: Carry, x: Array, state: RankOne, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, RankOne]:
+        scaling, count = self.rule.scaling, state.steps + 1
+        signs = _signs(state.seed, count, state.states)
+        parameters, step_of = transition(self.cell, carry.stats, x, key)
         hidden_step = lambda hidden: step_of(parameters, hidden)[0]
         _, pushed = jax.jvp(hidden_step, (carry.hidden,), (state.states,))
         _, pullback, after = jax.vjp(lambda p: step_of(p, carry.hidden), parameters, has_aux=True)
-        by_state: PyTree = None
-        if self.scaling == "nobacktrack":
+        inward = signs
+        if scaling == "nobacktrack":
             flat, unravel = ravel_pytree(carry.hidden)
             rows = jax.vmap(lambda e: ravel_pytree(pullback(unravel(e)))[0])(jnp.eye(flat.size, dtype=flat.dtype))
-            by_state = unravel(jnp.sqrt(jnp.sum(jnp.square(rows), 1)))
-            signs, inward = _weighted(signs, by_state)
-        else:
-            inward = signs
+            signs, inward = _weighted(signs, unravel(jnp.sqrt(jnp.sum(jnp.square(rows), 1))))
         drive = pullback(inward)[0]
         norm = lambda tree: jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
-        rho0, rho1 = _scales(self.scaling, norm(state.parameters), norm(pushed), norm(drive), norm(signs))
+        rho0, rho1 = _scales(scaling, norm(state.parameters), norm(pushed), norm(drive), norm(signs))
         s = jax.tree.map(lambda a, b: rho0 * a + rho1 * b, pushed, signs)
         t = jax.tree.map(lambda a, b: a / rho0 + b / rho1, state.parameters, drive)
         return after, RankOne(s, t, state.seed, count)
 
-    def pull(self, cell: AbstractCell, state: RankOne, cotangent: PyTree) -> PyTree:
-        """(cotangent . s) t."""
-        if isinstance(cell, Dense):
-            return cell.gradient_of(runs(_pull, cell.units)(state.states, state.parameters, cotangent))
+    def pull(self, state: RankOne, cotangent: PyTree) -> PyTree:
         size = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (state.states, cotangent)), strict=True))
         return jax.tree.map(lambda t: size * t, state.parameters)
 

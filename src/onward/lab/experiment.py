@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +20,15 @@ from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
 from onward.errors import OnwardError
-from onward.lab.train import Method
+from onward.lab.method import TILE, Method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment(abc.ABC):
-    """Fields every experiment has; a subclass adds its own, and they become its command line."""
+    """A choice of parts, a published number and a report; its fields are its command line.
+
+    A subclass adds fields, gives `methods` a default, and others another one where it must.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -36,13 +40,16 @@ class Experiment(abc.ABC):
     length_field: ClassVar[str] = "steps"
     """The field that says how long a run is."""
 
+    figures: ClassVar[str]
+    """The module that draws its report (`onward.lab.figures.write_report`)."""
+
     methods: tuple[str, ...]
     """Which methods to run."""
-    seeds: int
+    seeds: int = 5
     """Runs per method and step size. Fewer than 16 decide little."""
-    first_seed: int
+    first_seed: int = 0
     """The seeds are first_seed, first_seed + 1, ..."""
-    step_sizes: tuple[float, ...]
+    step_sizes: tuple[float, ...] = ()
     """Step sizes to run. Empty: each method's own. Several are run side by side, each with all seeds."""
 
     def check(self) -> None:
@@ -80,6 +87,10 @@ class Experiment(abc.ABC):
     def default_step_size(self, name: str) -> float:
         """The step size of a method unless the user says otherwise."""
 
+    def tile_of(self, name: str) -> int:
+        """How many runs of a method advance together, known without building it."""
+        return TILE
+
     @property
     def fingerprint(self) -> str:
         """Of data that is read from outside, so that a run does not go on with other data; empty: there is none."""
@@ -108,9 +119,11 @@ class Experiment(abc.ABC):
     def final_metric(self) -> str:
         """What that number is called."""
 
-    @abc.abstractmethod
     def write_report(self, folder: Path) -> Path:
-        """Figures and report.html, from what the run folder holds."""
+        """Draw the figures and report.html of a finished run from what its folder holds; returns the path of the page."""
+        # By name, so that running imports no matplotlib.
+        page: Path = import_module("onward.lab.figures").write_report(self, folder)
+        return page
 
 
 def require_positive(**fields: float | int) -> None:

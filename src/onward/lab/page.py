@@ -1,4 +1,4 @@
-"""Figures and the HTML page of a run folder. Reports never train."""
+"""The HTML page of a run folder, with tables and figures, and their look. Reports never train."""
 
 import base64
 import html
@@ -11,7 +11,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward import saving
@@ -52,74 +51,21 @@ class Table:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Onward's look, for the figures made inside."""
+    """A context in which figures are made with Onward's look."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
-def curve_with_spread(
-    axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str, interval: bool = False
-) -> None:
-    """The mean over runs (columns of `values`) as a line; the band is best to worst run, or the mean's 95 % interval."""
-    mean = values.mean(1)
-    axes.plot(x, mean, color=colour, lw=1.8, label=label)
-    if values.shape[1] > 1:
-        error = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
-        low, high = (mean - error, mean + error) if interval else (values.min(1), values.max(1))
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-
-
-def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
-    """A horizontal reference line, named at its right end."""
-    axes.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-    axes.annotate(
-        label,
-        (1, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 3 if above else -3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if above else "top",
-        color=GREY,
-        fontsize=9,
-    )
-
-
 def interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean (percentiles; the resampling is seeded)."""
+    """95 % bootstrap interval of the mean of `values` (percentiles of `draws` resamplings, seeded)."""
     array = np.asarray(values, float)
     chosen = np.random.default_rng(0).integers(0, len(array), (draws, len(array)))
     low, high = np.percentile(array[chosen].mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
-def finals(
-    rows: Sequence[Any], references: dict[str, float], *, label: str, colours: dict[str, str] | None = None
-) -> Picture:
-    """Every seed's number at the end, method by method, between the exact levels; levels far above all of them are left out."""
-    figure = Figure(figsize=(8.2, 1.3 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    names = [row["name"] for row in rows]
-    colours = colours or dict(zip(names, COLOURS * len(rows), strict=False))
-    top = max(v for row in rows for v in row["values"])
-    for i, row in enumerate(rows):
-        colour = colours[row["name"]]
-        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
-        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
-    for name, value in references.items():
-        if value > 2 * top:
-            continue
-        top = max(top, value)
-        axes.axvline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(name, (value, 1), xytext=(0, 3), color=GREY, fontsize=8, **place)
-    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=names, xlabel=label)
-    axes.set(ylim=(-len(rows) + 0.5, 0.5), xlim=(-0.03 * top, 1.08 * top))
-    return Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels.")
-
-
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table."""
+    """`value` to so many significant digits, for a table; "-" where there is none."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
@@ -156,7 +102,11 @@ details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;f
 
 
 def write_page(folder: Path, *, title: str, lead: str, parts: Sequence[Picture | Table | str], settings: str) -> Path:
-    """Save every figure as PNG and SVG, and one HTML file that needs nothing else."""
+    """Save every figure as PNG and SVG in `folder`/figures, and report.html, which needs no other file; returns its path.
+
+    `lead`: the paragraph under the title. `parts`: what follows, in order; a text is a paragraph. `settings`: shown folded at
+    the end.
+    """
     body = "".join(
         _save(folder, p)
         if isinstance(p, Picture)

@@ -1,6 +1,5 @@
 """What comes out of a run: its numbers and its tables. And how one is run."""
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of, digest_of
 from onward.lab.folder import ENVIRONMENT, RunFolder, same_fields, stopping
 from onward.lab.folder import load_record as load_records
+from onward.lab.method import step_sizes_of_tile
 from onward.lab.progress import Progress
-from onward.lab.train import read_metrics, step_sizes_of_tile, train
+from onward.lab.train import read_metrics, train
 from onward.text import markdown_table
 
 __all__ = ["load_records"]
@@ -66,17 +66,11 @@ def execute(
         return experiment.write_report(path)
 
 
-@functools.lru_cache(maxsize=1024)
-def _tile_of(experiment: Experiment, name: str) -> int:
-    """How many runs of a method advance together; building it may take a second."""
-    return experiment.build(name).tile
-
-
 def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:
     """(step size, seed) of every run of a method, in tiles."""
     seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
     sizes = experiment.step_sizes or (experiment.default_step_size(name),)
-    return step_sizes_of_tile(seeds, sizes, _tile_of(experiment, name))
+    return step_sizes_of_tile(seeds, sizes, experiment.tile_of(name))
 
 
 def jobs_of(experiment: Experiment, name: str) -> dict[str, list[tuple[float, int]]]:

@@ -1,14 +1,14 @@
 """Scanned digits, read row by row or pixel by pixel."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt32
+from numpy.typing import ArrayLike
 
 from onward.cells.base import require_size
-from onward.lab.data import datasets
 from onward.random import integer, seed_of
 from onward.tasks.base import AbstractTask
 from onward.types import Sequence, Step
@@ -16,8 +16,10 @@ from onward.types import Sequence, Step
 Reading = Literal["rows", "pixels"]
 
 
-def as_sequences(images: Any, by: Reading = "rows") -> Shaped[np.ndarray, "count time inputs"]:
+def as_sequences(images: ArrayLike, by: Reading = "rows") -> Shaped[np.ndarray, "count time inputs"]:
     """Images (count, height, width) in reading order: a row a step, or a pixel a step.
+
+    Raises ValueError if `images` has other axes or none of them, and if `by` is something else.
 
     >>> as_sequences(np.zeros((5, 8, 8)), "pixels").shape
     (5, 64, 1)
@@ -42,12 +44,12 @@ class DigitState(NamedTuple):
 class SequentialDigits(AbstractTask):
     """Images drawn at random (with replacement), a row of pixels a step (`by="pixels"`: a pixel), values in [0, 1].
 
-    `batch=None`: a stream of steps; an image starts with `reset`, and its label counts (weight 1) at its last step
-    only, or at each (`every=True`). `batch=n`: n whole images at a time, as a `Sequence` for `BPTT`.
-    Default: the training images of the embedded 8x8 digits; `onward.lab.data.datasets.load_digits("mnist")` has others.
-    `top` is the value of a white pixel: by default the greatest in `images`.
+    `images`: (count, height, width); `labels`: (count,) whole numbers. `batch=None`: a stream of steps; an image starts
+    with `reset`, and its label counts (weight 1) at its last step only, or at each (`every=True`). `batch=n`: n whole
+    images at a time, as a `Sequence` for `BPTT`. `top`: the value of a white pixel; None: the greatest in `images`.
+    Raises ValueError if shapes do not fit, labels are not whole numbers, or no pixel is brighter than 0.
 
-    >>> SequentialDigits(images=np.zeros((3, 28, 28), np.uint8), labels=[7, 0, 1], top=255).inputs
+    >>> SequentialDigits(np.zeros((3, 28, 28), np.uint8), [7, 0, 1], top=255).inputs
     28
     """
 
@@ -59,26 +61,24 @@ class SequentialDigits(AbstractTask):
 
     def __init__(
         self,
+        images: ArrayLike,
+        labels: ArrayLike,
         batch: int | None = None,
         *,
-        images: Any = None,
-        labels: Any = None,
         by: Reading = "rows",
         top: float | None = None,
         every: bool = False,
     ):
         if batch is not None:
             require_size("SequentialDigits", batch=batch)
-        if (images is None) != (labels is None):
-            raise ValueError("SequentialDigits: give both images and labels, or neither for the embedded digits")
-        if images is None:
-            embedded = datasets.load_digits("digits")
-            images, labels, top = embedded.train_images, embedded.train_labels, embedded.top
-        images, labels = as_sequences(images, by), np.asarray(labels)
-        if labels.shape != images.shape[:1]:
-            raise ValueError(f"SequentialDigits: {len(images)} images need as many labels, got shape {labels.shape}")
-        self.images, self.labels = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
-        self.batch, self.every, self.top = batch, every, float(images.max() if top is None else top)
+        sequences, classes = as_sequences(images, by), np.asarray(labels)
+        if classes.shape != sequences.shape[:1] or not np.issubdtype(classes.dtype, np.integer):
+            raise ValueError(
+                f"SequentialDigits: {len(sequences)} images need as many labels, whole numbers, got {classes.dtype} "
+                f"of shape {classes.shape}"
+            )
+        self.images, self.labels = jnp.asarray(sequences), jnp.asarray(classes, jnp.int32)
+        self.batch, self.every, self.top = batch, every, float(sequences.max() if top is None else top)
         if not self.top > 0:
             raise ValueError("SequentialDigits: every pixel is 0; give `top`, the value of a white one")
 

@@ -1,15 +1,16 @@
 """Polyphonic music: the notes that sound next."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Sequence as SequenceOf
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
+from numpy.typing import ArrayLike
 
 from onward.cells.base import require_size
-from onward.lab.data import datasets
 from onward.random import integer, seed_of, uniform
 from onward.tasks.base import AbstractTask
 from onward.types import Sequence, Step
@@ -47,9 +48,8 @@ class PianoRoll(AbstractTask):
     after the window, or (`every=True`) the frame after each of its frames. `batch=None`: a stream of whole pieces in
     random order, each started with `reset`; weight 1 at every step. `transpose=k` moves each window (each piece) by a
     random -k .. k semitones; what falls off the keyboard is lost. `drop`: each note of what is read (not of y) is left
-    out with this probability. `pieces`: arrays (frames, 88) of 0 and 1; default:
-    the training split of the embedded, generated etudes (`onward.lab.data.datasets.load_music` has others). Pieces shorter
-    than a window and its next frame are left out: `left_out` counts them.
+    out with this probability. `pieces`: arrays (frames, notes) of 0 and 1. Pieces shorter than a window and its next frame
+    are left out: `left_out` counts them. Raises ValueError if pieces have other shapes or values, or all are too short.
 
     >>> task = PianoRoll([np.eye(88)[:60], np.eye(88)[:5]], length=50, batch=2)
     >>> task.windows, task.left_out
@@ -69,7 +69,7 @@ class PianoRoll(AbstractTask):
 
     def __init__(
         self,
-        pieces: Any = None,
+        pieces: SequenceOf[ArrayLike],
         length: int = 50,
         batch: int | None = None,
         *,
@@ -82,26 +82,26 @@ class PianoRoll(AbstractTask):
             raise ValueError(f"PianoRoll: transpose must be a whole number of at least 0, got {transpose!r}")
         if not 0 <= drop < 1:
             raise ValueError(f"PianoRoll: drop must be in [0, 1), got {drop}")
-        pieces = [np.asarray(p) for p in (datasets.load_music("etudes").train if pieces is None else pieces)]
-        for i, piece in enumerate(pieces):
-            if piece.ndim != 2 or piece.shape[1] != pieces[0].shape[1]:
+        rolls = [np.asarray(piece) for piece in pieces]
+        for i, piece in enumerate(rolls):
+            if piece.ndim != 2 or piece.shape[1] != rolls[0].shape[1]:
                 raise ValueError(f"PianoRoll: piece {i} must be (frames, notes) as piece 0 is, got shape {piece.shape}")
             if not np.isin(piece, (0, 1)).all():
                 raise ValueError(f"PianoRoll: piece {i} holds other values than 0 and 1")
         needs = 2 if batch is None else length + 1
-        long = [p for p in pieces if len(p) >= needs]
+        long = [p for p in rolls if len(p) >= needs]
         if not long:
-            longest = max((len(p) for p in pieces), default=0)
+            longest = max((len(p) for p in rolls), default=0)
             raise ValueError(
                 f"PianoRoll: no piece has the {needs} frames that a window and its next frame need; "
-                f"the longest of {len(pieces)} has {longest}. Choose a smaller length"
+                f"the longest of {len(rolls)} has {longest}. Choose a smaller length"
             )
         ends = np.cumsum([len(p) for p in long])
         self.frames = jnp.asarray(np.concatenate(long).astype(np.uint8))
         self.ends, self.firsts = jnp.asarray(ends, jnp.int32), jnp.asarray(ends - [len(p) for p in long], jnp.int32)
         self.starts = jnp.asarray(window_starts([len(p) for p in long], length if batch else 1))
         self.length, self.batch, self.every, self.transpose, self.drop = length, batch, every, transpose, drop
-        self.left_out = len(pieces) - len(long)
+        self.left_out = len(rolls) - len(long)
 
     @property
     def inputs(self) -> int:
@@ -123,8 +123,8 @@ class PianoRoll(AbstractTask):
         if self.transpose:
             source = jnp.arange(self.inputs).reshape((1,) * shift.ndim + (-1,)) - shift[..., None]
             inside = (source >= 0) & (source < self.inputs)
-            found = jnp.take_along_axis(frames, jnp.clip(source, 0, self.inputs - 1), -1)
-            frames = jnp.where(inside, found, 0)
+            moved = jnp.take_along_axis(frames, jnp.clip(source, 0, self.inputs - 1), -1)
+            frames = jnp.where(inside, moved, 0)
         return frames.astype(jnp.float32)
 
     def _read(self, frames: Float[Array, "..."], state: PianoState, count: Array) -> Float[Array, "..."]:

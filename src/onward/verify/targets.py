@@ -7,7 +7,6 @@ gradient must not go, none may arrive; and what is random is compared, draw by d
 import functools
 import operator
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Sequence_
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,14 +30,13 @@ from onward.heads.mixture import Mixture
 from onward.heads.monte_carlo import MonteCarlo
 from onward.learners.bptt import sequence_loss
 from onward.learners.inverses import AffineInverse, FeedbackInverse, Transition
-from onward.learners.tptt import TPTT, Sweep, TPTTState
+from onward.learners.tptt import TPTT, Propagation, TPTTState
 from onward.model import Model
 from onward.random import seed_of, uniform
 from onward.types import Carry, PyTree, Sequence
-from onward.verify.gradients import EXACT, compare
+from onward.verify.claims import EXACT, SIGMAS
+from onward.verify.gradients import compare, quick
 
-# A mean further off than this is not chance; a control must be further off.
-SIGMAS = 5.0
 # Draws of a gradient whose expectation is asked for.
 DRAWS = 4_000
 KINDS: dict[str, Callable[..., Dense]] = {"Elman": Elman, "GRU": GRU, "LSTM": LSTM}
@@ -56,17 +54,13 @@ class Check:
     ok: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields by name, for JSON."""
         return asdict(self)
 
 
 def _check(name: str, what: str, value: float, relation: str, bound: float) -> Check:
     holds = {"<": operator.lt, ">": operator.gt, "=": operator.eq}[relation]
     return Check(name, what, float(value), f"{relation} {bound:g}", bool(holds(float(value), bound)))
-
-
-# Tiny programs that run a few times: compile them fast rather than well.
-_quick: Any = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def _float64(check: Callable[..., list[Check]]) -> Callable[..., list[Check]]:
@@ -103,7 +97,7 @@ def batch(time: int, rows: int, outputs: int = 1, *, scale: float = 1.0, seed: i
     return Sequence(jnp.asarray(xs), jnp.asarray(y), jnp.ones((outputs, rows)))
 
 
-@_quick
+@quick
 def bptt_gradient(model: Model, example: Sequence, key: PRNGKeyArray | None = None) -> tuple[Array, PyTree]:
     """The loss, and its gradient by backpropagation through time."""
     parameters, rest = eqx.partition(model, model.trainable())
@@ -113,14 +107,16 @@ def bptt_gradient(model: Model, example: Sequence, key: PRNGKeyArray | None = No
     return found
 
 
-@_quick
+@quick
 def sweep(
     learner: TPTT, model: Model, example: Sequence, key: PRNGKeyArray, inverse: PyTree = None, keep: bool = False
-) -> Sweep:
+) -> Propagation:
     """The learner's first sweep with these weights of the inverse; its gradient divided by the weight of the losses."""
     # Compiled with the rest: drawing weights operation by operation takes seconds.
     state = learner.init(model, example, key=key)
-    swept = learner.sweep(state if inverse is None else state._replace(inverse=inverse), example, key=key, keep=keep)
+    swept = learner.propagate(
+        state if inverse is None else state._replace(inverse=inverse), example, key=key, keep=keep
+    )
     return swept._replace(gradient=jax.tree.map(lambda g: g / swept.weight, swept.gradient))
 
 
@@ -250,7 +246,7 @@ def local(learner: type[TPTT] = TPTT) -> list[Check]:
     ]  # fmt: skip
 
 
-@_quick
+@quick
 def _local_gradient(model: Model, example: Sequence, hidden: PyTree, shifts: PyTree) -> PyTree:
     parameters, rest = eqx.partition(model.cell, model.cell.trainable())
     start = model.cell.init()
@@ -276,7 +272,7 @@ def least_difference() -> list[Check]:
     before = Carry((jnp.asarray(0.5 * rng.normal(size=UNITS)),), cell.init().stats)
     x, away = jnp.asarray(rng.normal(size=INPUTS)), jnp.asarray(0.3 * rng.normal(size=cell.recurrent.shape))
 
-    @_quick
+    @quick
     def gradients(weights: Array, keys: PRNGKeyArray) -> Array:
         transition = Transition(before, x, cell(before, x).hidden, keys[0])
         loss = lambda w, k: inverse.loss(w, cell, transition, key=k)
@@ -312,7 +308,7 @@ def no_share() -> list[Check]:
     hybrid = Model(Hybrid(plain.cell, share=0.0), plain.head)
     learner = TPTT(FeedbackInverse(), optax.sgd(0.1))
 
-    @_quick
+    @quick
     def steps(model: Model) -> TPTTState:
         state = learner.init(model, example, key=key)
         return jax.lax.scan(lambda s, _: (learner.step(s, example)[0], None), state, length=3)[0]
@@ -334,7 +330,7 @@ def straight_through(hybrid: type[Hybrid] = Hybrid) -> list[Check]:
     loss, gradient = bptt_gradient(model, example, key)
     lanes = jnp.arange(model.cell.stochastic, dtype=jnp.uint32)
 
-    @_quick
+    @quick
     def draw(key: PRNGKeyArray) -> tuple[Array, ...]:
         # As `sequence_loss` does: first for the steps, then for the readings.
         keys = (jax.random.split(jax.random.fold_in(key, i), (time, rows * copies)) for i in range(2))
@@ -428,7 +424,7 @@ def likelihoods() -> list[Check]:
     ]
 
 
-@_quick
+@quick
 def _log_probs(head: Any, features: Array, y: Array) -> Array:
     found: Array = jax.vmap(lambda f, y: head.log_prob(head(f), y))(features, y)
     return found
@@ -445,27 +441,3 @@ def checks() -> list[Check]:
     """Every claim."""
     parts = (linear_inverse, exact_feedback, local, least_difference, no_share, straight_through, likelihoods)
     return [check for part in parts for check in part()]
-
-
-def as_table(found: Sequence_[Check]) -> list[str]:
-    """Lines of text: every claim, its number, what it has to be."""
-    width = max(len(c.name) for c in found)
-    lines = [f"{c.name:{width}}  {c.value:12.3g}  {c.limit:9}  {'ok' if c.ok else 'FAILED'}  {c.what}" for c in found]
-    return [
-        *lines,
-        f"{sum(c.ok for c in found)} of {len(found)} claims of target propagation hold",
-    ]
-
-
-def as_markdown(found: Sequence_[Check]) -> str:
-    """The section of `docs/exactness.md`."""
-    lines = [
-        "## Target propagation, stochastic units and mixtures",
-        "",
-        "| claim | what is compared | found | must be |",
-        "|---|---|---|---|",
-    ]
-    failed = lambda c: "" if c.ok else " **FAILED**"
-    what = lambda c: c.what.replace("|", "\\|")
-    lines += [f"| {c.name} | {what(c)} | {c.value:.5g}{failed(c)} | {c.limit} |" for c in found]
-    return "\n".join(lines)

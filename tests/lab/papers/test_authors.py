@@ -18,7 +18,7 @@ from onward.learners.tptt import TPTTState
 from onward.random import seed_of, uniform
 from onward.tasks.one_to_many import OneToManyClasses, OneToManyMixture
 from onward.types import Sequence
-from onward.verify.gradients import in_float64
+from onward.verify import in_float64
 
 # Tiny programs that run once: compile them fast rather than well.
 quick = functools.partial(

@@ -14,10 +14,10 @@ import jax
 import mido
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from onward.cli import main
 from onward.errors import OnwardError
-from onward.lab import page as report
 from onward.lab.data import datasets
 from onward.lab.papers import digits, piano
 from onward.lab.papers.piano import PianoExperiment
@@ -73,7 +73,7 @@ class Run:
 @pytest.fixture
 def unpainted(monkeypatch):
     """Figures are made, and not painted."""
-    monkeypatch.setattr(report, "_save", lambda folder, picture: f"<figcaption>{picture.caption}</figcaption>")
+    monkeypatch.setattr(Figure, "savefig", lambda self, buffer, **_: None)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from onward.lab.papers.memory import MemoryExperiment
         ("anbn", ["--methods", "uoro", "columns", "--most", "3", "--cell", "lstm"]),
     ],
 )
-def test_a_small_run_ends_with_a_summary_and_a_report(task, words, tmp_path, capsys):
+def test_a_small_run_ends_with_a_summary_and_a_report(task, words, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     fields = ["--task", task, "--steps", "2000", "--seeds", "2", "--units", "4", *words]
     assert main(["run", "memory", *fields, "--out", str(out)]) == 0
@@ -34,6 +34,9 @@ def test_a_small_run_ends_with_a_summary_and_a_report(task, words, tmp_path, cap
     said = capsys.readouterr().out
     assert "| *memoryless* (exact) |" in said
     assert "- columns, seeds 0 to 1: " in said or "- rtrl, seeds 0 to 1: " in said
+    monkeypatch.setattr(MemoryExperiment, "build", None)  # names, plans and pages need no task and no network
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_text() == page
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import pytest
 
 from onward.cli import main
 from onward.lab.experiment import from_config
+from onward.lab.figures import Run
 from onward.lab.folder import read_config
-from onward.lab.papers.one_to_many import PROTOCOLS, RULES, split, table
+from onward.lab.papers.one_to_many import PROTOCOLS, RULES, split
 from onward.lab.papers.one_to_many_classes import OneToManyClassesExperiment
+from onward.lab.papers.one_to_many_figures import held_out_table
 from onward.lab.papers.one_to_many_mixture import OneToManyMixtureExperiment
 
 TINY = ["--seeds", "1", "--iterations", "6", "--units", "4", "--held-out", "20", "--batch", "5", "--transitions", "8"]
@@ -31,9 +33,9 @@ def test_a_small_run_ends_with_a_summary_a_report_and_every_figure(name, tmp_pat
     assert all(f"paper: {method}" in page for method in published)
     assert "learn nothing" in page
     experiment = from_config(KINDS[name], read_config(out)["fields"], out)
-    header, *lines = table(experiment, summary["methods"], summary["references"])
-    assert header == ["", "T = 3"]
-    assert lines[-1][1] == f"{summary['references']['learn nothing']:.3f}"
+    table = held_out_table(Run(experiment, out))
+    assert table.header == ["", "T = 3"]
+    assert table.rows[-1][1] == f"{summary['references']['learn nothing']:.3f}"
     with np.load(out / "records" / "gru-tptt-3-end.npz") as record:
         assert record["density"].shape[1:] == (97, len(experiment.answers))
         assert record["samples"].shape == (1, 1000)

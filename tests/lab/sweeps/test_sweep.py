@@ -185,7 +185,7 @@ def test_a_damaged_result_is_made_again(done, tmp_path):
         (["--discount", "0.8,0.9", "--discount", "0.7"], "given twice"),
         (["--seeds", "3,4"], "one number in a sweep"),
         (["--seeds", "1000000"], "say --yes"),
-        (["--growth", "schedule..plateau", "--search", "random"], "range"),
+        (["--gates", "gru..lstm", "--search", "random"], "range"),
         (["--step-sizes", "1e-3..x", "--search", "random"], "x"),
         (["--device", "abacus"], "--device is cpu, gpu or tpu"),
         (["--device", "cpu:77"], "counted from 0"),
@@ -312,25 +312,6 @@ def test_a_worker_elsewhere_is_told_what_it_lacks(done, tmp_path):
         jobs.run_job({}, settings | {"folder": str(done)})
 
 
-@pytest.mark.parametrize("method", ["columnar", "snap-1"])
-def test_runs_in_front_as_an_accelerator_has_them_give_the_same(method, monkeypatch):
-    from onward.lab import train as run
-    from onward.lab.papers.trace_patterning import TracePatterningExperiment
-
-    found = {}
-    for platform in ("cpu", "gpu"):
-        monkeypatch.setattr(run, "platform", lambda name=platform: name)
-        experiment = TracePatterningExperiment(columnar_columns=2, isi=(4, 6), iti=(8, 10), budget=300)
-        loop = run._Loop(experiment.build(method), [(1e-3, 0), (1e-3, 1), (1e-2, 2)])
-        assert loop.axis == (-1 if platform == "cpu" else 0)
-        loop.start()
-        loop.advance(400)
-        found[platform], _ = loop.take_means()
-        assert not loop.broken().any()
-    assert found["gpu"] == pytest.approx(found["cpu"], rel=1e-3)
-    assert len(set(found["cpu"])) == 3
-
-
 def test_the_device_that_was_asked_for_computes(tmp_path):
     """Two CPU devices, as XLA can pretend to have: the second one does the work, and gives the same numbers."""
     import os
@@ -340,9 +321,9 @@ def test_the_device_that_was_asked_for_computes(tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     words = ["--columnar-columns", "2", "--steps", "300", "--isi", "4", "6", "--iti", "8", "10", "--seeds", "2"]
     code = (
-        "import sys, onward.lab.train as r; from onward.cli import main; before = r._Loop.advance\n"
-        "def advance(self, steps): before(self, steps); print('computed on', self.sums[0].device)\n"
-        "r._Loop.advance = advance; main(['run', 'trace-patterning', '--methods', 'columnar', *sys.argv[1:]])"
+        "import sys, onward as ow; from onward.cli import main; before = ow.Loop.advance\n"
+        "def advance(self, steps): before(self, steps); print('computed on', self.state[1].steps.device)\n"
+        "ow.Loop.advance = advance; main(['run', 'trace-patterning', '--methods', 'columnar', *sys.argv[1:]])"
     )
     summaries = []
     for device in ("cpu:0", "cpu:1"):

@@ -1,5 +1,6 @@
 """MIDI files to piano rolls and back. Needs `pip install 'onward[midi]'`."""
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,8 @@ from onward.lab.data.formats import (
     note_dropped,
     note_outside,
     usable,
-    write_aside,
 )
+from onward.saving import write_bytes
 
 _DRUMS = 9
 _TICKS = 480
@@ -163,4 +164,6 @@ def write_midi(roll: np.ndarray, path: Path, *, tempo: float = 120.0) -> None:
             track.append(mido.Message(kind, note=int(key) + LOWEST, velocity=velocity, time=wait))
     track.append(mido.MetaMessage("end_of_track", time=(len(frames) - said) * _TICKS // 2))
     file = mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track])
-    write_aside(Path(path), lambda target: file.save(file=target), "give another path")
+    written = io.BytesIO()
+    file.save(file=written)
+    write_bytes(Path(path), written.getvalue())

@@ -1,9 +1,7 @@
 """What both experiments on scanned digits share: networks, rules, curves, answers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -25,15 +23,15 @@ from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, rule_named
+from onward.lab.method import Growth, Method
 from onward.lab.papers.authors import SigmoidSquares
-from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
-from onward.lab.train import Growth, Method, job_names, read_metrics
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies
 from onward.learners.online import Online
 from onward.model import Model
 from onward.objectives.supervised import Supervised
+from onward.tasks.base import AbstractTask
 from onward.tasks.digits import SequentialDigits, as_sequences
 from onward.tasks.streams import Streams
 from onward.types import Sequence as Batch
@@ -41,9 +39,8 @@ from onward.types import Sequence as Batch
 CLASSES = 10
 POINTS = 12
 SHOWN = 400
-# Where an error of none is drawn.
-LEAST = 1e-3
 COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
+WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
 WIDE_COLUMNS = 16
 METHODS = (
@@ -59,48 +56,59 @@ METHODS = (
     "authors-columnar",
     "authors-bptt",
 )
+RULE_NOTES = {
+    "bptt": "BPTT",
+    "bptt-gru": "BPTT",
+    "tbptt-1": "BPTT through the last step only",
+    "tbptt-5": "BPTT through the last 5 steps",
+    "tbptt-10": "BPTT through the last 10 steps",
+    "snap-1": "SnAp-1",
+    "uoro": "UORO",
+    "rtrl": "dense RTRL, exact",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DigitsExperiment(Experiment):
     """Fields of both experiments."""
 
     higher_is_better: ClassVar[bool] = True
     length_field: ClassVar[str] = "passes"
+    figures: ClassVar[str] = "onward.lab.papers.digits_figures"
     published: ClassVar[dict[str, float]] = {}
 
-    data: str
+    data: str = "digits"
     """Which set of images: digits (8x8, embedded), mnist, or one that `onward data import` gave a name. auto: mnist where it is
     installed, else digits."""
-    by: Literal["rows", "pixels"]
+    by: Literal["rows", "pixels"] = "rows"
     """What a step reads: a row of pixels, or one pixel."""
-    every: bool
+    every: bool = False
     """Whether the label counts at every step, not only at the last."""
-    passes: float
+    passes: float = 50.0
     """Images seen, as a multiple of the training images. 0: 10, or 20 of the embedded 1,438."""
-    columns: int
+    columns: int = 63
     """LSTM columns of the columnar network."""
-    gru_columns: int
+    gru_columns: int = 84
     """Columns of the columnar network of GRU columns, which have three quarters of the parameters."""
-    stages: int
+    stages: int = 2
     """Stages of the columnar-constructive networks."""
-    ccn_width: int
+    ccn_width: int = 32
     """LSTM columns in each stage."""
-    gru_ccn_width: int
+    gru_ccn_width: int = 32
     """GRU columns in each stage."""
-    constructive_columns: int
+    constructive_columns: int = 16
     """Columns of the constructive networks when fully grown, one a stage."""
-    units: int
+    units: int = 24
     """Units of the dense layer."""
-    batch: int
+    batch: int = 4
     """Images per update of BPTT and its truncations."""
-    streams: int
+    streams: int = 1
     """Images read side by side by the online learners, and averaged in one update."""
-    spread: float
+    spread: float = 0.5
     """Column weights start uniform in -spread .. spread."""
-    memory_bias: float
+    memory_bias: float = 1.0
     """Added to the first bias of the columns' forget gate (LSTM) or update gate (GRU)."""
-    decay: bool
+    decay: bool = False
     """Whether step sizes fall to zero along a cosine, over the run or, of growing networks, over each stage."""
 
     def __post_init__(self) -> None:
@@ -183,15 +191,28 @@ class DigitsExperiment(Experiment):
             (self.constructive_columns, 1) if kind == "constructive" else (1, self.gru_columns if gru else self.columns)
         )
 
+    def side(self, name: str) -> int:
+        """Images of an update."""
+        if name.startswith("authors-"):
+            return 1
+        return self.batch if name.startswith(WHOLE) else self.streams
+
+    def images_per_step(self, name: str) -> float:
+        """Images that a step reads: those of a batch, or a row or a pixel of those read side by side."""
+        if name.removeprefix("authors-").startswith(WHOLE):
+            return self.side(name)
+        _, height, width = self.images.train_images.shape
+        return self.side(name) / (height if self.by == "rows" else height * width)
+
     def build(self, name: str) -> Method:
         """A network and how it learns."""
         images, kind = self.images, name.removeprefix("authors-")
         authors, columnar = name != kind, kind in COLUMNAR
-        whole = kind.startswith(("bptt", "tbptt"))
+        whole = kind.startswith(WHOLE)
         sequences = as_sequences(images.test_images, self.by)
         length, inputs = sequences.shape[1:]
         stages, width = self.shape(kind) if columnar else (1, self.units)
-        side = 1 if authors else self.batch if whole else self.streams
+        side = self.side(name)
         steps = max(1, self.seen // side) * (1 if whole else length)
         updates = max(1, self.seen // side * (length if self.every and not whole else 1) // stages)
         unit = "GRU" if kind.endswith("-gru") else "LSTM"
@@ -222,8 +243,10 @@ class DigitsExperiment(Experiment):
             rule = Columnwise() if columnar else rule_named(kind)
             return Online(rule, Supervised(), optimiser, step_size, streams=None if side == 1 else side)
 
-        share: Any = {"images": images.train_images, "labels": images.train_labels, "top": images.top}
-        task: Any = SequentialDigits(side if whole else None, by=self.by, every=self.every, **share)
+        batch = side if whole else None
+        task: AbstractTask = SequentialDigits(
+            images.train_images, images.train_labels, batch, by=self.by, every=self.every, top=images.top
+        )
         if not whole and side > 1:
             task = Streams(task, side)
         layer = {
@@ -244,7 +267,7 @@ class DigitsExperiment(Experiment):
             batch_axis=-1 if columnar and width < WIDE_COLUMNS else 0,
             # Rounded up, so that a point falls where a stage ends.
             point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
-            examples_per_step=side if whole else side / length,
+            examples_per_step=self.images_per_step(name),
             evaluate=metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top),
             inspect=metrics.ReadDigits(
                 jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top, shown=min(SHOWN, len(sequences))
@@ -273,222 +296,3 @@ class DigitsExperiment(Experiment):
         model = counter.step(state, example)[0].model
         answer = int(jnp.argmax(model.head(jnp.zeros(1))))
         return {"majority-class": float(np.mean(images.test_labels == answer)), "perfect": 1.0}
-
-    def write_report(self, folder: Path) -> Path:
-        """Errors over images seen, what it costs, a confusion matrix, and digits with the answer after each step."""
-        from onward.lab import page as report
-
-        with report.style():
-            return _report(self, folder)
-
-
-RULE_NOTES = {
-    "bptt": "BPTT",
-    "bptt-gru": "BPTT",
-    "tbptt-1": "BPTT through the last step only",
-    "tbptt-5": "BPTT through the last 5 steps",
-    "tbptt-10": "BPTT through the last 10 steps",
-    "snap-1": "SnAp-1",
-    "uoro": "UORO",
-    "rtrl": "dense RTRL, exact",
-}
-
-
-def _report(experiment: DigitsExperiment, folder: Path) -> Path:
-    from onward.lab import page as report
-
-    summary = load_summary(folder)
-    rows, many = best_rows(summary, type(experiment)), len(experiment.images.test_labels)
-    online = [m for m in rows if m["name"] in COLUMNAR]
-    best = max(online or rows, key=lambda m: m["mean"])
-    majority = summary["references"]["majority-class"]
-    lead = (
-        f"{best['name']} classifies {best['mean']:.1%} of {many:,} held-out {_named(experiment)} after reading their "
-        f"{'rows' if experiment.by == 'rows' else 'pixels'} one by one (mean of {len(best['values'])} seeds; always answering the most frequent "
-        f"class: {majority:.1%})."
-    )
-    if experiment.notice:
-        lead = f"{experiment.notice}. {lead}"
-    images_of = lambda m: m["steps"] * experiment.build(m["name"]).examples_per_step
-    published = any(m["published"] is not None for m in rows)
-    table = report.Table(
-        [
-            "method",
-            "mean",
-            "95 % interval",
-            "range",
-            *["paper"] * published,
-            "step size",
-            "images seen",
-            "CPU µs an image",
-        ],
-        [
-            [
-                f"{m['name']} ({m['note']})",
-                f"{m['mean']:.4f}",
-                "{:.4f} - {:.4f}".format(*report.interval(m["values"])),
-                f"{min(m['values']):.4f} - {max(m['values']):.4f}",
-                *[report.number(m["published"])] * published,
-                f"{m['step_size']:g}",
-                f"{images_of(m):,.0f}",
-                f"{1e6 * m['cpu_seconds'] / len(m['values']) / images_of(m):.0f}",
-            ]
-            for m in rows
-        ]
-        + [["majority class (Frequencies)", f"{majority:.4f}", *[""] * (5 + published)]],
-        f"Test accuracy at the end over {len(best['values'])} seeds (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed."
-        + (" Of each method its best step size." if len(summary["methods"]) > len(rows) else ""),
-    )
-    name = best["name"]
-    parts = [_curves(experiment, folder, rows, majority), table, _cost(rows, images_of, majority)]
-    parts += [_reading(experiment, folder, name), _confusion(experiment, folder, name)]
-    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
-    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
-
-
-def _named(experiment: DigitsExperiment) -> str:
-    return {"digits": "8x8 digits", "mnist": "MNIST digits"}.get(experiment.data, f"images of {experiment.data}")
-
-
-def _colours(rows: Any) -> dict[str, str]:
-    from onward.lab import page as report
-
-    return dict(
-        zip(
-            (m["name"] for m in rows),
-            (*report.COLOURS, "#8c564b", report.GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444"),
-            strict=False,
-        )
-    )
-
-
-def _curves(experiment: DigitsExperiment, folder: Path, rows: Any, majority: float) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    lines, colours = read_metrics(folder), _colours(rows)
-    for row in rows:
-        name, colour = row["name"], colours[row["name"]]
-        steps, values = curves_of(experiment, lines, name, row["step_size"], "test_accuracy")
-        scale = experiment.build(name).examples_per_step / 1e3
-        error = np.maximum(1 - values, LEAST)
-        report.curve_with_spread(axes, steps * scale, error, label=f"{name}: {1 - row['mean']:.3f}", colour=colour)
-        for grown in row["grown_at"] if len(row["grown_at"]) < 10 else ():
-            axes.plot([grown * scale] * 2, [0, 0.025], color=colour, lw=1, transform=axes.get_xaxis_transform())
-    report.level(axes, 1 - majority, "majority class")
-    _as_errors(axes)
-    axes.set(xlabel="images seen (thousands)", xlim=(0, None))
-    figure.legend(loc="outside lower center", ncols=4, title="mean error at the end")
-    return report.Picture(
-        "accuracy",
-        figure,
-        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {experiment.seeds} seeds, band from worst to best. "
-        "Ticks: a stage was added.",
-    )
-
-
-def _as_errors(axes: Any) -> None:
-    """Shares of errors on a log scale, in plain numbers."""
-    axes.set(yscale="log", ylabel="test error")
-    ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if axes.get_ylim()[0] <= tick]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-
-
-def _cost(rows: Any, images_of: Any, majority: float) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
-    axes = figure.subplots()
-    colours = _colours(rows)
-    cost_of = lambda row: 1e6 * row["cpu_seconds"] / len(row["values"]) / images_of(row)
-    for i, row in enumerate(sorted(rows, key=cost_of)):
-        place = (cost_of(row), max(1 - row["mean"], LEAST))
-        axes.scatter(*([at] for at in place), color=colours[row["name"]], s=45, zorder=3)
-        side, shift = (("right", (-6, -12)), ("left", (6, 5)))[i % 2]
-        axes.annotate(row["name"], place, xytext=shift, textcoords="offset points", fontsize=9, ha=side)
-    report.level(axes, 1 - majority, "majority class")
-    _as_errors(axes)
-    axes.set(xscale="log", xlabel="CPU µs an image and seed, learning only")
-    axes.margins(x=0.2)
-    axes.set_ylim(bottom=0.75 * axes.get_ylim()[0])
-    return report.Picture(
-        "cost", figure, "What an image costs, and the errors that are left (the images seen are in the table)."
-    )
-
-
-def _answers(experiment: DigitsExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
-    """Of the first seed."""
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
-    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
-
-
-def _reading(experiment: DigitsExperiment, folder: Path, name: str) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    answers = _answers(experiment, folder, name)["probabilities"]
-    time, many, _ = answers.shape
-    images, labels = experiment.images.test_images[:many], experiment.images.test_labels[:many]
-    wrong = np.flatnonzero(answers[-1].argmax(-1) != labels)
-    shown = [
-        int(np.flatnonzero(labels == c)[min(1, np.sum(labels == c) - 1)])
-        for c in (3, 5, 8, 0, 4)
-        if (labels == c).any()
-    ]
-    shown += [int(i) for i in wrong[:1]]
-    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
-    axes = figure.subplots(2, len(shown), sharey="row")
-    for column, image in zip(axes.T, shown, strict=True):
-        answer = answers[-1, image].argmax()
-        column[0].imshow(images[image], cmap="Greys", vmin=0, vmax=experiment.images.top)
-        column[0].set_title(
-            f"a {labels[image]}" + ("" if answer == labels[image] else f", read as {answer}"), fontsize=9
-        )
-        column[1].imshow(
-            answers[:, image],
-            cmap="viridis",
-            vmin=0,
-            vmax=1,
-            aspect="auto",
-            extent=(-0.5, CLASSES - 0.5, time + 0.5, 0.5),
-        )
-        column[1].set(xticks=range(CLASSES), xlabel="class")
-        column[1].tick_params(labelsize=6)
-        for a in column:
-            a.spines[:].set_visible(False)
-        column[0].set(xticks=[], yticks=[])
-    axes[0, 0].set_ylabel("the image")
-    axes[1, 0].set(ylabel=f"{experiment.by} read")
-    return report.Picture(
-        "reading",
-        figure,
-        f"Held-out digits, and below each the probability that {name} (seed {experiment.first_seed}) gives to each class after each step: dark 0, "
-        f"bright 1. It was trained on the answer after {'every' if experiment.every else 'the last'} step{'' if experiment.every else ' only'}.",
-    )
-
-
-def _confusion(experiment: DigitsExperiment, folder: Path, name: str) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    labels = experiment.images.test_labels
-    counts = np.zeros((CLASSES, CLASSES), int)
-    np.add.at(counts, (labels, _answers(experiment, folder, name)["answers"]), 1)
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(np.sqrt(counts), cmap="Blues")
-    for i, j in np.argwhere(counts):
-        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7, color="white" if i == j else "black")
-    axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
-    axes.spines[:].set_visible(False)
-    return report.Picture(
-        "confusion", figure, f"The {len(labels):,} held-out digits as {name} (seed {experiment.first_seed}) reads them."
-    )

@@ -1,10 +1,8 @@
 """Copying and counting: streams on which truncated and biased gradients show."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,8 +18,7 @@ from onward.errors import OnwardError
 from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.experiment import Experiment, batch_axis, require_positive, rule_named
-from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
-from onward.lab.train import Method, job_names, read_metrics
+from onward.lab.method import Method
 from onward.learners.online import Online
 from onward.learners.optimisers import rms
 from onward.model import Model
@@ -40,15 +37,9 @@ STEP_SIZES = {
     "anbn": {"uoro": 1e-3, "tbptt-1": 1e-3, "columns": 1e-3},
 }
 OTHER_STEP_SIZE = {"copy": 1e-2, "anbn": 3e-4}
-LEVELS = {
-    "predict-marginal": "frequencies",
-    "memoryless": "memoryless",
-    "counter-blind": "cannot count",
-    "bayes": "best possible",
-}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryExperiment(Experiment):
     """Recall symbols after a delay, or count, from one endless stream that is never cut into sequences.
 
@@ -59,11 +50,10 @@ class MemoryExperiment(Experiment):
 
     name: ClassVar[str] = "memory"
     title: ClassVar[str] = "Memory: exact, biased and truncated credit on copying and counting"
+    figures: ClassVar[str] = "onward.lab.papers.memory_figures"
 
     methods: tuple[str, ...] = ("rtrl", "snap-1", "uoro", *(f"tbptt-{k}" for k in WINDOWS), "columns")
     seeds: int = 8
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     task: Literal["copy", "anbn"] = "copy"
     """Say the symbols again after a delay; or predict n times a, a newline, n times b, a newline, with a new n each time."""
     steps: int = 60_000
@@ -206,149 +196,3 @@ class MemoryExperiment(Experiment):
         """Exact, from the task."""
         levels: dict[str, float] = self.stream.references()
         return levels
-
-    def write_report(self, folder: Path) -> Path:
-        """Learning curves, what two networks predict at the end, finals of every seed, and a table."""
-        from onward.lab import page as report
-
-        with report.style():
-            return _report(self, folder)
-
-
-def _report(experiment: MemoryExperiment, folder: Path) -> Path:
-    from onward.lab import page as report
-
-    summary = load_summary(folder)
-    rows, references = best_rows(summary, type(experiment)), summary["references"]
-    unit = "recalled symbol" if experiment.task == "copy" else "character"
-    best, short = min(rows, key=lambda m: m["mean"]), _truncated(experiment, rows)
-    lead = (
-        f"{best['name']} ends at {best['mean']:.4f} nats a {unit} over {len(best['values'])} seed{'s' * (len(best['values']) > 1)}, "
-        f"where the best possible is {references['bayes']:.4f} and a prediction from the current input alone {references['memoryless']:.4f}."
-    )
-    if short is not None:
-        lead += (
-            f" {short['name']}, whose gradient goes back {int(short['name'].split('-')[1]) - 1} of the up to {experiment.horizon} steps that matter, "
-            f"ends at {short['mean']:.4f}."
-        )
-    bits = experiment.task == "anbn"
-    header = ["method", "mean", "95 % interval", "sd", "best", "worst", "step size", "CPU µs a step"]
-    in_bits = lambda value: [f"{value / math.log(2):.4f}"] if bits else []
-    table = report.Table(
-        header[:2] + ["mean, bits"] * bits + header[2:],
-        [
-            [
-                f"{m['name']} ({m['note']})",
-                f"{m['mean']:.4f}",
-                *in_bits(m["mean"]),
-                "{:.4f} - {:.4f}".format(*report.interval(m["values"])),
-                *(f"{v:.4f}" for v in (m["std"], min(m["values"]), max(m["values"]))),
-                f"{m['step_size']:g}",
-                f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.1f}",
-            ]
-            for m in rows
-        ]
-        + [[f"exact level: {k}", f"{v:.4f}", *in_bits(v), *[""] * 6] for k, v in references.items()],
-        f"Mean cross-entropy in nats a {unit} over the last {experiment.final_window:,} of {experiment.steps:,} steps, over seeds (95 % bootstrap "
-        "interval of the mean)."
-        + (" Of each method its best step size." if len(summary["methods"]) > len(rows) else ""),
-    )
-    parts = [_curves(experiment, folder, rows, references), table, _stream(experiment, folder, rows)]
-    parts += [report.finals(rows, references, label="cross-entropy at the end (nats)", colours=_colours())]
-    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
-    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
-
-
-def _truncated(experiment: MemoryExperiment, rows: Any) -> Any:
-    """Of the networks whose window ends before what they need, the one with the longest window."""
-    short = {k: m for k in WINDOWS for m in rows if m["name"] == f"tbptt-{k}" and k <= experiment.horizon}
-    return short[max(short)] if short else None
-
-
-def _colours() -> dict[str, str]:
-    """A colour a method; the truncated networks are grey, darker with a longer window."""
-    from onward.lab import page as report
-
-    greys = ("#c8c8c8", "#9a9a9a", "#5f5f5f", "#000000")
-    named = dict(zip(("rtrl", "snap-1", "uoro", "columns"), report.COLOURS, strict=False))
-    return named | {f"tbptt-{k}": grey for k, grey in zip(WINDOWS, greys, strict=True)}
-
-
-def _curves(experiment: MemoryExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.9), layout="constrained")
-    axes = figure.subplots()
-    lines, colours = read_metrics(folder), _colours()
-    for row in rows:
-        steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
-        shown = np.isfinite(values).all(1)
-        label = f"{row['name']}: {row['mean']:.3f}"
-        report.curve_with_spread(axes, steps[shown] / 1e3, values[shown], label=label, colour=colours[row["name"]])
-        if row["name"].startswith("tbptt"):  # dashed, so that a curve beneath stays visible
-            axes.lines[-1].set_linestyle((0, (2.5, 1)))
-    top = 1.25 * references["memoryless"]
-    for name, value in references.items():
-        if value < top:
-            axes.axhline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-            where: Any = {"xycoords": ("axes fraction", "data"), "xytext": (5, 0), "textcoords": "offset points"}
-            axes.annotate(LEVELS[name], (1, value), va="center", color=report.GREY, fontsize=9, **where)
-    axes.set(xlabel="steps (thousands)", ylabel="cross-entropy (nats)", xlim=(0, experiment.steps / 1e3))
-    axes.set(ylim=(-0.03 * top, top), title="Error of the prediction made before each update")
-    figure.legend(loc="outside lower center", ncols=min(4, len(rows)), title="mean at the end")
-    return report.Picture(
-        "learning-curves",
-        figure,
-        f"Lines: mean over {experiment.seeds} seed{'s' * (experiment.seeds > 1)}; bands: best to worst seed. Horizontal lines: exact levels.",
-    )
-
-
-def _stream(experiment: MemoryExperiment, folder: Path, rows: Any) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    by_name = {m["name"]: m for m in rows}
-    exact = by_name.get("rtrl") or min(rows, key=lambda m: m["mean"])
-    short = _truncated(experiment, rows)
-    shown = [exact] + ([short] if short is not None and short is not exact else [])
-    copying = experiment.task == "copy"
-    names = [*map(str, range(experiment.symbols)), "cue"] if copying else ["a", "b", "newline"]
-    answers = names[: experiment.classes]
-    tall = 0.24 * (len(names) + len(shown) * len(answers))
-    figure = Figure(figsize=(8.2, 1.9 + 0.35 * len(shown) + tall), layout="constrained")
-    heights = [len(names), *[len(answers)] * len(shown)]
-    panels = figure.subplots(1 + len(shown), 1, sharex=True, height_ratios=heights)
-    image: Any = None
-    for row, axes in zip(shown, panels[1:], strict=True):
-        plan = plan_of(experiment, row["name"])
-        # The records are of the first run of the first tile: the first step size.
-        seen = load_records(folder, job_names(experiment.build(row["name"]), len(plan))[0], "end")
-        asked = seen["weight"] > 0
-        chances = np.where(asked, np.exp(seen["prediction"]).T, np.nan)
-        image = axes.imshow(chances, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.scatter(np.flatnonzero(asked), seen["y"][asked], s=13, color=report.COLOURS[1], lw=0)
-        axes.set(yticks=range(len(answers)), yticklabels=answers)
-        what = "symbol due" if copying else "next character"
-        axes.set_title(f"Probability of the {what}: {row['name']}, step size {plan[0][0][0]:g}", fontsize=9)
-        panels[0].imshow(seen["x"].T, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    panels[0].set(yticks=range(len(names)), yticklabels=names)
-    panels[0].set_title("What comes in", fontsize=9)
-    for axes in panels:
-        axes.tick_params(axis="y", labelsize=8, length=0)
-        axes.spines[:].set_visible(False)
-    panels[-1].set(xlabel="step")
-    figure.colorbar(image, ax=list(panels[1:]), label="probability", shrink=0.9, pad=0.01)
-    return report.Picture(
-        "stream",
-        figure,
-        f"A stretch of the stream after the last step (seed {experiment.first_seed}): blue, the probability that a network gives to each answer; "
-        "orange dots, what is right."
-        + (
-            f" {short['name']} is the truncated network with the longest window that is too short."
-            if len(shown) > 1
-            else ""
-        ),
-    )

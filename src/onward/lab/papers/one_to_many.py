@@ -6,10 +6,8 @@ authors' code do.
 """
 
 import abc
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -29,8 +27,7 @@ from onward.errors import OnwardError
 from onward.heads.base import AbstractHead
 from onward.lab import metrics
 from onward.lab.experiment import Experiment, require_positive
-from onward.lab.results import base_name, curves_of, load_environment, load_records, load_summary
-from onward.lab.train import Method, read_metrics
+from onward.lab.method import Method
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.inverses import (
@@ -103,11 +100,12 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OneToManyExperiment(Experiment):
     """Fields of both experiments."""
 
     length_field: ClassVar[str] = "iterations"
+    figures: ClassVar[str] = "onward.lab.papers.one_to_many_figures"
     discrete: ClassVar[bool]
 
     lengths: tuple[int, ...]
@@ -122,13 +120,13 @@ class OneToManyExperiment(Experiment):
     """How steeply units respond to the input at the start (`knots`)."""
     gain: float
     """Size of the recurrent weights of gated units at the start (`orthogonal`)."""
-    inverse_step_size: float
+    inverse_step_size: float = 3e-3
     """alpha_g: step size of the inverse model (Adam)."""
-    target_step_size: float
+    target_step_size: float = 1.0
     """alpha_i: how far the first target lies along the gradient."""
     transitions: int
     """Transitions of a batch that the inverse model learns from."""
-    inverse_steps: int
+    inverse_steps: int = 1
     """Updates of the inverse model for each update of the network."""
     held_out: int
     """Held-out rows."""
@@ -202,6 +200,10 @@ class OneToManyExperiment(Experiment):
     def default_step_size(self, name: str) -> float:
         """Of Adam."""
         return 6e-3
+
+    def tile_of(self, name: str) -> int:
+        """One by one: a batch of long sequences is large."""
+        return 1
 
     def recipe(self, name: str) -> Method:
         """A network and a rule under Onward's recipe; `name` is NETWORK-RULE-T."""
@@ -280,7 +282,7 @@ class OneToManyExperiment(Experiment):
             measure=metrics.training_loss,
             metric="training loss",
             batch_axis=0,
-            tile=1,
+            tile=self.tile_of(name),
             point_every=max(1, steps // POINTS),
             evaluate=metrics.held_out_loss(fresh.held_out(self.held_out, seed=1), loss=loss),
             inspect=inspect,
@@ -305,13 +307,6 @@ class OneToManyExperiment(Experiment):
         answers = jax.vmap(lambda p, k: model.head.sample(p, key=k))(read(sampled.xs), keys)
         return {"density": jnp.mean(density.reshape(len(INPUTS), DRAWS, -1), 1), "samples": answers}
 
-    def write_report(self, folder: Path) -> Path:
-        """Tables, curves, samples, densities, and how targets compare with the gradient."""
-        from onward.lab import page as report
-
-        with report.style():
-            return _report(self, folder)
-
 
 def split(name: str) -> tuple[str, int]:
     """The method and the length of a row."""
@@ -330,237 +325,3 @@ def network_of(
     if not elman:
         cell = chrono(cell, max(length - 1, 1), key=time)
     return Hybrid(cell, share) if share else cell
-
-
-def _report(experiment: OneToManyExperiment, folder: Path) -> Path:
-    from onward.lab import page as report
-
-    summary = load_summary(folder)
-    rows = summary["methods"]
-    longest = max(experiment.lengths)
-    best = min((r for r in rows if split(base_name(r))[1] == longest), key=lambda r: r["mean"])
-    floor_name, floor = min(summary["references"].items(), key=lambda kv: kv[1])
-    lead = (
-        f"T = {longest}: best is {split(base_name(best))[0]} with {best['mean']:.3f} nats on held-out rows (mean of "
-        f"{len(best['values'])} seeds). "
-        f"No answer can be better than {floor:.3f} ({floor_name}); ignoring the input gives "
-        f"{summary['references']['learn nothing']:.3f}."
-    )
-    parts = [
-        *_tables(experiment, folder, rows, summary["references"]),
-        _curves(experiment, folder, rows, summary["references"]),
-    ]
-    parts += [_samples(experiment, folder), _densities(experiment, folder)]
-    parts += _credit(experiment, folder)
-    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
-    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
-
-
-def table(experiment: OneToManyExperiment, rows: Sequence[Any], references: dict[str, float]) -> list[list[str]]:
-    """Header and rows: by method and length the held-out loss, its spread over seeds, and the training loss."""
-    lengths = experiment.lengths
-    lines = [["", *(f"T = {n}" for n in lengths)]]
-    for name, values in experiment.published.items():
-        lines.append([f"paper: {name} (training loss)", *(f"{values[n]:.2f}" if n in values else "-" for n in lengths)])
-    for method in experiment.methods:
-        cells = []
-        for n in lengths:
-            found = [r for r in rows if base_name(r) == f"{method}-{n}"]
-            chosen = min(found, key=lambda r: r["mean"])
-            v = chosen["values"]
-            cells.append(f"{chosen['mean']:.3f} ({min(v):.3f} to {max(v):.3f}, {len(v)} seed{'s' * (len(v) > 1)})")
-        note = experiment.build(f"{method}-{lengths[0]}").note
-        lines.append([f"{method}: {note}", *cells])
-    lines += [[f"{name} (exact)", *[f"{value:.3f}"] * len(lengths)] for name, value in references.items()]
-    return lines
-
-
-def _tables(experiment: OneToManyExperiment, folder: Path, rows: Any, references: dict[str, float]) -> list[Any]:
-    from onward.lab import page as report
-
-    header, *body = table(experiment, rows, references)
-    caption = "Loss in nats on held-out rows at the end: mean over seeds (best to worst seed)."
-    lines = read_metrics(folder)
-    training = []
-    for method in experiment.methods:
-        cells = []
-        for n in experiment.lengths:
-            best = min((r for r in rows if base_name(r) == f"{method}-{n}"), key=lambda r: r["mean"])
-            last = curves_of(experiment, lines, f"{method}-{n}", best["step_size"])[1][-1]
-            cells.append(f"{last.mean():.3f} ({last.min():.3f} to {last.max():.3f})")
-        training.append([method, *cells])
-    seen = f"Training loss, mean over the last {1 / POINTS:.0%} of the updates, each before its update (best to worst seed)."
-    return [report.Table(header, body, caption), report.Table(header, training, seen)]
-
-
-def _colours(experiment: OneToManyExperiment) -> dict[str, str]:
-    from onward.lab import page as report
-
-    names = experiment.methods
-    return dict(zip(names, report.COLOURS * len(names), strict=False))
-
-
-def _curves(experiment: OneToManyExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    lengths, colours, lines = experiment.lengths, _colours(experiment), read_metrics(folder)
-    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
-    for axes, length in zip(panels, lengths, strict=True):
-        for row in rows:
-            method, n = split(base_name(row))
-            if n != length:
-                continue
-            steps, values = curves_of(experiment, lines, base_name(row), row["step_size"], "held_out")
-            report.curve_with_spread(axes, steps / steps[-1], values, label=method, colour=colours[method])
-        for name, value in references.items():
-            axes.axhline(value, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-            if length == lengths[-1]:
-                axes.annotate(
-                    name, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                    textcoords="offset points", ha="right", color=report.GREY, fontsize=7,
-                )  # fmt: skip
-        axes.set(title=f"T = {length}", xlabel="share of the training", xlim=(0, 1))
-    low, high = min(references.values()), references["learn nothing"]
-    panels[0].set(ylabel="held-out loss (nats)", ylim=(low - 0.05 * (high - low), high + 0.25 * (high - low)))
-    handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
-    caption = "Held-out loss while learning: mean over seeds, band from best to worst. Dashed: exact levels."
-    return report.Picture("curves", figure, caption)
-
-
-def _grid(experiment: OneToManyExperiment, first: str, draw: Any) -> Any:
-    """A figure of one row a length and one column a method, after a first column for the data."""
-    from matplotlib.figure import Figure
-
-    rows, columns = len(experiment.lengths), 1 + len(experiment.methods)
-    figure = Figure(figsize=(1.75 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for i, (line, length) in enumerate(zip(panels, experiment.lengths, strict=True)):
-        for axes, method in zip(line, (None, *experiment.methods), strict=True):
-            draw(axes, method, length)
-            axes.tick_params(labelsize=7)
-            if i == 0:
-                axes.set_title(first if method is None else method, fontsize=8)
-        line[0].set_ylabel(f"T = {length}", fontsize=9)
-    return figure
-
-
-def _records(experiment: OneToManyExperiment, folder: Path, method: str, length: int) -> Any:
-    """What was recorded at the end of the first seed at the best step size."""
-    rows = [r for r in load_summary(folder)["methods"] if base_name(r) == f"{method}-{length}"]
-    best = min(range(len(rows)), key=lambda i: rows[i]["mean"])
-    job = f"{method}-{length}" + (f".{best * experiment.seeds}" if experiment.seeds * len(rows) > 1 else "")
-    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
-
-
-def _samples(experiment: OneToManyExperiment, folder: Path) -> Any:
-    from onward.lab import page as report
-
-    jitter = np.random.default_rng(0)
-
-    def draw(axes: Any, method: str | None, length: int) -> None:
-        data = experiment.task(length, 1, None).held_out(1000, seed=3)
-        v = np.asarray(data.xs[0, :, 0])
-        y = np.asarray(data.y[0] if method is None else _records(experiment, folder, method, length)["samples"], float)
-        if experiment.discrete:
-            for c in experiment.answers:
-                if (y == c).any():
-                    axes.plot([v[y == c].mean()] * 2, [c - 0.4, c + 0.4], color="black", lw=1.5, zorder=3)
-            y = y + jitter.uniform(-0.25, 0.25, y.shape)
-        axes.scatter(v, y, s=1.5, color=report.COLOURS[0] if method is None else report.COLOURS[1], alpha=0.5, lw=0)
-        span = np.ptp(experiment.answers)
-        axes.set_ylim(experiment.answers.min() - 0.12 * span, experiment.answers.max() + 0.12 * span)
-
-    means = " Black bars: the mean input of each class." if experiment.discrete else ""
-    return report.Picture(
-        "samples",
-        _grid(experiment, "data", draw),
-        "1000 held-out inputs (across) and their answers (up): as they are, and sampled from each network "
-        f"(seed {experiment.first_seed}).{means}",
-    )
-
-
-def _densities(experiment: OneToManyExperiment, folder: Path) -> Any:
-    from onward.lab import page as report
-
-    y = experiment.answers
-    half = (y[1] - y[0]) / 2
-    extent = (INPUTS[0], INPUTS[-1], y[0] - half, y[-1] + half)
-    true = experiment.truth(INPUTS)
-    top = np.quantile(true, 0.99)
-
-    def draw(axes: Any, method: str | None, length: int) -> None:
-        shown = true if method is None else _records(experiment, folder, method, length)["density"]
-        axes.imshow(shown.T, origin="lower", aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top)
-
-    return report.Picture(
-        "densities",
-        _grid(experiment, "true p(y | x)", draw),
-        f"The answer's distribution (up) for each input (across): the true one, and each network's (seed {experiment.first_seed}), "
-        "averaged over eight draws of the distractors.",
-    )
-
-
-def _credit(experiment: OneToManyExperiment, folder: Path) -> list[Any]:
-    """For methods with targets: how these compare with the gradient, step by step back in time."""
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    found = {
-        (method, length): _records(experiment, folder, method, length)
-        for method in experiment.methods
-        for length in experiment.lengths
-    }
-    shown = [m for m in experiment.methods if "shift_cosine" in found[m, experiment.lengths[0]]]
-    if not shown:
-        return []
-    colours = _colours(experiment)
-    figure = Figure(figsize=(8.6, 4.6), layout="constrained")
-    panels = figure.subplots(2, len(experiment.lengths), sharex="col", sharey="row", squeeze=False)
-    for column, length in zip(panels.T, experiment.lengths, strict=True):
-        for method in shown:
-            record = found[method, length]
-            back = np.arange(length)
-            for axes, key in zip(column, ("shift_cosine", "shift_ratio"), strict=True):
-                axes.plot(back, record[key][::-1], color=colours[method], label=method, lw=1.5)
-        column[0].set(title=f"T = {length}", ylim=(-0.3, 1.05))
-        column[1].set(xlabel="steps back from the loss", yscale="log", ylim=(1e-3, 1e3))
-        for axes in column:
-            axes.axhline(1, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-    panels[0, 0].set_ylabel("cosine")
-    panels[1, 0].set_ylabel("norm ratio")
-    handles, labels = panels[0, -1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=8)
-    picture = report.Picture(
-        "credit",
-        figure,
-        "Target shifts against those that follow the exact (for stochastic units, straight-through) gradient, over 200 held-out "
-        f"rows, at the end of training (seed {experiment.first_seed}): cosine, and ratio of norms.",
-    )
-    rows = []
-    for method in shown:
-        for length in experiment.lengths:
-            end = found[method, length]
-            rows.append(
-                [
-                    f"{method}, T = {length}",
-                    f"{end['update_cosine']:.3f} / {end['update_ratio']:.3g}",
-                    f"{end['shift_cosine'][0]:.3f} / {end['shift_ratio'][0]:.3g}",
-                    f"{end['inverse_loss']:.3g}",
-                ]
-            )
-    header = [
-        "cosine / norm ratio",
-        "whole update",
-        "target of the first step",
-        "inverse loss",
-    ]
-    caption = (
-        "The whole update of the recurrent layer, and the target of its first step, against the gradient, at the end of training. The inverse's loss is the "
-        "squared error of reconstruction / 2 a transition, or the (negative) loss of difference reconstruction."
-    )
-    return [picture, report.Table(header, rows, caption)]

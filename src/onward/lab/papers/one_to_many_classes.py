@@ -15,9 +15,9 @@ from onward.heads.categorical import Categorical
 from onward.heads.monte_carlo import MonteCarlo
 from onward.lab import metrics
 from onward.lab.experiment import require_positive
+from onward.lab.method import Method
 from onward.lab.papers import authors
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
-from onward.lab.train import Method
 from onward.learners.inverses import AffineInverse
 from onward.learners.tptt import TPTT
 from onward.model import Model
@@ -30,7 +30,7 @@ from onward.tasks.one_to_many import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OneToManyClassesExperiment(OneToManyExperiment):
     """Name one of ten classes: the input x comes first, T - 1 distractors follow, and up to five classes fit an x.
 
@@ -44,19 +44,13 @@ class OneToManyClassesExperiment(OneToManyExperiment):
     discrete: ClassVar[bool] = True
 
     methods: tuple[str, ...] = ("gru-bptt", "gru-tptt", "gru-memory", "gru-last-step", "detgru-bptt")
-    seeds: int = 5
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     lengths: tuple[int, ...] = (2, 20, 100)
     iterations: int = 1500
     batch: int = 50
     units: int = 100
     slope: float = 6.0
     gain: float = 1.0
-    inverse_step_size: float = 3e-3
-    target_step_size: float = 1.0
     transitions: int = 400
-    inverse_steps: int = 1
     held_out: int = 4_000
     labels: Literal["nearest", "code"] = "nearest"
     """The class of a: rint(9a), as the paper prints it, or that of the authors' code, int(round(a, 1) * 9)."""

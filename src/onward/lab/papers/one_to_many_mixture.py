@@ -11,9 +11,9 @@ from onward.cells.elman import Elman
 from onward.heads.base import AbstractHead
 from onward.heads.mixture import Mixture
 from onward.lab.experiment import require_positive
+from onward.lab.method import Method
 from onward.lab.papers import authors
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
-from onward.lab.train import Method
 from onward.learners.inverses import AffineInverse
 from onward.learners.tptt import TPTT
 from onward.model import Model
@@ -26,7 +26,7 @@ from onward.tasks.one_to_many import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OneToManyMixtureExperiment(OneToManyExperiment):
     """Answer with a mixture of Gaussians: the input v comes first, T - 1 distractors follow, the target is one of the u behind v.
 
@@ -47,19 +47,13 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
         "elman-bptt",
         "elman-tptt",
     )
-    seeds: int = 5
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     lengths: tuple[int, ...] = (5, 30, 100)
     iterations: int = 3000
     batch: int = 100
     units: int = 50
     slope: float = 2.0
     gain: float = 0.5
-    inverse_step_size: float = 3e-3
-    target_step_size: float = 1.0
     transitions: int = 300
-    inverse_steps: int = 1
     held_out: int = 10_000
     components: int = 3
     """Gaussians of the mixture."""

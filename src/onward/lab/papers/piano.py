@@ -1,9 +1,7 @@
 """Polyphonic music: which of 88 notes sound next? Manchev & Spratling 5.3, Tables 3 and 4."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -31,8 +29,7 @@ from onward.heads.monte_carlo import MonteCarlo
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, require_share, require_stages
-from onward.lab.results import best_rows, curves_of, load_environment, load_records, load_summary, plan_of
-from onward.lab.train import Growth, Method, job_names, read_metrics
+from onward.lab.method import TILE, Growth, Method
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies
@@ -70,7 +67,7 @@ TABLE_3 = {
 TABLE_4 = {"bptt": 11.22, "ste": 13.25, "stptt": 9.45}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PianoExperiment(Experiment):
     """Predict the next frame of piano music, 88 notes on or off, from the T frames before it.
 
@@ -83,13 +80,12 @@ class PianoExperiment(Experiment):
     name: ClassVar[str] = "piano"
     title: ClassVar[str] = "Polyphonic music: the next notes of a piece"
     length_field: ClassVar[str] = "iterations"
+    figures: ClassVar[str] = "onward.lab.papers.piano_figures"
     also: ClassVar[tuple[str, ...]] = ("test_joint", "valid_least", "pieces")
     levels: ClassVar[str] = "counting"
 
     methods: tuple[str, ...] = ("bptt", "ste", "stptt", "ccn")
     seeds: int = 3
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     data: str = "auto"
     """Which music: piano-midi, jsb, nottingham, muse, etudes (generated, embedded), or a name that `onward data import` gave your own.
     auto: piano-midi where it is installed, else etudes."""
@@ -267,6 +263,10 @@ class PianoExperiment(Experiment):
             optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0.0, -1.0, warm, max(warm + 1, updates))),
         )
 
+    def tile_of(self, name: str) -> int:
+        """Online learners side by side; the others, whose arrays are large, one by one."""
+        return TILE if split(name)[0] in ONLINE else 1
+
     def build(self, name: str) -> Method:
         """A network and how it learns."""
         method, optimiser_name = split(name)
@@ -331,7 +331,7 @@ class PianoExperiment(Experiment):
             metric="training NLL",
             growth=Growth(stages=stages, every=max(1, steps // stages)),
             batch_axis=-1 if online else 0,
-            tile=1 if not online else 64,
+            tile=self.tile_of(name),
             point_every=max(1, steps // POINTS),
             examples_per_step=self.streams / self.length if online else self.batch,
             evaluate=self._windows("valid", pieces.valid, self.validation_windows),
@@ -375,13 +375,6 @@ class PianoExperiment(Experiment):
         """Predictors that count, fitted to the training windows and measured on the same test windows as the networks."""
         pieces = datasets.load_music(self.data)
         return trivial_levels(pieces.train, pieces.test, self.length)
-
-    def write_report(self, folder: Path) -> Path:
-        """Tables, curves, what was heard and what the network would play; samples as MIDI where `mido` is installed."""
-        from onward.lab import page as report
-
-        with report.style():
-            return _report(self, folder)
 
 
 TRIVIAL: dict[str, tuple[Literal["nothing", "last"], bool]] = {
@@ -433,166 +426,3 @@ def layer(kind: str, units: int, gain: float, key: PRNGKeyArray) -> Dense:
     """A layer that starts with orthogonal recurrent weights."""
     draw, mix = jax.random.split(key)
     return orthogonal(CELLS[kind](NOTES, units, key=draw), gain, key=mix)
-
-
-def _report(experiment: PianoExperiment, folder: Path) -> Path:
-    from onward.lab import page as report
-
-    summary = load_summary(folder)
-    rows, references = best_rows(summary, PianoExperiment), summary["references"]
-    best = min(rows, key=lambda m: m["mean"])
-    pieces = datasets.load_music(experiment.data)
-    windows = len(window_starts([len(p) for p in pieces.test], experiment.length))
-    held = min(experiment.validation_windows, len(window_starts([len(p) for p in pieces.valid], experiment.length)))
-    trivial = min(references, key=lambda k: references[k])
-    what = {"etudes": "generated etudes"}.get(experiment.data, experiment.data)
-    lead = (
-        f"{what}, T = {experiment.length}: {best['name']} predicts the next frame at {best['mean']:.3f} nats over all {windows:,} test windows (mean "
-        f"of {len(best['values'])} seed{'s' * (len(best['values']) > 1)}). The best predictor that only counts ({trivial}) is at "
-        f"{references[trivial]:.3f}, note frequencies at {references['note frequencies']:.3f}."
-    )
-    if experiment.origin:
-        lead = f"{experiment.origin}. {lead}"
-    shown = any(m["published"] is not None for m in rows)
-    table = report.Table(
-        [
-            "method",
-            "test NLL",
-            "95 % interval",
-            "least",
-            "most",
-            *["paper"] * shown,
-            "joint",
-            "valid",
-            "whole pieces",
-            "step size",
-            "CPU s a seed",
-        ],
-        [
-            [
-                f"{m['name']} ({m['note']})",
-                f"{m['mean']:.3f}",
-                "{:.3f} - {:.3f}".format(*report.interval(m["values"])),
-                f"{min(m['values']):.3f}",
-                f"{max(m['values']):.3f}",
-                *[report.number(m["published"], 4)] * shown,
-                *(f"{np.mean(m['also'][k]):.3f}" for k in experiment.also),
-                f"{m['step_size']:g}",
-                f"{m['cpu_seconds'] / len(m['values']):.0f}",
-            ]
-            for m in sorted(rows, key=lambda m: m["mean"])
-        ]
-        + [[f"counting: {k}", f"{v:.3f}", *[""] * (8 + shown)] for k, v in references.items()],
-        f"Nats a frame, 88 notes: the frame after every window of {experiment.length} frames of the test pieces ({windows:,}), each read from a clean "
-        f"state; mean over seeds. Kept is the state that was best on {held:,} validation windows (valid: its loss there). Whole pieces: "
-        "every frame but a piece's first, given all before it in the piece. Of stochastic networks, a note's probability is the mean over "
-        f"{experiment.evaluation} trajectories; joint: the mean of the probability of the whole frame, a mixture that may know which notes go together.",
-    )
-    # Curves are of validation windows, so are the levels beside them.
-    beside = trivial_levels(pieces.train, pieces.valid, experiment.length)
-    parts: list[Any] = [table, _curves(experiment, folder, rows, beside)]
-    lines = [m for m in rows if split(m["name"])[0] not in ONLINE] or rows
-    heard = min(lines, key=lambda m: m["mean"])
-    parts += [_roll(experiment, folder, heard["name"], pieces.test), _midi(experiment, folder, rows, pieces.test)]
-    parts += [f"{experiment.left_out[0].upper()}{experiment.left_out[1:]}."] if experiment.left_out else []
-    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
-    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
-
-
-def _curves(experiment: PianoExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    lines = read_metrics(folder)
-    lowest = np.inf
-    for i, row in enumerate(rows):
-        steps, values = curves_of(experiment, lines, row["name"], row["step_size"], "valid")
-        style: Any = ("-", "--", ":", "-.")[i // len(report.COLOURS) % 4]
-        label = f"{row['name']}: test {row['mean']:.2f}"
-        report.curve_with_spread(
-            axes, steps / steps[-1], values, label=label, colour=report.COLOURS[i % len(report.COLOURS)]
-        )
-        axes.lines[-1].set_linestyle(style)
-        lowest = min(lowest, values.min())
-    for name in ("note frequencies", "repeat last, table"):
-        report.level(axes, references[name], name)
-        lowest = min(lowest, references[name])
-    top = 1.05 * references["note frequencies"]
-    axes.set(
-        xlabel="share of the updates made",
-        ylabel="NLL on validation windows (nats)",
-        xlim=(0, 1),
-        ylim=(lowest - 0.04 * (top - lowest), top),
-    )
-    figure.legend(loc="outside lower center", ncols=3)
-    return report.Picture(
-        "curves",
-        figure,
-        f"Mean over {experiment.seeds} seed{'s' * (experiment.seeds > 1)}; band: least to most. What is kept is the lowest point of each seed.",
-    )
-
-
-def _records(experiment: PianoExperiment, folder: Path, name: str) -> dict[str, np.ndarray]:
-    """Of the first seed."""
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
-    return {k: v[0] for k, v in load_records(folder, job, "end").items()}
-
-
-def _roll(experiment: PianoExperiment, folder: Path, name: str, pieces: Any) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    source = experiment.sampled(pieces)
-    piece, found = np.asarray(source.frames), _records(experiment, folder, name)
-    prompt = source.prompt
-    own = np.concatenate([piece[:prompt], found["continuation"]])
-    used = np.flatnonzero(piece.any(0) | own.any(0))
-    low, high = (int(used.min()), int(used.max())) if len(used) else (0, NOTES - 1)
-    figure = Figure(figsize=(8.2, 7.2), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True, sharey=True)
-    views = (
-        (piece[1:], "what was played"),
-        (found["probabilities"], "probability that it gave each note, given all frames before"),
-        (own[1:], f"its own: {prompt} frames of the piece, then samples"),
-    )
-    for a, (values, title) in zip(axes, views, strict=True):
-        a.imshow(
-            values.T,
-            origin="lower",
-            aspect="auto",
-            cmap="Greys",
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-            extent=(1, len(values) + 1, 20.5, 20.5 + NOTES),
-        )
-        a.set(title=title, ylabel="MIDI note", ylim=(low + 20, high + 22), xlim=(1, len(piece)))
-    axes[2].axvline(prompt, color=report.COLOURS[1], lw=1.5)
-    axes[2].set_xlabel("frame")
-    return report.Picture(
-        "piano-roll",
-        figure,
-        f"A test piece, heard by {name} (seed {experiment.first_seed}). The orange line: from here on it hears only what it played.",
-    )
-
-
-def _midi(experiment: PianoExperiment, folder: Path, rows: Any, pieces: Any) -> str:
-    source = experiment.sampled(pieces)
-    names = []
-    for row in rows:
-        found = _records(experiment, folder, row["name"])
-        if "continuation" not in found:
-            continue
-        own = np.concatenate([np.asarray(source.frames)[: source.prompt], found["continuation"]])
-        try:
-            datasets.write_midi(own, folder / "samples" / f"{row['name']}.mid")
-        except OnwardError as error:
-            return f"No samples were written as MIDI: {error}"
-        names.append(f"samples/{row['name']}.mid")
-    return (
-        f"To listen to, each {source.prompt} frames of the piece and then {source.steps} sampled: {', '.join(names)}."
-    )

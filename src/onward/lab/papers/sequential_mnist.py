@@ -1,7 +1,7 @@
 """Sequential MNIST: 70,000 real digits read row by row, with every rule."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from onward.lab.papers.digits import DigitsExperiment
 
@@ -26,7 +26,7 @@ STEP_SIZES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SequentialMNISTExperiment(DigitsExperiment):
     """Classify MNIST's digits read one row of 28 pixels at a time (or pixel by pixel); the label comes with the last row.
 
@@ -49,22 +49,13 @@ class SequentialMNISTExperiment(DigitsExperiment):
         *("columnar", "columnar-gru", "ccn", "ccn-gru"),
         *("bptt", "tbptt-10", "tbptt-5", "tbptt-1", "snap-1", "uoro"),
     )
-    seeds: int = 5
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     data: str = "auto"
-    by: Literal["rows", "pixels"] = "rows"
-    every: bool = False
     passes: float = 0.0
-    columns: int = 63
-    gru_columns: int = 84
-    stages: int = 2
     ccn_width: int = 23
     gru_ccn_width: int = 29
     constructive_columns: int = 39
     units: int = 32
     batch: int = 16
-    streams: int = 1
     spread: float = 0.1
     memory_bias: float = 2.0
     decay: bool = True

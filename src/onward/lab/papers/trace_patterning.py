@@ -1,11 +1,9 @@
 """Trace patterning (Javed et al.): columnar, constructive and columnar-constructive networks, online."""
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,10 +34,10 @@ from onward.lab.experiment import (
     require_stages,
     rule_named,
 )
-from onward.lab.results import base_name, best_rows, curves_of, load_environment, load_records, load_summary, plan_of
-from onward.lab.train import Growth, Method, job_names, read_metrics
+from onward.lab.method import Growth, Method
 from onward.learners.online import Online
 from onward.learners.optimisers import rms, scale_head
+from onward.learners.watched import Watched
 from onward.model import Model
 from onward.objectives.td import TDLambda
 from onward.tasks.animal import AbstractConditioning, NoisyPatterning, TraceConditioning, TracePatterning
@@ -68,7 +66,7 @@ def dense_cost(rule: AbstractCredit, gates: AbstractGates, inputs: int, units: i
     return parameters + (3 if isinstance(rule, UORO) else trace_factor(gates)) * parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TracePatterningExperiment(Experiment):
     """Learn which of 20 patterns announces a stimulus some 30 steps later, from one endless stream.
 
@@ -78,11 +76,10 @@ class TracePatterningExperiment(Experiment):
 
     name: ClassVar[str] = "trace-patterning"
     title: ClassVar[str] = "Trace patterning, learned online"
+    figures: ClassVar[str] = "onward.lab.papers.trace_patterning_figures"
 
     methods: tuple[str, ...] = ("ccn", "columnar", "constructive")
     seeds: int = 16
-    first_seed: int = 0
-    step_sizes: tuple[float, ...] = ()
     steps: int = 800_000
     """Steps of each run."""
     stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
@@ -101,14 +98,8 @@ class TracePatterningExperiment(Experiment):
     """Multiply-adds a step that snap-1, uoro and rtrl may take: it decides their units."""
     watch: tuple[str, ...] = ()
     """Rules that ride along with the dense methods' own and are compared with the exact gradient: snap-1, uoro, tbptt-5 ..."""
-    growth: Literal["schedule", "plateau"] = "schedule"
-    """Add stages after equal shares of the steps, or as soon as the error stops falling."""
     stage_steps: int = 0
-    """Steps of a stage (plateau: at most). 0: the steps divided by the stages."""
-    plateau_window: int = 50_000
-    """Plateau: compare the error of this many steps with that of as many before."""
-    plateau_gain: float = 0.02
-    """Plateau: grow when the error fell by less than this fraction."""
+    """Steps of a stage. 0: the steps divided by the stages."""
     isi: tuple[int, int] = (24, 36)
     """Least and most steps from pattern to stimulus."""
     iti: tuple[int, int] = (80, 120)
@@ -145,14 +136,12 @@ class TracePatterningExperiment(Experiment):
             columnar_columns=self.columnar_columns,
             budget=self.budget,
             constructive_columns=self.constructive_columns,
-            plateau_window=self.plateau_window,
             spread=1.0 if self.spread is None else self.spread,
         )
         require_interval(1, isi=self.isi)
         require_interval(0, iti=self.iti)
         require_share(
             discount=self.discount,
-            plateau_gain=self.plateau_gain,
             moment_rate=self.moment_rate,
             second_moment_decay=self.second_moment_decay,
         )
@@ -261,13 +250,14 @@ class TracePatterningExperiment(Experiment):
         def model(key: PRNGKeyArray) -> Model:
             return Model(cell(key), Linear(width))
 
-        def learner(model: Model, step_size: Any) -> Online:
+        def learner(model: Model, step_size: Any) -> Online | Watched:
             optimiser = optax.chain(
                 rms(self.second_moment_decay, initial=self.second_moment_start or None),
                 scale_head(1 / model.cell.feature_count),
             )
             objective = TDLambda(self.discount, self.trace_decay)
-            return Online(rule, objective, optimiser, step_size, watch=watch)
+            online = Online(rule, objective, optimiser, step_size)
+            return Watched(online, watch) if watch else online
 
         return Method(
             name=name,
@@ -279,13 +269,7 @@ class TracePatterningExperiment(Experiment):
             metric="error",
             monitor=metrics.alignment(watched) if watched else None,
             monitored=tuple(f"{rule} {what}" for rule in watched for what in ("cosine", "ratio")),
-            growth=Growth(
-                stages=stages,
-                every=self.stage_steps or max(1, self.steps // stages),
-                plateau=self.plateau_gain if self.growth == "plateau" else None,
-                window=self.plateau_window,
-                least=2 * self.plateau_window,
-            ),
+            growth=Growth(stages=stages, every=self.stage_steps or max(1, self.steps // stages)),
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
             batch_axis=batch_axis(rule, width),
@@ -312,13 +296,6 @@ class TracePatterningExperiment(Experiment):
         """Computed by enumerating every trial."""
         return self.task.references()
 
-    def write_report(self, folder: Path) -> Path:
-        """Learning curves, windows of the stream, finals of every seed, and a table."""
-        from onward.lab import page as report
-
-        with report.style():
-            return _report(self, folder)
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -333,245 +310,3 @@ RECIPES = {
     "gru": Recipe(0.3, 1.0, {"ccn": 5e-4, "columnar": 3e-4, "constructive": 5e-4}),
     "lstm": Recipe(0.1, 2.0, {"ccn": 2e-4, "columnar": 2e-4, "constructive": 2e-4}),
 }
-
-
-def _report(experiment: TracePatterningExperiment, folder: Path) -> Path:
-    from onward.lab import page as report
-
-    summary = load_summary(folder)
-    references = summary["references"]
-    rows = best_rows(summary, type(experiment))
-    best = min(rows, key=lambda m: m["mean"])
-    share = (references["predict-zero"] - best["mean"]) / (references["predict-zero"] - references["bayes"])
-    lead = (
-        f"{best['name']} came {share:.0%} of the way from knowing nothing (error {references['predict-zero']:.4f}) to the best that any predictor can "
-        f"do (Bayes, {references['bayes']:.5f}): its mean squared error is {best['mean']:.5f} over {len(best['values'])} "
-        f"seed{'s' if len(best['values']) > 1 else ''}, after {best['steps']:,} steps of one pass over an endless stream."
-    )
-    header = [
-        "method",
-        "mean",
-        "95 % interval",
-        "sd",
-        "best",
-        "worst",
-        "step size",
-        "multiply-adds",
-        "CPU µs a step",
-        "published",
-    ]
-    table = report.Table(
-        header,
-        [
-            [
-                f"{m['name']} ({m['note']})",
-                f"{m['mean']:.5f}",
-                "{:.5f} - {:.5f}".format(*report.interval(m["values"])),
-                *(f"{v:.5f}" for v in (m["std"], min(m["values"]), max(m["values"]))),
-                f"{m['step_size']:g}",
-                f"{experiment.cost(m['name']):,}",
-                f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.2f}",
-                report.number(m["published"]),
-            ]
-            for m in rows
-        ]
-        + [[f"exact level: {k}", f"{v:.5f}", *[""] * 8] for k, v in references.items()],
-        f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds (95 % bootstrap interval of the mean). The exact levels are "
-        "computed by enumerating every trial. Multiply-adds: forward pass and gradient of one step, fully grown. The paper published curves over 50 M steps and no numbers."
-        + (" Of each method the best of the step sizes below." if len(summary["methods"]) > len(rows) else ""),
-    )
-    parts = [_curves(experiment, folder, rows, references), table]
-    if any(m["name"] not in STRUCTURES for m in rows):
-        parts += [_against_compute(experiment, folder, rows, references)]
-    if len(summary["methods"]) > len(rows):
-        parts += [_sensitivity(summary, rows, references)]
-    parts += [_alignment(experiment, folder, m) for m in rows if experiment.watch and m["name"] not in STRUCTURES]
-    parts += [_window(experiment, folder, best["name"])]
-    parts += [report.finals(rows, references, label="mean squared return error at the end")]
-    settings = json.dumps({**summary["config"], "environment": load_environment(folder)}, indent=1)
-    return report.write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
-
-
-LEVELS = {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}
-
-
-def _shown(rows: Any) -> Any:
-    """At most one truncated network, the best, so that a figure stays readable."""
-    truncated = [m for m in rows if m["name"].startswith("tbptt")]
-    worse = sorted(truncated, key=lambda m: m["mean"])[1:] if len(rows) > 7 else []
-    return [m for m in rows if m not in worse]
-
-
-def _levels(axes: Any, references: dict[str, float]) -> None:
-    from onward.lab import page as report
-
-    for name, value in references.items():
-        report.level(axes, value, LEVELS[name], above=name != "bayes")
-
-
-def _curves(experiment: TracePatterningExperiment, folder: Path, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    lines = read_metrics(folder)
-    shown = _shown(rows)
-    for i, (colour, row) in enumerate(zip(report.COLOURS * len(shown), shown, strict=False)):
-        steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
-        report.curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour, interval=len(shown) > 3)
-        for grown in row["grown_at"]:
-            span = (0.022 * i, 0.022 * i + 0.018)
-            axes.plot([grown / 1e6] * 2, span, color=colour, lw=1.2, transform=axes.get_xaxis_transform())
-    _levels(axes, references)
-    axes.set(
-        xlabel="steps (millions)",
-        ylabel="mean squared return error",
-        ylim=(-0.0018, 1.6 * references["predict-zero"] if len(shown) > 3 else None),
-        xlim=(0, experiment.steps / 1e6),
-    )
-    axes.set_title("Error of the prediction made before each update")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    seeds = experiment.seeds
-    return report.Picture(
-        "learning-curves",
-        figure,
-        f"Lines: mean over {seeds} seed{'s' if seeds > 1 else ''}; bands: {'its 95 % interval' if len(shown) > 3 else 'best to worst seed'}; ticks at the bottom: a stage was added. "
-        "Dashed: exact levels. No predictor of this stream can do better than Bayes."
-        + (" Of the truncated networks, the best." if len(shown) < len(rows) else ""),
-    )
-
-
-def _against_compute(
-    experiment: TracePatterningExperiment, folder: Path, rows: Any, references: dict[str, float]
-) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
-    over_time = figure.subplots()
-    lines = read_metrics(folder)
-    shown = _shown(rows)
-    colours = dict(zip([m["name"] for m in shown], report.COLOURS * len(shown), strict=False))
-    for row in shown:
-        steps, values = curves_of(experiment, lines, row["name"], row["step_size"])
-        spent = experiment.spent(row["name"], steps, row["grown_at"])
-        over_time.plot(spent / 1e9, values.mean(1), color=colours[row["name"]], lw=1.6, label=row["name"])
-    _levels(over_time, references)
-    over_time.set(xlabel="multiply-adds spent (billions)", ylabel="mean squared return error", xlim=(0, None))
-    over_time.set(ylim=(0, 1.3 * references["predict-zero"]), title="Error against compute")
-    over_time.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return report.Picture(
-        "compute",
-        figure,
-        "The same curves against the multiply-adds spent so far: forward pass and gradient; a network that grows is cheaper before. "
-        "A method ends where its steps end. Dashed: exact levels.",
-    )
-
-
-def _sensitivity(summary: Any, rows: Any, references: dict[str, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
-    axes = figure.subplots()
-    shown = _shown(rows)
-    for colour, row in zip(report.COLOURS * len(shown), shown, strict=False):
-        mine = sorted((m for m in summary["methods"] if base_name(m) == row["name"]), key=lambda m: m["step_size"])
-        bars = np.asarray([np.abs(np.subtract(report.interval(m["values"]), m["mean"])) for m in mine]).T
-        means = [m["mean"] for m in mine]
-        axes.errorbar(
-            [m["step_size"] for m in mine],
-            means,
-            bars,
-            fmt="o-",
-            ms=4,
-            lw=1.5,
-            capsize=3,
-            color=colour,
-            label=row["name"],
-        )
-    _levels(axes, references)
-    axes.set(xscale="log", xlabel="step size", ylabel="error at the end", ylim=(0, 1.3 * references["predict-zero"]))
-    axes.set_title("Which step size")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return report.Picture(
-        "step-sizes",
-        figure,
-        "Mean over seeds at the end, with its 95 % bootstrap interval, for every step size that was run.",
-    )
-
-
-def _alignment(experiment: TracePatterningExperiment, folder: Path, row: Any) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
-    cosine, ratio = figure.subplots(1, 2)
-    lines = read_metrics(folder)
-    for colour, rule in zip(report.COLOURS, (row["name"], *experiment.watch), strict=False):
-        for axes, what in ((cosine, "cosine"), (ratio, "ratio")):
-            steps, values = curves_of(experiment, lines, row["name"], row["step_size"], f"{rule} {what}")
-            report.curve_with_spread(axes, steps / 1e6, values, label=rule, colour=colour)
-    cosine.axhline(1, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-    ratio.axhline(1, color=report.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-    cosine.set(xlabel="steps (millions)", title="Cosine to the exact gradient", ylim=(-0.1, 1.05))
-    ratio.set(xlabel="steps (millions)", title="Norm, relative to it", yscale="log")
-    ratio.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return report.Picture(
-        f"alignment-{row['name']}",
-        figure,
-        f"The gradient of the prediction at each step, by the rule that trains ({row['name']}) and by rules that ride along, "
-        "compared with exact RTRL on the same network. Means over the steps of a point; bands: best to worst seed.",
-    )
-
-
-def _window(experiment: TracePatterningExperiment, folder: Path, name: str) -> Any:
-    from matplotlib.figure import Figure
-
-    from onward.lab import page as report
-
-    job = job_names(experiment.build(name), len(plan_of(experiment, name)))[0]
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 2, 1, 2))
-    for when, title, (inputs, answers) in (
-        ("start", "The first 600 steps", axes[:2]),
-        ("end", f"After {experiment.steps:,} steps", axes[2:]),
-    ):
-        seen = load_records(folder, job, when)
-        x, time, us = seen["x"], np.arange(len(seen["x"])), experiment.task.cs_inputs
-        groups = (
-            ("pattern", range(us), report.COLOURS[0]),
-            ("US", (us,), report.COLOURS[1]),
-            ("distractors", range(us + 1, x.shape[1]), "#c4c4c4"),
-        )
-        for label, columns, colour in groups:
-            for column in columns:
-                on = np.flatnonzero(x[:, column])
-                inputs.scatter(
-                    on,
-                    np.full(len(on), -column),
-                    s=7,
-                    marker="s",
-                    color=colour,
-                    label=label if column == columns[0] else None,
-                )
-        inputs.set(yticks=[], title=title, ylim=(-x.shape[1], 1))
-        inputs.spines["left"].set_visible(False)
-        answers.fill_between(time, seen["truth"], color="#d9d9d9", lw=0, label="true return")
-        answers.plot(time, seen["prediction"], color=report.COLOURS[1], lw=1.4, label="prediction")
-        answers.set(ylim=(-0.15, 1.1), ylabel="return", xlim=(0, len(time)))
-    axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1.2), fontsize=8, handletextpad=0.2)
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    axes[3].set(xlabel="step within the window")
-    return report.Picture(
-        "windows",
-        figure,
-        f"What {name} (seed {experiment.first_seed}, step size {plan_of(experiment, name)[0][0][0]:g}) sees, and what it predicts. The grey ramps are "
-        "the return before a US that comes; a good prediction follows them and stays flat else. When exactly the US comes is random, so even "
-        "the best prediction is not sharp.",
-    )

@@ -23,7 +23,8 @@ from onward.lab.folder import CONFIG, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.sweeps.plan import Job
-from onward.lab.train import _Loop, read_metrics, train
+from onward.lab.train import read_metrics, train
+from onward.loop import Loop
 
 STOP = "stop"
 CANDIDATES = {"cpu": (1, 16, 64), "gpu": (64, 1024, 16384)}
@@ -76,8 +77,8 @@ def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int =
     for tile in (own, *(min(most, c) for c in CANDIDATES[kind])):
         if tile in tried or (tried and seconds(own) < WORTH_MEASURING):
             continue
-        loop = _Loop(method, _padded(job, tile))
-        floats = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(loop._skeleton(1)) if hasattr(leaf, "shape"))
+        loop = method.loop(_padded(job, tile))
+        floats = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(loop.shapes()) if hasattr(leaf, "shape"))
         if tried and 4 * floats * side_by_side > MEMORY_SHARE * _memory():
             continue
         tried[tile] = _rate(loop)
@@ -85,7 +86,7 @@ def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int =
     return {"tile": best, "tried": {str(k): v for k, v in tried.items()}, "device": platform()}
 
 
-def _rate(loop: _Loop) -> dict[str, float]:
+def _rate(loop: Loop) -> dict[str, float]:
     started = time.process_time()
     loop.start()
     loop.advance(1)
@@ -101,7 +102,7 @@ def _rate(loop: _Loop) -> dict[str, float]:
         began = clock()
         loop.advance(steps)
         spent = min(spent, clock() - began)
-    return {"rate": steps * len(loop.tile) / spent, "compile": compiling}
+    return {"rate": steps * len(loop.runs) / spent, "compile": compiling}
 
 
 def _memory() -> float:

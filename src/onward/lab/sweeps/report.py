@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from onward import saving
 from onward.lab import page
+from onward.lab.figures import level
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_environment, load_json
@@ -188,7 +189,7 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
         axes.set_ylim(min(0, *tops), 1.15 * top)
     for key, value in summary["references"].items():
         if axes.get_ylim()[0] <= value <= axes.get_ylim()[1]:
-            page.level(axes, value, key.replace("-", " "))
+            level(axes, value, key.replace("-", " "))
     values = sorted({row[name] for row in rows})
     if values[0] > 0 and values[-1] / values[0] >= 8:
         axes.set_xscale("log")

@@ -1,0 +1,207 @@
+"""What reports of experiments share: a finished run as it is read, kinds of figures, and the table of methods.
+
+Only reports import this module and the `*_figures` of papers: running never imports matplotlib.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from onward.lab.experiment import Experiment
+from onward.lab.page import COLOURS, GREY, Picture, Table, interval, style, write_page
+from onward.lab.results import (
+    base_name,
+    best_rows,
+    curves_of,
+    jobs_of,
+    load_environment,
+    load_records,
+    load_summary,
+)
+from onward.lab.train import read_metrics
+
+E = TypeVar("E", bound=Experiment)
+# A method of summary.json.
+Row = dict[str, Any]
+Cell = Callable[[Row], str]
+
+
+@dataclass(frozen=True)
+class Run(Generic[E]):
+    """A finished run as its report reads it."""
+
+    experiment: E
+    folder: Path
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        return load_summary(self.folder)
+
+    @cached_property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return read_metrics(self.folder)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Of each method the summary row of its best step size."""
+        return best_rows(self.summary, type(self.experiment))
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Levels that the metric is read against."""
+        levels: dict[str, float] = self.summary["references"]
+        return levels
+
+    @property
+    def sizes_tried(self) -> bool:
+        """Whether methods were run at several step sizes."""
+        return len(self.summary["methods"]) > len(self.rows)
+
+    def curve(self, row: Row, key: str = "values") -> tuple[np.ndarray, np.ndarray]:
+        """Steps (points,), and a metric at them (points, seeds), of a summary row."""
+        return curves_of(self.experiment, self.lines, base_name(row), row["step_size"], key)
+
+    def records(self, name: str, when: str = "end") -> dict[str, np.ndarray]:
+        """What was recorded of a method's first job, at its "start" or "end"."""
+        job = next(iter(jobs_of(self.experiment, name)))
+        return load_records(self.folder, job, when)
+
+    def inspected(self, name: str) -> dict[str, np.ndarray]:
+        """What was measured at the end of a method's first run."""
+        return {key: values[0] for key, values in self.records(name).items()}
+
+
+def write_report(experiment: Experiment, folder: Path) -> Path:
+    """Figures and report.html of a finished run; returns the path of the page.
+
+    The module that the experiment names as its `figures` draws: `report(run)` gives the lead and the parts of the page.
+    """
+    run = Run(experiment, folder)
+    with style():
+        lead, parts = import_module(experiment.figures).report(run)
+        settings = json.dumps({**run.summary["config"], "environment": load_environment(folder)}, indent=1)
+        return write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+def plural(word: str, count: int) -> str:
+    """`word`, with an s unless there is one of it."""
+    return word + "s" * (count != 1)
+
+
+def canvas(height: float, width: float = 8.2) -> tuple[Figure, Axes]:
+    """A figure of one panel, in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def colours_of(rows: Sequence[Row], palette: Sequence[str] = COLOURS) -> dict[str, str]:
+    """A colour for each method, in the palette's order, from its start again where there are more methods."""
+    names = [row["name"] for row in rows]
+    return dict(zip(names, [*palette] * len(names), strict=False))
+
+
+def curve_with_spread(
+    axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str, interval: bool = False
+) -> None:
+    """The mean over runs, columns of `values`, as a line; a band from best to worst, or the mean's 95 % interval."""
+    mean = values.mean(1)
+    axes.plot(x, mean, color=colour, lw=1.8, label=label)
+    if values.shape[1] > 1:
+        error = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        low, high = (mean - error, mean + error) if interval else (values.min(1), values.max(1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def dashed(axes: Axes, value: float) -> None:
+    """A horizontal reference line."""
+    axes.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+
+
+def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
+    """A horizontal reference line, named at its right end."""
+    dashed(axes, value)
+    axes.annotate(
+        label,
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3 if above else -3),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        color=GREY,
+        fontsize=9,
+    )
+
+
+def legend_beside(axes: Axes) -> None:
+    """A legend to the right of the panel."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def sensitivity(axes: Axes, rows: Sequence[Row], everything: Sequence[Row]) -> None:
+    """The mean at the end, with its 95 % interval, over the step sizes in `everything`, a line for each of `rows`."""
+    colours = colours_of(rows)
+    for row in rows:
+        mine = sorted((m for m in everything if base_name(m) == row["name"]), key=lambda m: m["step_size"])
+        means = [m["mean"] for m in mine]
+        bars = np.asarray([np.abs(np.subtract(interval(m["values"]), m["mean"])) for m in mine]).T
+        look: Any = {"fmt": "o-", "ms": 4, "lw": 1.5, "capsize": 3, "color": colours[row["name"]]}
+        axes.errorbar([m["step_size"] for m in mine], means, bars, label=row["name"], **look)
+    axes.set(xscale="log", xlabel="step size")
+
+
+def finals(
+    rows: Sequence[Row], references: Mapping[str, float], *, label: str, colours: Mapping[str, str] | None = None
+) -> Picture:
+    """Every seed's number at the end, by method, between exact levels; levels far above all numbers are left out."""
+    figure, axes = canvas(1.3 + 0.42 * len(rows))
+    colours = colours or colours_of(rows)
+    top = max(v for row in rows for v in row["values"])
+    for i, row in enumerate(rows):
+        colour = colours[row["name"]]
+        axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
+        axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
+    for name, value in references.items():
+        if value > 2 * top:
+            continue
+        top = max(top, value)
+        axes.axvline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
+        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(name, (value, 1), xytext=(0, 3), color=GREY, fontsize=8, **place)
+    axes.set(yticks=[-i for i in range(len(rows))], yticklabels=[row["name"] for row in rows], xlabel=label)
+    axes.set(ylim=(-len(rows) + 0.5, 0.5), xlim=(-0.03 * top, 1.08 * top))
+    return Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels.")
+
+
+def method_table(
+    rows: Iterable[Row], columns: Mapping[str, Cell], levels: Mapping[str, Sequence[str]], caption: str
+) -> Table:
+    """A line for each method, with its note, and one for each level, whose cells are those of the first columns."""
+    lines = [[f"{row['name']} ({row['note']})", *(cell(row) for cell in columns.values())] for row in rows]
+    lines += [[name, *cells, *[""] * (len(columns) - len(cells))] for name, cells in levels.items()]
+    return Table(["method", *columns], lines, caption)
+
+
+def interval_cell(digits: int) -> Cell:
+    """A column of 95 % intervals of the mean."""
+    return lambda row: "{:.{d}f} - {:.{d}f}".format(*interval(row["values"]), d=digits)
+
+
+def spread_columns(digits: int) -> dict[str, Cell]:
+    """Columns of an error over seeds: interval of the mean, standard deviation, best and worst."""
+    return {
+        "95 % interval": interval_cell(digits),
+        "sd": lambda row: f"{row['std']:.{digits}f}",
+        "best": lambda row: f"{min(row['values']):.{digits}f}",
+        "worst": lambda row: f"{max(row['values']):.{digits}f}",
+    }

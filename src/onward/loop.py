@@ -1,0 +1,344 @@
+"""Learning over time: runs of a learner on a task, side by side, in one compiled loop."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward import saving
+from onward.devices import platform
+from onward.learners.base import AbstractLearner
+from onward.model import Model
+from onward.tasks.base import AbstractTask
+from onward.types import Info, PyTree
+
+# Wider vectors than XLA's default: 1.4-1.5x on CPUs with AVX-512, nothing on others (decisions.md).
+CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
+
+Run = tuple[float, int]
+Measure = Callable[[Any, Info], tuple[Array, Array]]
+MakeLearner = Callable[[Model, Any], AbstractLearner]
+# What was compiled for the present stage of a network, by what it is for.
+Programs = dict[Any, Callable[..., Any]]
+
+
+class Loop:
+    """Runs of a learner on a task, side by side: every step size with every seed.
+
+    >>> import jax, optax, onward as ow
+    >>> model = lambda key: ow.Model(ow.Columns(ow.GRUGates(), 3, 4, key=key), ow.Categorical(4, 3))
+    >>> learner = ow.Online(ow.Columnwise(), ow.Supervised(), optax.adam(1.0))
+    >>> measure = lambda example, info: (info.loss, example.weight)
+    >>> loop = ow.Loop(ow.AnBn(), model, learner, measure, seeds=range(3), step_sizes=(0.01, 0.001))
+    >>> loop.start()
+    >>> loop.advance(20)
+    >>> loss, _ = loop.means()
+    >>> loss.shape
+    (6,)
+
+    `task` gives the examples. `model(key)` draws a network; a seed decides it and the run's task. `learner` is a
+    learner, whose field `step_size` is replaced in each run (`step_sizes` None: kept), or a function
+    `(model, step_size) -> learner`, which is called again after growth; it gets a traced number (None: 1).
+    `measure(example, info)` gives a number of one step and its weight; `monitor` names more such functions.
+    `runs` are (step size, seed) pairs in place of every step size with every seed.
+
+    All runs of one `Loop` advance together, along the axis `axis` of every array: -1 suits columns and small layers, 0
+    matrix products; on an accelerator it is always 0. On a CPU some 64 runs at once are best; more are quicker as
+    several loops, one after another, which may share `programs` (a dictionary, empty at first) if they have as many
+    runs each. With `keeps_best` the learner's state that was best of each run (`keep_best`) is kept too.
+
+    Raises ValueError if there are no runs, and TypeError if `step_sizes` are given and the learner has no such field.
+    """
+
+    state: PyTree
+    """(task state, learner state) of all runs; None before `start`."""
+    best: PyTree
+    """With `keeps_best`: the least value of each run so far, and the arrays of the learner's state then."""
+
+    def __init__(
+        self,
+        task: AbstractTask,
+        model: Callable[[PRNGKeyArray], Model],
+        learner: AbstractLearner | MakeLearner,
+        measure: Measure,
+        *,
+        seeds: Sequence[int] = (0,),
+        step_sizes: Sequence[float] | None = None,
+        runs: Sequence[Run] | None = None,
+        monitor: Mapping[str, Measure] | None = None,
+        axis: int = -1,
+        keeps_best: bool = False,
+        programs: Programs | None = None,
+    ) -> None:
+        self._model, self._measure, self._monitor = model, measure, dict(monitor or {})
+        keep = step_sizes is None and runs is None
+        self._learner = learner_by_size(learner, keep=keep)
+        if runs is None:
+            sizes = (getattr(learner, "step_size", 1.0),) if step_sizes is None else step_sizes
+            runs = [(size, seed) for size in sizes for seed in seeds]
+        self.runs = [(float(size), int(seed)) for size, seed in runs]
+        if not self.runs:
+            raise ValueError("Loop: there are no runs; give at least one seed and one step size")
+        # An accelerator wants its runs in front.
+        self.axis = axis if platform() == "cpu" else 0
+        # Arrays of the task (a data set, say) are arguments of every program: as constants they would be compiled in.
+        self._data, self._task = eqx.partition(task, eqx.is_array)
+        self._sizes = jnp.asarray([size for size, _ in self.runs], jnp.float32)
+        self._keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in self.runs], jnp.uint32))
+        self._keeps_best = keeps_best
+        self._programs: Programs = {} if programs is None else programs
+        self._sums = self._zero_sums()
+        self.state, self.best = None, ()
+        self.stages = 1
+        self.compile_seconds = 0.0
+
+    def start(self) -> None:
+        """Draw every run's network and begin its task."""
+        if "start" not in self._programs:
+            self._programs["start"] = eqx.filter_jit(self._start, **_once())
+        self.state = self._programs["start"](self._data, self._keys, self._sizes)
+        self.stages = 1
+        self._forget_best()
+
+    def grow(self) -> None:
+        """Let the learner of every run grow its network. What was compiled, and the best state, are forgotten."""
+        self.state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
+        self._programs = {}
+        self.stages += 1
+        self._forget_best()
+
+    def advance(self, steps: int) -> None:
+        """Learn for `steps` steps, and add up what is measured. Compiled once a stage, whatever the steps."""
+        dynamic, static = self._parts()
+        if "advance" not in self._programs:
+            measure, monitor = jax.vmap(self._measure), {n: jax.vmap(m) for n, m in self._monitor.items()}
+
+            def chunk(dynamic: PyTree, sums: PyTree, data: PyTree, sizes: Array, steps: Array) -> Any:
+                step = self._step(static, data)
+
+                def body(_: Array, loop: Any) -> Any:
+                    dynamic, sums = loop
+                    dynamic, seen = step(dynamic, sizes)
+                    measured: Any = measure(*seen)
+                    if monitor:
+                        measured = (*measured, {name: more(*seen) for name, more in monitor.items()})
+                    return dynamic, jax.tree.map(jnp.add, sums, measured)
+
+                return lax.fori_loop(0, steps, body, (dynamic, sums))
+
+            started = time.process_time()
+            function = jax.jit(chunk, donate_argnums=(0, 1))
+            lowered = function.lower(dynamic, self._sums, self._data, self._sizes, jnp.asarray(1))
+            self._programs["advance"] = compile_wide(lowered)
+            self.compile_seconds += time.process_time() - started
+        advance = self._programs["advance"]
+        dynamic, self._sums = advance(dynamic, self._sums, self._data, self._sizes, jnp.asarray(steps))
+        jax.block_until_ready(self._sums)
+        self.state = eqx.combine(dynamic, static)
+
+    def means(self) -> tuple[Float[np.ndarray, " runs"], dict[str, Float[np.ndarray, " runs"]]]:
+        """The weighted means of what is measured, and of what is monitored by name, since the last call.
+
+        NaN where nothing weighed. The sums begin anew.
+        """
+
+        def mean(total: Array, weight: Array) -> np.ndarray:
+            sums, counts = np.asarray(total, np.float64), np.asarray(weight, np.float64)
+            return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+        total, weight, *more = self._sums
+        means = mean(total, weight), {name: mean(*sums) for part in more for name, sums in part.items()}
+        self._sums = self._zero_sums()
+        return means
+
+    def record(self, steps: int) -> dict[str, np.ndarray]:
+        """The next `steps` steps of the first run, step by step, on a copy of the state: fields of example and info."""
+        dynamic, static = self._parts()
+        if ("record", steps) not in self._programs:
+
+            def roll(dynamic: PyTree, data: PyTree, sizes: Array) -> Any:
+                step = self._step(static, data)
+
+                def body(dynamic: PyTree, _: None) -> Any:
+                    dynamic, seen = step(dynamic, sizes)
+                    return dynamic, jax.tree.map(lambda a: a[0], seen)
+
+                return lax.scan(body, dynamic, length=steps)[1]
+
+            self._programs["record", steps] = jax.jit(roll)
+        example, info = self._programs["record", steps](dynamic, self._data, self._sizes)
+        return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
+
+    def evaluate(
+        self, name: str, function: Callable[[PyTree], dict[str, Array]], *, best: bool = False, once: bool = False
+    ) -> dict[str, np.ndarray]:
+        """What `function(learner state)` says of every run, on a leading axis.
+
+        Compiled once a stage for each `name`. `function` may be a module; its arrays (held-out data) are then arguments
+        of the program. `best`: of the best states. `once`: compile it fast rather than well.
+        """
+        dynamic, static = self._parts()
+        if best:
+            dynamic = (dynamic[0], self.best[1])
+        held_out, rest = eqx.partition(function, eqx.is_array)
+        if ("evaluate", name) not in self._programs:
+
+            def each(dynamic: PyTree, held_out: PyTree) -> Any:
+                ask = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
+                return jax.vmap(ask, in_axes=self.axis)(dynamic)
+
+            self._programs["evaluate", name] = jax.jit(each, **(_once() if once else {}))
+        return {k: np.asarray(v) for k, v in self._programs["evaluate", name](dynamic, held_out).items()}
+
+    def keep_best(self, values: Float[np.ndarray, " runs"]) -> None:
+        """Of each run whose value is the least since the start or the last growth, keep the present learner state."""
+        least, learned = self.best
+        better = jnp.asarray(values) < least
+
+        def choose(new: Array, old: Array) -> Array:
+            shape = [1] * new.ndim
+            shape[self.axis] = len(self.runs)
+            return jnp.where(better.reshape(shape), new, old)
+
+        learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
+        self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), least), learned)
+
+    def broken(self, *, state: bool = True) -> np.ndarray:
+        """Which runs hold a number that is not finite: in the sum of what is measured, or (`state`) in the learner."""
+        broken = ~np.isfinite(np.asarray(self._sums[0]))
+        for leaf in jax.tree.leaves(eqx.filter(self.state[1], eqx.is_inexact_array)) if state else ():
+            finite = np.isfinite(np.moveaxis(np.asarray(leaf), self.axis, 0))
+            broken |= ~finite.reshape(len(self.runs), -1).all(1)
+        return broken
+
+    def not_finite(self) -> str | None:
+        """The name of the first array of the network, or else of the learner's state, that is not finite."""
+        flat, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(self.state[1], eqx.is_inexact_array))
+        for path, leaf in flat:
+            if not np.isfinite(np.asarray(leaf)).all():
+                return jax.tree_util.keystr(path, simple=True, separator=".")
+        return None
+
+    def save(self, path: str | Path, /, **meta: Any) -> None:
+        """Write all that the next step needs, with `meta` as JSON. Raises `OnwardError` if it cannot be written."""
+        saving.save(path, (self.state, self._sums, self.best)[: 2 + self._keeps_best], **self._about, **meta)
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """Go on from a file of `save`, to the bit; returns its meta.
+
+        Raises `Unreadable` if it is damaged or was saved from other parts or other runs.
+        """
+        meta = saving.read_meta(Path(path))
+        stages = meta.get("stages")
+        if not isinstance(stages, int) or meta.get("runs") != self._about["runs"]:
+            raise saving.Unreadable(f"{path} was saved from other runs: step sizes and seeds are not the same")
+        state = self.shapes(stages)
+        like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
+        (self.state, self._sums, *best), meta = saving.load(path, like[: 2 + self._keeps_best])
+        self.stages = stages
+        if best:
+            values, learned = best[0]
+            self.best = (values, eqx.filter(learned, eqx.is_array))
+        return {name: value for name, value in meta.items() if name not in self._about}
+
+    def shapes(self, stages: int = 1) -> PyTree:
+        """Shapes of the state after `stages - 1` growths; computes nothing."""
+        grown = eqx.filter_eval_shape(self._start, self._data, self._keys, self._sizes)
+        for _ in range(stages - 1):
+            grown = eqx.filter_eval_shape(self._grown, self._data, grown)
+        return grown
+
+    def _parts(self) -> tuple[PyTree, PyTree]:
+        """The arrays of the state, and the rest of it."""
+        if self.state is None:
+            raise ValueError("Loop: nothing has begun; call start() or load(path) first")
+        return eqx.partition(self.state, eqx.is_array)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"stages": self.stages, "runs": [list(run) for run in self.runs]}
+
+    def _forget_best(self) -> None:
+        """No best state yet, of this structure."""
+        if self._keeps_best:
+            learned = jax.tree.map(jnp.copy, eqx.filter(self.state[1], eqx.is_array))
+            self.best = (jnp.full(len(self.runs), jnp.inf), learned)
+
+    def _zero_sums(self) -> PyTree:
+        """Sum and weight of what is measured and monitored; each its own buffer, for they are donated."""
+        zeros = lambda: (jnp.full(len(self.runs), 0.0), jnp.full(len(self.runs), 0.0))
+        return (*zeros(), {name: zeros() for name in self._monitor}) if self._monitor else zeros()
+
+    def _start(self, data: PyTree, keys: Array, sizes: Array) -> PyTree:
+        source = eqx.combine(data, self._task)
+
+        def start(key: PRNGKeyArray, size: Array) -> Any:
+            model_key, task_key, learner_key = jax.random.split(key, 3)
+            task = source.init(task_key)
+            model = self._model(model_key)
+            _, example = source.emit(task)
+            return task, self._learner(model, size).init(model, example, key=learner_key)
+
+        return eqx.filter_vmap(start, out_axes=eqx.if_array(self.axis))(keys, sizes)
+
+    def _grown(self, data: PyTree, state: PyTree) -> PyTree:
+        source = eqx.combine(data, self._task)
+
+        def grow(state: PyTree) -> Any:
+            task, learned = state
+            _, example = source.emit(task)
+            learner: Any = self._learner(learned.model, 1.0)
+            return task, learner.grow(learned, example)
+
+        axis = eqx.if_array(self.axis)
+        return eqx.filter_vmap(grow, in_axes=axis, out_axes=axis)(state)
+
+    def _step(self, static: PyTree, data: PyTree) -> Callable[..., Any]:
+        source = eqx.combine(data, self._task)
+
+        def step(dynamic: PyTree, size: Array) -> Any:
+            task, learned = eqx.combine(dynamic, static)
+            task, example = source.emit(task)
+            learned, info = self._learner(learned.model, size).step(learned, example)
+            return eqx.filter((task, learned), eqx.is_array), (example, info)
+
+        return jax.vmap(step, in_axes=(self.axis, 0), out_axes=(self.axis, 0))
+
+
+def learner_by_size(learner: AbstractLearner | MakeLearner, *, keep: bool) -> MakeLearner:
+    """A function `(model, step size) -> learner` of what may be one already; `keep`: with its own step size."""
+    if not isinstance(learner, AbstractLearner):
+        return learner
+    part: Any = learner
+    if keep:
+        return lambda model, size: part
+    if not hasattr(part, "step_size"):
+        raise TypeError(
+            f"Loop: {type(part).__name__} has no field step_size for the step sizes; give a function "
+            "(model, step_size) -> learner in its place, or no step sizes"
+        )
+    return lambda model, size: replace(part, step_size=size)
+
+
+def _once() -> dict[str, Any]:
+    """For a program that runs once or twice: compile it fast rather than well."""
+    return {"compiler_options": {"xla_backend_optimization_level": 0}} if platform() == "cpu" else {}
+
+
+def compile_wide(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compile for wide vectors. XLA's arctangent is wrong in them (decisions.md): programs that use it get none."""
+    if platform() == "cpu" and ".atan" not in lowered.as_text():
+        try:
+            return lowered.compile(compiler_options=dict(CPU_OPTIONS))
+        except jax.errors.JaxRuntimeError as error:  # an XLA that no longer knows the option
+            if "option" not in str(error):
+                raise
+    return lowered.compile()

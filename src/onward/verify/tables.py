@@ -1,0 +1,164 @@
+"""What `onward verify` prints: text, Markdown and JSON."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from onward.verify.claims import SAMPLES, Row
+from onward.verify.costs import Cost
+from onward.verify.matrix import STEPS, STREAMS
+from onward.verify.targets import Check
+
+
+def as_json(rows: Sequence[Row], checks: Sequence[Check], spent: Sequence[Cost]) -> str:
+    """Every comparison, claim and cost by the names of its fields, and whether all is as it should be."""
+    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
+    parts: dict[str, Sequence[Row | Check | Cost]] = {"rows": rows, "checks": checks, "costs": spent}
+    return json.dumps({"ok": ok, **{k: [part.as_dict() for part in v] for k, v in parts.items()}}, indent=1)
+
+
+def as_table(rows: Sequence[Row], spent: Sequence[Cost] = ()) -> list[str]:
+    """Lines of text: every comparison, what each rule costs, and the count."""
+    lines = [
+        f"{'rule':11} {'cell':13} depth steps resets streams claim     relative error  cosine     "
+        "smallest - largest ratio  finite differences"
+    ]
+    for r in rows:
+        of_mean = f"  mean of {r.samples:,}: worst {r.worst_z:.1f} se" if r.worst_z is not None else ""
+        lines.append(
+            f"{r.rule:11} {r.cell:13} {r.depth:5} {r.steps:5} {'yes' if r.resets else 'no':6} {r.streams:7} {r.claim:8} "
+            f"{r.relative_error:14.1e}  {r.cosine:.8f}  {r.ratio_min:.9f} - {r.ratio_max:.9f} "
+            f"{r.finite_difference:14.1e}  {'ok' if r.ok else f'FAILED: it is {r.found}'}{of_mean}"
+        )
+    if spent:
+        lines += ["", f"{'rule':11} {'cell':18} parameters    floats  multiply-adds  microseconds a step"]
+    for c in spent:
+        lines.append(
+            f"{c.rule:11} {c.cell:18} {c.parameters:10,} {c.floats:9,} {c.multiply_adds:14,} {c.microseconds:20.1f}"
+        )
+    good = sum(r.ok for r in rows)
+    return [*lines, f"{good} of {len(rows)} comparisons ok (float64; exact: below 1e-9 in every parameter array)"]
+
+
+# Title of each section of the page, and how the names of its cells end.
+STRUCTURES = {
+    "One layer, every unit reads every unit (normalised inputs and features)": "dense",
+    "One layer, sparse": "sparse",
+    "Two layers": "stack",
+    "Columns": "columns",
+    "A cascade of two stages, normalised": "cascade",
+}
+
+
+def in_order(rules: Iterable[str]) -> list[str]:
+    """Names of rules once each, exact ones first, as the README lists them."""
+    first = ("Columnwise", "RTRL", "SnAp", "UORO", "TBPTT", "RFLO")
+    place = lambda rule: [rule.strip("`").startswith(name) for name in first].index(True)
+    return sorted(dict.fromkeys(rules), key=lambda rule: (place(rule), len(rule), rule))
+
+
+def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
+    """`docs/exactness.md`: the matrix in short, and the cost of each rule."""
+    cells = list(dict.fromkeys(r.cell for r in rows))
+    rules = in_order(r.rule for r in rows)
+    lines = [
+        "# Exactness",
+        "",
+        "Written by `make exactness` (`onward verify --markdown`); do not edit. Each rule is driven step by step in float64 and",
+        f"compared, parameter array by parameter array, with BPTT, and BPTT with finite differences: {len(rows)} comparisons, of which",
+        f"{sum(r.ok for r in rows)} say what the rule claims. Each entry is the worst over one step, {STEPS} steps, {STEPS} steps with resets, and {STREAMS} parallel streams.",
+        "",
+        "- **exact** with the largest relative error of an array.",
+        "- **biased** with relative error and cosine of the whole gradient, after more than one step.",
+        f"- **unbiased** with the largest deviation of the mean of {SAMPLES:,} seeds, in standard errors over all coordinates (5 would fail),",
+        "  and the standard error of its ratio to the gradient (±; the test would notice a bias five times as large).",
+        "",
+        f"TBPTT({STEPS}) sees the whole stream, SnAp(5) on the sparse layer and SnAp(2) on a full one leave nothing out: then both are exact, as they should be.",
+    ]
+    for title, structure in STRUCTURES.items():
+        mine = [c for c in cells if c.endswith(structure)]
+        if not mine:
+            continue
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"| rule | {' | '.join(c.split()[0] for c in mine)} |",
+            "|---|" + "---|" * len(mine),
+        ]
+        for rule in rules:
+            by_cell = [[r for r in rows if r.rule == rule and r.cell == cell] for cell in mine]
+            if any(by_cell):
+                lines.append(f"| `{rule}` | {' | '.join(map(_entry, by_cell))} |")
+    lines += [
+        "",
+        "## Cost",
+        "",
+        "One learning step (forward, gradient, SGD update) with 8 inputs. Floats of the rule's own state, counted from its arrays; multiply-adds as",
+        "XLA counts the compiled step's operations, halved; microseconds of CPU time on one core of a shared machine, best of twelve, without the",
+        "options that the command line sets. `make bench` has the ratios.",
+        "",
+        "| cell | rule | parameters | floats | multiply-adds | microseconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.cell} | `{c.rule}` | {c.parameters:,} | {c.floats:,} | {c.multiply_adds:,} | {c.microseconds:.1f} |"
+        for c in spent
+    ]
+    worst = max(r.finite_difference for r in rows)
+    lines += [
+        "",
+        f"BPTT against finite differences: largest relative error along a random direction of each array {worst:.1e}.",
+    ]
+    return "\n".join(lines)
+
+
+def _entry(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "-"
+    failed = "" if all(r.ok for r in rows) else " **FAILED**"
+    several = [r for r in rows if r.steps > 1]
+    claim = several[0].claim
+    if claim == "unbiased":
+        return f"unbiased, {max(r.worst_z or 0 for r in rows):.1f} se; ratio ± {max(r.ratio_error or 0 for r in rows):.3f}{failed}"
+    worst = max(several, key=lambda r: r.relative_error)
+    if claim == "exact":
+        return f"exact, {worst.relative_error:.0e}{failed}"
+    return f"biased, {worst.relative_error:.2g}; cosine {worst.cosine:.4f}{failed}"
+
+
+def short_form(page: str) -> str:
+    """Of `docs/exactness.md` what the README shows: one column, LSTM units, of each structure."""
+    tables: dict[str, dict[str, str]] = {}
+    for section in page.split("\n## ")[1:]:
+        structure = STRUCTURES.get(section.splitlines()[0])
+        rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+        if structure is not None:
+            tables[structure] = {row[0]: row[-1] for row in rows[1:]}
+    rules = in_order(rule for table in tables.values() for rule in table)
+    lines = [f"| rule | {' | '.join(tables)} |", "|---|" + "---|" * len(tables)]
+    lines += [f"| {rule} | {' | '.join(t.get(rule, '-') for t in tables.values())} |" for rule in rules]
+    return "\n".join(lines) + "\n"
+
+
+def checks_table(checks: Sequence[Check]) -> list[str]:
+    """Lines of text: every claim, its number, what it has to be."""
+    width = max(len(c.name) for c in checks)
+    lines = [f"{c.name:{width}}  {c.value:12.3g}  {c.limit:9}  {'ok' if c.ok else 'FAILED'}  {c.what}" for c in checks]
+    return [
+        *lines,
+        f"{sum(c.ok for c in checks)} of {len(checks)} claims of target propagation hold",
+    ]
+
+
+def checks_markdown(checks: Sequence[Check]) -> str:
+    """The section of `docs/exactness.md`."""
+    lines = [
+        "## Target propagation, stochastic units and mixtures",
+        "",
+        "| claim | what is compared | found | must be |",
+        "|---|---|---|---|",
+    ]
+    failed = lambda c: "" if c.ok else " **FAILED**"
+    what = lambda c: c.what.replace("|", "\\|")
+    lines += [f"| {c.name} | {what(c)} | {c.value:.5g}{failed(c)} | {c.limit} |" for c in checks]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""The short programs in `examples/` run, and say what they promise."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+import onward as ow
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(capsys):
+    """`run(name, *arguments)`: what the program prints."""
+
+    def run(name, *arguments):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        program = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(program)
+        program.main(*arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d+\.\d+(?:e[-+]\d+)?", text)]
+
+
+def test_an_array_is_learned(run):
+    ours, naive = numbers(run("fit_an_array", 3000))
+    assert ours < 0.8 * naive
+
+
+@pytest.mark.skipif(not hasattr(ow.verify, "gradient"), reason="verify.gradient is not here yet")
+def test_rules_are_compared(run):
+    exact, cosine, cheap, less = numbers(run("compare_rules", 6))
+    assert exact < 1e-4 < cheap
+    assert cosine == 1
+    assert 0.5 < less < 1
+
+
+@pytest.mark.skipif(
+    "loss" not in inspect.signature(ow.Supervised).parameters, reason="losses of one's own are not here yet"
+)
+def test_a_loss_of_one_s_own_finds_the_quantile_online_and_in_batches(run):
+    above = numbers(run("own_loss", 4000))
+    assert len(above) == 2
+    assert all(7 < share < 13 for share in above), above
+
+
+def test_seeds_side_by_side(run, tmp_path):
+    said = run("seeds_side_by_side", 600, str(tmp_path / "seeds.png"))
+    plt.close("all")
+    assert [line.split(":")[0] for line in said.splitlines()] == ["step size 0.001", "step size 0.01"]
+    assert (tmp_path / "seeds.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not ow.Step._field_defaults, reason="steps have no defaults yet")
+def test_saved_and_gone_on_with(run, tmp_path):
+    assert "the same to the bit: True" in run("save_and_go_on", str(tmp_path / "state.npz"))
