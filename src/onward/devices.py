@@ -32,14 +32,14 @@ def choose_device(device: str) -> None:
     if kind not in ("cpu", "gpu", "cuda", "rocm", "tpu") or (number and not number.isdecimal()):
         raise OnwardError(f"--device is cpu, gpu or tpu, or one of several as in gpu:1; got {device!r}")
     try:
-        found = jax.devices(kind)
+        there = jax.devices(kind)
     except RuntimeError as error:
         here = ", ".join(dict.fromkeys(d.platform for d in jax.devices()))
         hint = "; for NVIDIA: pip install 'jax[cuda12]'" if kind in ("gpu", "cuda") else ""
         raise OnwardError(f"--device {device}: JAX finds none here, only {here}{hint}") from error
-    if int(number or 0) >= len(found):
-        raise OnwardError(f"--device {device}: there are {len(found)} here, counted from 0")
-    jax.config.update("jax_default_device", found[int(number or 0)])
+    if int(number or 0) >= len(there):
+        raise OnwardError(f"--device {device}: there are {len(there)} here, counted from 0")
+    jax.config.update("jax_default_device", there[int(number or 0)])
 
 
 def platform() -> str:

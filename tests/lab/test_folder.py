@@ -208,7 +208,7 @@ def test_other_fields_are_refused_by_name(made):
     before = {"steps": 6, "isi": [4, 6], "time": "", "every": 5}
     same_fields(made, before, {"isi": (4, 6), "every": 6}, free=("every",))
     for asked, words in (({"steps": 7}, "--steps 6, not 7"), ({"isi": (4, 7)}, "--isi 4 6, not 4 7"),
-                         ({"time": "t"}, "--time unset, not t"), ({"new_one": 1}, "--new-one None, not 1")):  # fmt: skip
+                         ({"time": "t"}, "--time unset, not t"), ({"new_one": 1}, "--new-one unset, not 1")):  # fmt: skip
         with pytest.raises(OnwardError, match=words):
             same_fields(made, before, asked)
 

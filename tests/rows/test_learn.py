@@ -784,6 +784,7 @@ def test_the_page_of_a_run(here, capsys, monkeypatch):
     Path("out/report.html").unlink()
     assert main(["report", "out"]) == 0
     assert Path("out/report.html").exists()
+    capsys.readouterr()
     assert said_by(["report", "out", "--markdown"], capsys)[1].splitlines()[0].startswith("| | mean absolute error |")
 
 

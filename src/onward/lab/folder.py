@@ -148,6 +148,8 @@ def same_fields(path: Path, before: Mapping[str, Any], asked: Mapping[str, Any],
 
 
 def _words(value: Any) -> str:
+    if value is None:
+        return "unset"
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "unset"
 
 
@@ -386,14 +388,13 @@ class RunFolder:
 
     def sizes(self, *names: str) -> dict[str, int]:
         """Bytes of files, to be kept in a checkpoint; the disk holds so much of each from now on."""
-        found = {}
+        sizes = dict.fromkeys(names, 0)
         for name in names:
-            found[name] = 0
             with contextlib.suppress(FileNotFoundError), open(self / name, "rb") as file:
                 with contextlib.suppress(OSError):  # not every file system can
                     os.fsync(file.fileno())
-                found[name] = os.fstat(file.fileno()).st_size
-        return found
+                sizes[name] = os.fstat(file.fileno()).st_size
+        return sizes
 
     def cut(self, sizes: Mapping[str, int]) -> None:
         """Take away what was appended after a checkpoint; refuse files that are shorter than they were at it."""

@@ -66,7 +66,7 @@ class Progress:
         self,
         job: str,
         step: int,
-        steps: int,
+        steps: int | None,
         *,
         rate: float,
         metric: str,
@@ -74,17 +74,17 @@ class Progress:
         note: str,
         unit: str = "steps",
     ) -> None:
-        """Where `job` is; `rate` counts run-steps a second, `step` the steps of each run. `steps` 0: nobody knows."""
+        """Where `job` is; `rate` counts run-steps a second. `steps`: how many each run has, where that is known."""
         if self._quiet:
             return
-        eta = (steps - step) / rate if rate > 0 else float("inf")
+        eta = (steps - step) / rate if steps and rate > 0 else float("inf")
         shown = "" if value is None else f"  {metric} {value:.4g}"
-        left = f"  ETA {_clock(eta)}" if eta < 1e7 and step < steps else ""
+        left = f"  ETA {_clock(eta)}" if 0 < eta < 1e7 else ""
         text = f"{_count(rate)}{unit}/s{shown}{left}{note}"
         if self._bar is not None:
             if job not in self._tasks:
-                self._tasks[job] = self._bar.add_task(job, total=steps or None, text="")
-            self._bar.update(self._tasks[job], completed=step, total=steps or None, text=text)
+                self._tasks[job] = self._bar.add_task(job, total=steps, text="")
+            self._bar.update(self._tasks[job], completed=step, total=steps, text=text)
         elif time.monotonic() - self._said > PLAIN_EVERY or step == steps:
             self._said = time.monotonic()
             whole = f" of {steps:,} {unit} ({step / steps:.0%})" if steps else f" {unit}"

@@ -204,10 +204,10 @@ class _Run:
         )
 
 
-def rows_expected(source: str, rows: Source, position: Any, done: int) -> int:
-    """About how many rows there are; 0 where nobody can know."""
+def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | None:
+    """About how many rows there are; None where nobody can know."""
     if rows.form == "parquet" or not rows.moves or source.endswith(".gz"):
-        return 0
+        return None
     return max(done, round(done * Path(source).stat().st_size / max(position["at"], 1)))
 
 
@@ -222,7 +222,7 @@ def summary(session: Session) -> dict[str, Any]:
     """Everything that a report says, but for its figures."""
     scores, options = session.scores, session.options
     counts = np.maximum(scores.total[..., 0], 1)
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "source": session.name,
         "task": options.task,
         "rows": session.rows,
@@ -240,8 +240,8 @@ def summary(session: Session) -> dict[str, Any]:
     }
     if session.extras:
         rows, inside, size = scores.extra
-        found["interval"] = {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
-    return found
+        content["interval"] = {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
+    return content
 
 
 def learn(
@@ -287,11 +287,11 @@ def learn(
 
 def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first."""
-    found = json.loads((folder / SUMMARY).read_text())
-    errors = np.mean(found["mean absolute error"], 1)
-    what = "error rate" if "class" in found.get("task", "") else "mean absolute error"
+    content = json.loads((folder / SUMMARY).read_text())
+    errors = np.mean(content["mean absolute error"], 1)
+    what = "error rate" if "class" in content.get("task", "") else "mean absolute error"
     order = np.argsort(errors, kind="stable")
-    return [f"{found['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
+    return [f"{content['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
 
 
 def load_options(path: Path) -> tuple[Learn, str]:

@@ -40,7 +40,7 @@ class Watched(Progress):
         super().__init__(quiet=True)
         self._path, self._written = path, 0.0
 
-    def show(self, job: str, step: int, steps: int, **more: Any) -> None:
+    def show(self, job: str, step: int, steps: int | None, **more: Any) -> None:
         """Where the job is; about once a second."""
         if time.monotonic() - self._written > 1 or step == steps:
             self._written = time.monotonic()

@@ -27,8 +27,8 @@ class Options:
 
     search: Literal["grid", "random", "halving"] = "grid"
     """Every combination; combinations drawn at random; or successive halving: all of them for a short time, then the best 1/eta of each method for eta times as long, and so on."""
-    draws: int = 0
-    """Random and halving: how many combinations to draw for every method. 0: 16; halving takes all combinations, unless a field has a range (1e-5..1e-2)."""
+    draws: int | None = None
+    """Random and halving: how many combinations to draw for every method. Left out: 16; halving takes all combinations, unless a field has a range (1e-5..1e-2)."""
     search_seed: int = 0
     """Seed of these draws."""
     eta: int = 3
@@ -39,8 +39,8 @@ class Options:
     """Processes on this machine (a local Dask cluster). 0: in this process."""
     scheduler: str = ""
     """Address of a running Dask scheduler, tcp://HOST:PORT, or the path of its scheduler file; its workers must see the folder."""
-    tile: int = 0
-    """Runs that advance together in one program. 0: measured at the start."""
+    tile: int | None = None
+    """Runs that advance together in one program. Left out: measured at the start."""
     device: str = ""
     """cpu, gpu or tpu, or one of several: gpu:1. Empty: as JAX chooses."""
     tensorboard: bool = False
@@ -50,8 +50,8 @@ class Options:
 
     def check(self) -> None:
         """Refuse what cannot be run."""
-        for name, least in (("draws", 0), ("search_seed", 0), ("eta", 2), ("rungs", 1), ("workers", 0), ("tile", 0)):
-            if getattr(self, name) < least:
+        for name, least in (("draws", 1), ("search_seed", 0), ("eta", 2), ("rungs", 1), ("workers", 0), ("tile", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise OnwardError(f"--{option} must be at least {least}, got {getattr(self, name)}")
         if self.workers and self.scheduler:
@@ -204,7 +204,7 @@ class Sweep:
 
         `share`: of the length of a run (halving).
         """
-        found, wrong = [], []
+        good, wrong = [], []
         for choice in self.choices():
             experiment = replace(self.experiment, **{k: as_field(k, v) for k, v in choice.items()})
             if share < 1:
@@ -218,23 +218,23 @@ class Sweep:
                 what = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in choice.items())
                 wrong.append(f"{what}: {error}")
                 continue
-            found.append(experiment)
+            good.append(experiment)
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise OnwardError(f"a configuration cannot be run: {wrong[0]}{more}; leave it out of the sweep")
-        return found
+        return good
 
     def runs(self, share: float = 1.0) -> dict[tuple[int, str], list[Run]]:
         """The runs of every configuration: of each choice (its number), each row of the experiment, every seed."""
-        found = {}
+        runs = {}
         for i, experiment in enumerate(self.experiments(share)):
             config = {**config_of(experiment), "seeds": 1, "first_seed": 0, "step_sizes": []}
             for row in experiment.rows:
                 (size,) = experiment.step_sizes or (experiment.default_step_size(row),)
                 first = experiment.first_seed
                 seeds = range(first, first + experiment.seeds)
-                found[i, row] = [Run(row, config, float(size), seed) for seed in seeds]
-        return found
+                runs[i, row] = [Run(row, config, float(size), seed) for seed in seeds]
+        return runs
 
 
 LISTED = ("methods", "step_sizes")
@@ -308,10 +308,10 @@ def covers(new: dict[str, Any], old: dict[str, Any]) -> str:
 
 def group(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that can share a program: those that differ in seed and step size only."""
-    found: dict[str, list[Run]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(_digest([run.row, run.config]), []).append(run)
-    return list(found.values())
+        groups.setdefault(_digest([run.row, run.config]), []).append(run)
+    return list(groups.values())
 
 
 def into_jobs(runs: Sequence[Run], tile: int) -> list[Job]:

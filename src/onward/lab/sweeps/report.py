@@ -168,21 +168,21 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
     for i, method in enumerate(methods):
         colour, mark = page.COLOURS[i % len(page.COLOURS)], "osD^vP*"[i // len(page.COLOURS) % 7]
         own = [row for row in rows if row["method"] == method and row["last"]]
-        found = []
+        best = []
         for value in sorted({row[name] for row in own}):
             same = [row for row in own if row[name] == value]
             good = [row for row in same if row["mean"] is not None and not row["failed"]]
             if good:
-                found.append(min(good, key=lambda r: sign * r["mean"]))
+                best.append(min(good, key=lambda r: sign * r["mean"]))
             else:
                 axes.plot([value], [1.0], marker="x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
                 broken = True
-        if found:
-            x = [row[name] for row in found]
-            means = np.asarray([row["mean"] for row in found])
-            bars = [means - [r["low"] for r in found], np.asarray([r["high"] for r in found]) - means]
+        if best:
+            x = [row[name] for row in best]
+            means = np.asarray([row["mean"] for row in best])
+            bars = [means - [r["low"] for r in best], np.asarray([r["high"] for r in best]) - means]
             axes.errorbar(x, means, np.maximum(bars, 0), fmt=f"{mark}-", ms=4, lw=1.5, capsize=3, color=colour, label=method)  # fmt: skip
-            tops += [row["high"] for row in found]
+            tops += [row["high"] for row in best]
     if sign > 0 and tops:
         levels = [v for v in summary["references"].values() if v <= 2 * np.median(tops)]
         top = min(max([*tops, *levels]), max(4 * np.median(tops), *levels, 0) if levels else 4 * np.median(tops))
@@ -203,9 +203,9 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
 
 
 def _ranks(summary: dict[str, Any], vary: list[str]) -> Picture:
-    found, by_id = summary["ranks"], {row["configuration"]: row for row in summary["configurations"]}
-    rows = [by_id[c] for c in found["configurations"]]
-    share = np.asarray(found["share"])
+    ranks, by_id = summary["ranks"], {row["configuration"]: row for row in summary["configurations"]}
+    rows = [by_id[c] for c in ranks["configurations"]]
+    share = np.asarray(ranks["share"])
     figure = Figure(figsize=(8.2, 1.6 + 0.38 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -226,12 +226,12 @@ def _ranks(summary: dict[str, Any], vary: list[str]) -> Picture:
 
 
 def _agreement(summary: dict[str, Any]) -> Picture:
-    found = summary["agreement"]
+    points = summary["agreement"]
     figure = Figure(figsize=(5.2, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot([p["seeds"] for p in found], [p["tau"] for p in found], "o-", color=page.COLOURS[0])
-    axes.set(xlabel="seeds", ylabel="Kendall's tau", ylim=(min(0, *(p["tau"] for p in found)), 1.02))
-    axes.set_xticks([p["seeds"] for p in found])
+    axes.plot([p["seeds"] for p in points], [p["tau"] for p in points], "o-", color=page.COLOURS[0])
+    axes.set(xlabel="seeds", ylabel="Kendall's tau", ylim=(min(0, *(p["tau"] for p in points)), 1.02))
+    axes.set_xticks([p["seeds"] for p in points])
     axes.set_title("Would other seeds give the same order?")
     return Picture(
         "agreement",

@@ -75,13 +75,13 @@ def _kind(definition: dict[str, Any]) -> type[Experiment]:
 
 def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
     """What others script against: of every configuration its seeds' values, mean, interval, whether it is the best."""
-    found = read(folder)
-    definition = found["definition"]
+    everything = read(folder)
+    definition = everything["definition"]
     kind = _kind(definition)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for run in found["runs"]:
+    for run in everything["runs"]:
         rows.setdefault(run["configuration"], []).append(run)
-    configurations = [_configuration(sorted(own, key=lambda r: r["seed"]), found["axes"]) for own in rows.values()]
+    configurations = [_configuration(sorted(own, key=lambda r: r["seed"]), everything["axes"]) for own in rows.values()]
     best: dict[str, dict[str, Any]] = {}
     for row in configurations:
         before = best.get(row["method"])
@@ -92,9 +92,9 @@ def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, A
     levels = _references(kind, configurations, folder)
     return {
         "experiment": definition["experiment"],
-        "metric": found["metric"],
+        "metric": everything["metric"],
         "higher_is_better": kind.higher_is_better,
-        "chosen_by": "validation" if any("valid_least" in run for run in found["runs"]) else "the metric itself",
+        "chosen_by": "validation" if any("valid_least" in run for run in everything["runs"]) else "the metric itself",
         "definition": definition,
         "configurations": configurations,
         "chosen_on_other_seeds": {name: _cross_validated(configurations, name, kind.higher_is_better) for name in best},
@@ -151,14 +151,14 @@ def _cross_validated(configurations: Sequence[dict[str, Any]], method: str, high
     if len(own) < 2 or any(row["seeds"] != own[0]["seeds"] for row in own) or len(own[0]["seeds"]) < 2:
         return None
     scores, values = np.stack([_scores(row) for row in own]), [row["values"] for row in own]
-    found = []
+    reported = []
     for i in range(scores.shape[1]):
         chosen = int(np.argmin(np.delete(scores, i, 1).mean(1)))
         if values[chosen][i] is None:
             return None
-        found.append(values[chosen][i])
-    low, high = interval(found)
-    return {"mean": float(np.mean(found)), "low": low, "high": high}
+        reported.append(values[chosen][i])
+    low, high = interval(reported)
+    return {"mean": float(np.mean(reported)), "low": low, "high": high}
 
 
 def _table_of_scores(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
@@ -209,15 +209,15 @@ def agreement(configurations: Sequence[dict[str, Any]]) -> list[dict[str, float]
     table = np.where(np.isfinite(table), table, np.nanmax(np.where(np.isfinite(table), table, np.nan)) + 1)
     rng, seeds = np.random.default_rng(0), table.shape[1]
     first, second = np.triu_indices(len(rows), 1)
-    found = []
+    points = []
     for k in sorted({2**p for p in range(10) if 2**p <= seeds // 2} | {seeds // 2}):
         taus = []
         for _ in range(200):
             mixed = rng.permutation(seeds)
             a, b = table[:, mixed[:k]].mean(1), table[:, mixed[k : 2 * k]].mean(1)
             taus.append(float(np.mean(np.sign(a[first] - a[second]) * np.sign(b[first] - b[second]))))
-        found.append({"seeds": k, "tau": float(np.mean(taus))})
-    return found
+        points.append({"seeds": k, "tau": float(np.mean(taus))})
+    return points
 
 
 def _references(kind: type[Experiment], configurations: Sequence[dict[str, Any]], folder: Path) -> dict[str, float]:
@@ -306,20 +306,20 @@ def as_lines(folder: Path) -> list[str]:
     """The best of each method, for a terminal."""
     summary = load_json(folder / SUMMARY)
     vary = varied(summary)
-    found = []
+    lines = []
     for row in summary["configurations"]:
         if row["best"]:
             failed = f", {len(row['failed'])} failed" if row["failed"] else ""
-            found.append(
+            lines.append(
                 f"{label(row, vary):44} {summary['metric']} {_show(row['mean'])} ({_show(row['low'])} to "
                 f"{_show(row['high'])}, {len(row['seeds'])} seeds{failed}, {row['steps']:,} steps)"
             )
     failures = sum(len(row["failed"]) for row in summary["configurations"])
     if failures:
-        found.append(f"{failures} runs became NaN or infinite: runs.csv names them")
+        lines.append(f"{failures} runs became NaN or infinite: runs.csv names them")
     if summary["references"]:
-        found.append("   ".join(f"{k} {v:.5f}" for k, v in summary["references"].items()))
-    return found
+        lines.append("   ".join(f"{k} {v:.5f}" for k, v in summary["references"].items()))
+    return lines
 
 
 def varied(summary: dict[str, Any]) -> list[str]:

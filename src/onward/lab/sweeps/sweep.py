@@ -199,10 +199,10 @@ class _Watch(Progress):
         """A line of the job that runs here."""
         self._progress.say(text)
 
-    def show(self, job: str, step: int, steps: int, **more: Any) -> None:
+    def show(self, job: str, step: int, steps: int | None, **more: Any) -> None:
         """Of the job that runs here."""
         self._tell(self._job, step, more["value"])
-        self._draw(f"  {job} {step / steps:.0%}")
+        self._draw(f"  {job} {step / steps:.0%}" if steps else "")
 
     def ended(self, task: Task) -> None:
         """A job has ended, one way or the other."""
@@ -270,14 +270,14 @@ def _run(
 def _survivors(state: _State, rung: int, asked: dict[tuple[int, str], list[Run]]) -> set[tuple[int, str]]:
     """Of each row, the best 1/eta of its configurations."""
     higher = type(state.sweep.experiment).higher_is_better
-    found = {}
+    scores = {}
     for at, job in state.jobs:
         result = state.result(job) if at == rung else None
         for run, got in zip(job.as_runs(), result["runs"] if result else (), strict=False):
-            found[run.key] = results.score(got, higher)
+            scores[run.key] = results.score(got, higher)
     chosen: set[tuple[int, str]] = set()
     for row in dict.fromkeys(row for _, row in asked):
-        own = {k: np.mean([found.get(run.key, np.inf) for run in runs]) for k, runs in asked.items() if k[1] == row}
+        own = {k: np.mean([scores.get(run.key, np.inf) for run in runs]) for k, runs in asked.items() if k[1] == row}
         order = sorted(own, key=lambda k: own[k])
         chosen |= set(order[: -(-len(order) // state.sweep.eta)])
     return chosen
