@@ -264,7 +264,7 @@ def test_bad_fields_of_digits(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails(["run", "sequential-digits", "--columns", "0"], capsys, "--columns must be positive")
     fails(["run", "sequential-digits", "--stages", "0"], capsys, "--stages must be positive")
-    fails(["run", "sequential-digits", "--passes", "-1"], capsys, "--passes must be positive, or 0")
+    fails(["run", "sequential-digits", "--passes", "-1"], capsys, "--passes must be positive, got -1")
 
 
 def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 
 import onward as ow
 from onward.lab.papers import authors
-from onward.lab.papers.authors import AuthorsSTE, AuthorsTPTT, VarianceMixture, adagrad, start
+from onward.lab.papers.authors import AuthorsSTE, AuthorsTPTT, adagrad, start
+from onward.lab.papers.authors_heads import VarianceMixture
 from onward.learners.tptt import TPTTState
 from onward.random import seed_of, uniform
 from onward.tasks.one_to_many import OneToManyClasses, OneToManyMixture
@@ -271,7 +272,7 @@ def test_leaving_earlier_steps_in_the_graph_moves_the_gradient():
 
 @quick
 def many_readings(learner, cell, xs):
-    hidden, reading = authors._unroll(learner, cell, xs, KEY, 4000)
+    hidden, reading = authors.unroll(learner, cell, xs, KEY, 4000)
     return hidden[-1], reading
 
 

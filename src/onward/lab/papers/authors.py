@@ -22,9 +22,9 @@ from onward.cells.elman import ElmanGates
 from onward.cells.hybrid import Hybrid
 from onward.heads.base import AbstractHead
 from onward.heads.categorical import Categorical
-from onward.heads.linear import grow_weight
 from onward.heads.mixture import Mixture
 from onward.heads.monte_carlo import MonteCarlo
+from onward.lab.papers.authors_heads import VarianceMixture
 from onward.learners.base import AbstractLearner, Rate, require_sequences
 from onward.learners.bptt import BPTTState
 from onward.learners.inverses import AffineInverse, Transition
@@ -81,70 +81,6 @@ def start(model: Model, *, key: PRNGKeyArray) -> Model:
         jnp.zeros_like(head.bias),
     )
     return eqx.tree_at(pick, model, new)
-
-
-class VarianceMixture(AbstractHead):
-    """`head` with their spread: log sigma^2 is linear in the features, without bounds, where eq. 11 has log sigma.
-
-    Predictions are those of a `Mixture`, whose other methods read them.
-    """
-
-    head: Mixture
-
-    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " rows"]:
-        """Log pi, mu and log sigma end to end."""
-        rows, k = self.head.weight @ features + self.head.bias, self.head.components
-        return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], rows[-k:] / 2])
-
-    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """That of the mixture."""
-        return self.head.log_prob(prediction, y)
-
-    def mean(self, prediction: Array) -> Array:
-        """That of the mixture."""
-        return self.head.mean(prediction)
-
-    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
-        """One draw from the mixture."""
-        return self.head.sample(prediction, key=key)
-
-    def grow(self, features: int) -> "VarianceMixture":
-        """The mixture grows."""
-        return VarianceMixture(self.head.grow(features))
-
-
-class SigmoidSquares(AbstractHead):
-    """The readout of Javed et al.'s digit notebooks: ten sigmoid units and their squared error; -sum (sigmoid - one-hot)^2.
-
-    A prediction is the vector of logits. Not a probability: `log_prob` is what they descend.
-    """
-
-    weight: Float[Array, "classes features"]
-    bias: Float[Array, " classes"]
-
-    def __init__(self, features: int, classes: int):
-        self.weight, self.bias = jnp.zeros((classes, features)), jnp.zeros(classes)
-
-    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " classes"]:
-        """Logits."""
-        return self.weight @ features + self.bias
-
-    def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """Minus the squared error."""
-        return -jnp.sum(jnp.square(jax.nn.sigmoid(prediction) - jax.nn.one_hot(y, len(self.bias))))
-
-    def mean(self, prediction: Array) -> Float[Array, " classes"]:
-        """The units."""
-        return jax.nn.sigmoid(prediction)
-
-    def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
-        """The class of the greatest unit."""
-        return jnp.argmax(prediction)
-
-    def grow(self, features: int) -> "SigmoidSquares":
-        """New weights are zero."""
-        grown: SigmoidSquares = grow_weight(self, features)
-        return grown
 
 
 class Sweep(NamedTuple):
@@ -241,7 +177,7 @@ class AuthorsTPTT(AbstractLearner):
     def loss(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
         """E of the network as it is trained, and its predictions (1, batch, ...)."""
         samples = model.head.trajectories or 1
-        reading = _unroll(self, model.cell, example.xs, key, samples)[1]
+        reading = unroll(self, model.cell, example.xs, key, samples)[1]
         return _mean_loss(model.head, _predict(model.head, reading, self.average), example)
 
     def sweep(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray) -> Sweep:
@@ -256,15 +192,15 @@ class AuthorsTPTT(AbstractLearner):
 
         def forward(parameters: PyTree) -> tuple[Array, Array]:
             cell = eqx.combine(parameters, rest.cell)
-            hidden, reading = _unroll(self, cell, xs, trained_key, trained, cut=self.detached)
+            hidden, reading = unroll(self, cell, xs, trained_key, trained, cut=self.detached)
             if self.in_place and sampled:
                 hidden = jnp.concatenate([hidden[:-1], reading[None]])
             return hidden, reading
 
         hidden, pull, reading = jax.vjp(forward, parameters.cell, has_aux=True)
-        others = _unroll(self, model.cell, xs, other_key, samples - trained)[1] if samples > trained else reading[:0]
+        others = unroll(self, model.cell, xs, other_key, samples - trained)[1] if samples > trained else reading[:0]
 
-        observed = _unroll(self, model.cell, xs, inverse_key, 1)[0] if sampled else hidden[:, :1]
+        observed = unroll(self, model.cell, xs, inverse_key, 1)[0] if sampled else hidden[:, :1]
         found = jax.value_and_grad(lambda w: scale * self._reconstruction(w, model.cell, xs, observed))(state.inverse)
         updates, inverse_optimiser = self.inverse_optimiser.update(found[1], state.inverse_optimiser, state.inverse)
         inverse = apply_scaled(state.inverse, updates, self.inverse_step_size)
@@ -370,10 +306,10 @@ class AuthorsSTE(AbstractLearner):
         samples, xs = model.head.trajectories or 1, example.xs
         trained = 1 if self.last_sample else samples
         trained_key, other_key = jax.random.split(key)
-        reading = _unroll(self, model.cell, xs, trained_key, trained)[1]
+        reading = unroll(self, model.cell, xs, trained_key, trained)[1]
         if samples > trained:
             fixed = jax.tree.map(lax.stop_gradient, model.cell)
-            reading = jnp.concatenate([_unroll(self, fixed, xs, other_key, samples - trained)[1], reading])
+            reading = jnp.concatenate([unroll(self, fixed, xs, other_key, samples - trained)[1], reading])
         predictions = _predict(model.head, reading, self.average, last=self.last_sample)
         return _mean_loss(model.head, predictions, example)
 
@@ -381,10 +317,13 @@ class AuthorsSTE(AbstractLearner):
 Learner = AuthorsTPTT | AuthorsSTE
 
 
-def _unroll(
+def unroll(
     learner: Learner, cell: AbstractCell, xs: Array, key: PRNGKeyArray, samples: int, *, cut: bool = False
 ) -> tuple[Float[Array, "time samples batch units"], Float[Array, "samples batch units"]]:
-    """h_1 ... h_T, and what the readout sees of h_T. `cut`: no gradient crosses a step."""
+    """h_1 ... h_T, and what the readout sees of h_T, of a layer that reads xs (time, batch, 1) so many times.
+
+    `cut`: no gradient crosses a step.
+    """
     layer, seed = _layer(cell), seed_of(key)
     weight, recurrent, bias = (a[:, 0] if a.ndim == 3 else a[0] for a in _arrays(layer))
     drive = xs @ weight + bias[None, None]

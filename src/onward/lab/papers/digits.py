@@ -23,8 +23,8 @@ from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, rule_named
+from onward.lab.papers.authors_heads import SigmoidSquares
 from onward.lab.method import Growth, Method
-from onward.lab.papers.authors import SigmoidSquares
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies
@@ -84,8 +84,8 @@ class DigitsExperiment(Experiment):
     """What a step reads: a row of pixels, or one pixel."""
     every: bool = False
     """Whether the label counts at every step, not only at the last."""
-    passes: float = 50.0
-    """Images seen, as a multiple of the training images. 0: 10, or 20 of the embedded 1,438."""
+    passes: float | None = 50.0
+    """Images seen, as a multiple of the training images. None: 10, or 20 of the embedded 1,438."""
     columns: int = 63
     """LSTM columns of the columnar network."""
     gru_columns: int = 84
@@ -112,9 +112,11 @@ class DigitsExperiment(Experiment):
     """Whether step sizes fall to zero along a cosine, over the run or, of growing networks, over each stage."""
 
     def __post_init__(self) -> None:
-        """Settle which data it is, so that a run folder says it."""
+        """Settle which data it is, and how often they are seen, so that a run folder says it."""
         if self.data == "auto":
             object.__setattr__(self, "data", "mnist" if datasets.installed("mnist") else "digits")
+        if self.passes is None:
+            object.__setattr__(self, "passes", 20.0 if self.data == "digits" else 10.0)
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
@@ -135,9 +137,8 @@ class DigitsExperiment(Experiment):
             batch=self.batch,
             streams=self.streams,
             spread=self.spread,
+            passes=self.passes or 0,
         )
-        if self.passes < 0 or not np.isfinite(self.passes):
-            raise OnwardError(f"--passes must be positive, or 0 for the default of the data, got {self.passes}")
         if datasets.kind_of(self.data) not in (None, "digits"):
             raise OnwardError(f"--data: {self.data} is not a set of images; see: onward data list")
         images = self.images
@@ -179,8 +180,8 @@ class DigitsExperiment(Experiment):
     @property
     def seen(self) -> int:
         """Training images drawn in a run."""
-        many = len(self.images.train_images)
-        return round((self.passes or (20 if self.data == "digits" else 10)) * many)
+        assert self.passes is not None  # `__post_init__`
+        return round(self.passes * len(self.images.train_images))
 
     def shape(self, name: str) -> tuple[int, int]:
         """Stages of a columnar network, and columns in each."""

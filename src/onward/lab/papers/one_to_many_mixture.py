@@ -13,6 +13,7 @@ from onward.heads.mixture import Mixture
 from onward.lab.experiment import require_positive
 from onward.lab.method import Method
 from onward.lab.papers import authors
+from onward.lab.papers.authors_heads import VarianceMixture
 from onward.lab.papers.one_to_many import PROTOCOLS, RULES, OneToManyExperiment, split
 from onward.learners.inverses import AffineInverse
 from onward.learners.tptt import TPTT
@@ -89,7 +90,7 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
             started = authors.start(ours, key=start_key)
             # The paper's text with our head, which starts with its components apart.
             theirs: Any = started.head
-            return Model(started.cell, head if method == "paper-tptt" else authors.VarianceMixture(theirs))
+            return Model(started.cell, head if method == "paper-tptt" else VarianceMixture(theirs))
 
         rates: dict[str, Any] = {"inverse_step_size": 1e-3, "target_step_size": 1.0}
         adagrad = authors.adagrad()

@@ -109,12 +109,12 @@ class PianoExperiment(Experiment):
     """Training windows are moved by a random number of semitones, this many at most."""
     drop: float = 0.1
     """Share of the notes that training windows leave out of what is read."""
-    iterations: int = 0
-    """Updates, each from `batch` windows. 0: 2,500, or 300 on the embedded etudes."""
+    iterations: int | None = None
+    """Updates, each from `batch` windows. None: 2,500, or 300 on the embedded etudes."""
     batch: int = 32
     """Windows of an update."""
-    frames: int = 0
-    """Updates of the online learners, one at every frame of `streams` pieces. 0: 30,000, or 4,000 on the embedded etudes."""
+    frames: int | None = None
+    """Updates of the online learners, one at every frame of `streams` pieces. None: 30,000, or 4,000 on the embedded etudes."""
     streams: int = 8
     """Pieces that online learners hear side by side."""
     weight_decay: float = 0.1
@@ -132,13 +132,16 @@ class PianoExperiment(Experiment):
     """ccn: columns in each stage."""
     spread: float = 0.3
     """Column weights start uniform in -spread .. spread."""
-    held_out: int = 0
-    """Validation windows, evenly spaced, that decide which state is kept. 0: 1,000, or 200 on the embedded etudes."""
+    held_out: int | None = None
+    """Validation windows, evenly spaced, that decide which state is kept. None: 1,000, or 200 on the embedded etudes."""
 
     def __post_init__(self) -> None:
-        """Settle which data it is, so that a run folder says it."""
+        """Settle which data it is, and how much of it is used, so that a run folder says it."""
         if self.data == "auto":
             object.__setattr__(self, "data", "piano-midi" if datasets.installed("piano-midi") else "etudes")
+        for field, small, large in (("iterations", 300, 2_500), ("frames", 4_000, 30_000), ("held_out", 200, 1_000)):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, small if self.data == "etudes" else large)
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
@@ -166,10 +169,10 @@ class PianoExperiment(Experiment):
             transitions=self.transitions,
             ccn_width=self.ccn_width,
             spread=self.spread,
+            iterations=self.iterations or 0,
+            frames=self.frames or 0,
+            held_out=self.held_out or 0,
         )
-        for name, value in (("iterations", self.iterations), ("frames", self.frames), ("held-out", self.held_out)):
-            if value < 0:
-                raise OnwardError(f"--{name} must be positive, or 0 for the default of the data, got {value}")
         require_share(weight_decay=self.weight_decay, drop=self.drop)
         if not 0 < self.stochastic <= 1:
             raise OnwardError(
@@ -237,14 +240,14 @@ class PianoExperiment(Experiment):
     @property
     def validation_windows(self) -> int:
         """At most so many."""
-        return self.held_out or (200 if self.data == "etudes" else 1_000)
+        assert self.held_out is not None  # `__post_init__`
+        return self.held_out
 
     def updates(self, online: bool) -> int:
         """Of a run."""
-        small = self.data == "etudes"
-        if online:
-            return self.frames or (4_000 if small else 30_000)
-        return self.iterations or (300 if small else 2_500)
+        count = self.frames if online else self.iterations
+        assert count is not None  # `__post_init__`
+        return count
 
     def default_step_size(self, name: str) -> float:
         """Of the optimiser; online, where updates come at every frame, a fraction of it."""

@@ -50,7 +50,7 @@ class SequentialMNISTExperiment(DigitsExperiment):
         *("bptt", "tbptt-10", "tbptt-5", "tbptt-1", "snap-1", "uoro"),
     )
     data: str = "auto"
-    passes: float = 0.0
+    passes: float | None = None
     ccn_width: int = 23
     gru_ccn_width: int = 29
     constructive_columns: int = 39
