@@ -1,4 +1,4 @@
-"""The drawings of docs/concepts.md: `python docs/_draw.py` writes docs/figures/concepts-*.svg anew.
+"""The drawings of docs/concepts.md and docs/developer/house.md: `python docs/_draw.py` writes docs/figures/*.svg anew.
 
 Plain SVG and the standard library, so that the files are the same on every machine (a test compares them).
 """
@@ -249,7 +249,36 @@ def affine() -> Drawing:
     return d
 
 
+def house() -> Drawing:
+    """Rooms of the package, the direction of imports, and the two seams; narrow, to be read on a phone."""
+    d = Drawing(400, 752)
+    d.box(10, 10, 362, 34, "!cli")
+    d.box(10, 56, 362, 46, "!adapters\nRiver, scikit-learn")
+    d.box(10, 114, 172, 100, "!lab\nexperiments, figures,\ntraining, sweeps,\ndata sets", BLUE)
+    d.box(200, 114, 172, 100, "!rows\nsources, encoder,\nlearning, session,\nreport", GREEN)
+    d.box(46, 240, 290, 46, "!RunFolder\nlab/folder, with page and progress", ORANGE)
+    d.arrow((110, 214), (130, 238), colour=ORANGE)
+    d.arrow((272, 214), (252, 238), colour=ORANGE)
+    d.frame(10, 300, 362, 412, "the library: arrays in, arrays out")
+    d.box(24, 328, 334, 46, "!verify\nis a gradient what its rule claims?")
+    d.box(24, 386, 334, 46, "!fitting, loop, saving\nfit; Loop; save, load")
+    d.box(24, 444, 206, 46, "!learners\nOnline:  read | learn", ORANGE)
+    d.box(244, 444, 114, 46, "!tasks", GREEN)
+    d.box(24, 502, 120, 40, "!objectives", ORANGE)
+    d.box(238, 502, 120, 40, "!credit", BLUE)
+    d.arrow((144, 522), (236, 522), colour=INK)
+    d.text(190, 510, "pull")
+    d.box(24, 554, 334, 30, "!model", BLUE)
+    d.box(24, 596, 160, 30, "!cells", BLUE)
+    d.box(198, 596, 160, 30, "!heads", BLUE)
+    d.box(24, 638, 334, 62, "!types, trees, batching,\n!random, errors, devices\nwhat all parts are made of")
+    d.arrow((388, 14), (388, 712), colour=GREY)
+    d.text(200, 734, "Imports point down, never up.", GREY)
+    return d
+
+
 DRAWINGS = {f"concepts-{f.__name__}.svg": f for f in (parts, pull, columns, growth, clocks, affine)}
+DRAWINGS["house.svg"] = house
 
 if __name__ == "__main__":
     for name, draw in DRAWINGS.items():
