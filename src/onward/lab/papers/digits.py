@@ -23,8 +23,8 @@ from onward.heads.categorical import Categorical
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, rule_named
-from onward.lab.papers.authors_heads import SigmoidSquares
 from onward.lab.method import Growth, Method
+from onward.lab.papers.authors_heads import SigmoidSquares
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
 from onward.learners.frequencies import Frequencies
