@@ -101,7 +101,7 @@ def _run(
     joined = Info(infos[-1].prediction, jnp.stack([info.loss for info in infos]))
     if not batches:
         joined = infos[0] if passes == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
-    good = np.isfinite(joined.loss).reshape(len(joined.loss), -1).all(1)
+    good = np.isfinite(np.asarray(joined.loss).reshape(len(joined.loss), -1)).all(1)
     if not good.all():
         raise NotFinite(
             f"fit: the loss became NaN or infinite at step {int(np.argmin(good))} of {len(good)}; try a smaller step "

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractCell
-from onward.credit.base import AbstractCredit, Kind
+from onward.credit.base import AbstractCredit, AbstractKernel, Kind
 from onward.credit.rtrl import RTRL
 from onward.learners.base import AbstractLearner
 from onward.learners.online import Online, OnlineState
@@ -69,26 +69,35 @@ class Watched(AbstractLearner):
 
 
 class _Together(AbstractCredit):
-    """Several rules over one cell, moved by the first. `pull` gives the gradients of all."""
+    """Several rules over one cell."""
 
     kind: ClassVar[Kind] = "biased"
     rules: tuple[AbstractCredit, ...]
 
-    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
-        own, *others = self.rules
-        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(1, len(self.rules))]
-        others = [rule.init(cell, x, key=k) for rule, k in zip(others, keys, strict=True)]
-        return (own.init(cell, x, key=key), *others)
+    def on(self, cell: AbstractCell) -> "_Kernels":
+        return _Kernels(tuple(rule.on(cell) for rule in self.rules))
+
+
+class _Kernels(AbstractKernel[tuple[PyTree, ...]]):
+    """The kernels of several rules, moved by the first. `pull` gives the gradients of all."""
+
+    kind: ClassVar[Kind] = "biased"
+    kernels: tuple[AbstractKernel[Any], ...]
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> tuple[PyTree, ...]:
+        own, *others = self.kernels
+        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(1, len(self.kernels))]
+        return (own.init(x, key=key), *(kernel.init(x, key=k) for kernel, k in zip(others, keys, strict=True)))
 
     def advance(
-        self, cell: AbstractCell, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Carry, PyTree]:
-        pairs = zip(self.rules, state, strict=True)
-        after, states = zip(*[rule.advance(cell, carry, x, s, key=key) for rule, s in pairs], strict=True)
+        self, carry: Carry, x: Array, state: tuple[PyTree, ...], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, tuple[PyTree, ...]]:
+        pairs = zip(self.kernels, state, strict=True)
+        after, states = zip(*[kernel.advance(carry, x, s, key=key) for kernel, s in pairs], strict=True)
         return after[0], states
 
-    def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
-        return tuple(rule.pull(cell, s, cotangent) for rule, s in zip(self.rules, state, strict=True))
+    def pull(self, state: tuple[PyTree, ...], cotangent: PyTree) -> tuple[PyTree, ...]:
+        return tuple(kernel.pull(s, cotangent) for kernel, s in zip(self.kernels, state, strict=True))
 
 
 class _Compared(AbstractObjective):

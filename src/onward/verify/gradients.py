@@ -244,7 +244,7 @@ def _over_stream(
     ) -> tuple[tuple[PyTree, PyTree, PyTree], None]:
         now, stats, total = loop
         example, t = instant
-        hidden, credit, state = select(example.reset, fresh, now)
+        hidden, credit, state = select(jnp.asarray(example.reset), fresh, now)
         own = jax.random.fold_in(key, t)
         carry, credit = rule.advance(cell, Carry(hidden, stats), example.x, credit, key=own)
         prediction, pullback = model.answer(carry, key=own)
