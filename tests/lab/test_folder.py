@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.lab import folder as lab_folder
+from onward.lab.experiment import config_of
 from onward.lab.folder import (
     CONFIG,
     LOCK,
@@ -29,6 +31,8 @@ from onward.lab.folder import (
     same_fields,
     stopping,
 )
+from onward.lab.papers import kind_of
+from onward.lab.train import read_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -244,9 +248,6 @@ def test_two_commands_in_one_folder_all_five(tmp_path, capsys):
             if command == "learn":
                 folder.configure({"target": ["y"]}, **more)
             if command == "run":
-                from onward.lab.experiment import config_of
-                from onward.lab.papers import kind_of
-
                 folder.configure(config_of(kind_of("memory")()), **more)
             second = {
                 "run": [["run", "memory", "--out", path], ["run", "--resume", path]],
@@ -266,45 +267,31 @@ def test_two_commands_in_one_folder_all_five(tmp_path, capsys):
             assert contents(path) == before
 
 
-RESUME = (
-    "import sys, onward.lab.train as t; t.CHUNK_SECONDS = 0.01; from onward.cli import main; "
-    "sys.exit(main(['run', *sys.argv[1:]]))"
-)
-
-
 def test_two_resumes_of_one_run_by_two_processes(tmp_path):
-    """The second ends at once; the first goes on to the end; a third, after a kill, finds no lock in its way."""
-    out = tmp_path / "run"
-    words = ["memory", "--methods", "rtrl", "--units", "2", "--seeds", "2", "--steps", "60000", "--out", str(out)]
-
-    def start(*arguments):
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-c", RESUME, *arguments], **pipes)
-
-    def wait_for(name, process):
-        while not (out / name).exists():
-            assert process.poll() is None, process.stderr.read()
+    """The second ends at once, and writes nothing; a third, after the first is killed, finds no lock in its way."""
+    experiment = kind_of("memory")(methods=("rtrl",), units=2, seeds=2, steps=10**9)
+    with RunFolder(tmp_path / "run", "run") as folder:
+        folder.begin(config_of(experiment), experiment="memory")
+    command = [sys.executable, "-m", "onward.cli", "run", "--resume", str(folder)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, **pipes)
+    try:
+        while not ((folder / LOCK).exists() and f'"process": {first.pid},' in (folder / LOCK).read_text()):
+            assert first.poll() is None, first.stderr.read()
             time.sleep(0.02)
-
-    first = start(*words)
-    wait_for("metrics.jsonl", first)
-    first.kill()
-    first.communicate()
-    assert (out / LOCK).exists()
-    first = start("--resume", str(out))
-    while f'"process": {first.pid}' not in (out / LOCK).read_text():
-        assert first.poll() is None, first.stderr.read()
-        time.sleep(0.02)
-    second = start("--resume", str(out))
-    _, said = second.communicate(timeout=120)
-    assert second.returncode == 1
-    assert f"in use by another onward: onward run, process {first.pid} on " in said.splitlines()[-1]
-    assert first.poll() is None, "the first ended before the second was refused: nothing was tested"
-    _, said = first.communicate(timeout=240)
-    assert first.returncode == 0, said
-    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+        second = subprocess.Popen(command, **pipes)
+        _, said = second.communicate(timeout=240)
+        assert second.returncode == 1
+        assert f"in use by another onward: onward run, process {first.pid} on " in said.splitlines()[-1]
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    assert (folder / LOCK).exists()
+    with RunFolder(folder.path, "run") as again:
+        again.resume()
+    steps = [point["step"] for point in read_metrics(folder.path)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 60000
 
 
 def test_predictions_take_turns(made, monkeypatch):
@@ -417,8 +404,6 @@ def test_records_come_back(tmp_path):
 
 
 def test_the_first_signal_asks_and_the_second_one_stops():
-    import signal
-
     before = signal.getsignal(signal.SIGTERM)
     with stopping() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
