@@ -101,7 +101,7 @@ def _run(
     joined = Info(infos[-1].prediction, jnp.stack([info.loss for info in infos]))
     if not batches:
         joined = infos[0] if passes == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *infos)
-    good = np.isfinite(joined.loss).reshape(len(joined.loss), -1).all(1)
+    good = np.isfinite(np.asarray(joined.loss)).reshape(len(joined.loss), -1).all(1)
     if not good.all():
         raise NotFinite(
             f"fit: the loss became NaN or infinite at step {int(np.argmin(good))} of {len(good)}; try a smaller step "
@@ -186,6 +186,6 @@ def _like(name: str, values: ArrayLike, shape: tuple[int, ...], kind: type) -> S
 def _refuse(name: str, array: np.ndarray, bad: Bool[np.ndarray, "..."], advice: str) -> None:
     """Refuse an array that has a bad place, naming the first."""
     if bad.any():
-        place = np.argwhere(bad)[0] if array.ndim else ()
-        index = f"[{', '.join(map(str, place))}]" if len(place) else ""
-        raise ValueError(f"fit: {name}{index} is {array[tuple(place)]}: {advice}")
+        place = tuple(map(int, np.argwhere(bad)[0]))
+        index = f"[{', '.join(map(str, place))}]" if place else ""
+        raise ValueError(f"fit: {name}{index} is {array[place]}: {advice}")
