@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from onward.cells.base import require_size
 from onward.errors import NotFinite
+from onward.heads.base import AbstractHead
 from onward.heads.linear import Linear
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
@@ -68,11 +69,7 @@ def fit(
         raise ValueError(f"fit: the learner has {streams} streams, xs of shape {inputs.shape} has {inputs.shape[1]}")
     targets = _targets(ys, inputs, axes, batches)
     of_one = targets.shape[len(axes) :]
-    if isinstance(network.head, Linear) and len(of_one) > (network.head.outputs is not None):
-        raise ValueError(
-            f"fit: the head predicts {network.head.outputs or 'one number'}, but a target has the shape {of_one}; give "
-            f"ys[..., 0], or Linear(features, {of_one[-1]})"
-        )
+    _require_width(network.head, of_one)
     counted = targets.shape[: len(axes)]
     scale = _like("weights", 1.0 if weights is None else weights, counted, float)
     bad = ~np.isfinite(targets) & (np.reshape(scale, counted + (1,) * (targets.ndim - len(axes))) != 0)
@@ -130,6 +127,15 @@ def _read(learner: AbstractLearner, state: PyTree, arrays: tuple[Array, ...]) ->
 def _step_of(row: tuple[Array, ...]) -> Step:
     x, y, weight, reset = row
     return Step(x=x, y=y, weight=weight, reset=reset, truth=y)
+
+
+def _require_width(head: AbstractHead, of_one: tuple[int, ...]) -> None:
+    """Refuse targets with more axes than the head predicts: they would be broadcast."""
+    if isinstance(head, Linear) and len(of_one) > (head.outputs is not None):
+        raise ValueError(
+            f"fit: the head predicts {head.outputs or 'one number'}, but a target has the shape {of_one}; give "
+            f"ys[..., 0], or Linear(features, {of_one[-1]})"
+        )
 
 
 def _streams(learner: Any) -> int | None:
