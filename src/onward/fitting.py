@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from onward.cells.base import require_size
 from onward.errors import NotFinite
+from onward.heads.base import AbstractHead
 from onward.heads.linear import Linear
 from onward.learners.base import AbstractLearner
 from onward.learners.bptt import BPTT
@@ -68,11 +69,7 @@ def fit(
         raise ValueError(f"fit: the learner has {streams} streams, xs of shape {inputs.shape} has {inputs.shape[1]}")
     targets = _targets(ys, inputs, axes, batches)
     of_one = targets.shape[len(axes) :]
-    if isinstance(network.head, Linear) and len(of_one) > (network.head.outputs is not None):
-        raise ValueError(
-            f"fit: the head predicts {network.head.outputs or 'one number'}, but a target has the shape {of_one}; give "
-            f"ys[..., 0], or Linear(features, {of_one[-1]})"
-        )
+    _require_width(network.head, of_one)
     counted = targets.shape[: len(axes)]
     scale = _like("weights", 1.0 if weights is None else weights, counted, float)
     bad = ~np.isfinite(targets) & (np.reshape(scale, counted + (1,) * (targets.ndim - len(axes))) != 0)
@@ -132,6 +129,15 @@ def _step_of(row: tuple[Array, ...]) -> Step:
     return Step(x=x, y=y, weight=weight, reset=reset, truth=y)
 
 
+def _require_width(head: AbstractHead, of_one: tuple[int, ...]) -> None:
+    """Refuse targets with more axes than the head predicts: they would be broadcast."""
+    if isinstance(head, Linear) and len(of_one) > (head.outputs is not None):
+        raise ValueError(
+            f"fit: the head predicts {head.outputs or 'one number'}, but a target has the shape {of_one}; give "
+            f"ys[..., 0], or Linear(features, {of_one[-1]})"
+        )
+
+
 def _streams(learner: Any) -> int | None:
     """How many parallel streams a learner has, or what it wraps; None: one, without an axis."""
     return getattr(learner, "streams", None) or getattr(getattr(learner, "online", None), "streams", None)
@@ -186,6 +192,6 @@ def _like(name: str, values: ArrayLike, shape: tuple[int, ...], kind: type) -> S
 def _refuse(name: str, array: np.ndarray, bad: Bool[np.ndarray, "..."], advice: str) -> None:
     """Refuse an array that has a bad place, naming the first."""
     if bad.any():
-        place = np.argwhere(bad)[0] if array.ndim else ()
-        index = f"[{', '.join(map(str, place))}]" if len(place) else ""
-        raise ValueError(f"fit: {name}{index} is {array[tuple(place)]}: {advice}")
+        place = tuple(map(int, np.argwhere(bad)[0]))
+        index = f"[{', '.join(map(str, place))}]" if place else ""
+        raise ValueError(f"fit: {name}{index} is {array[place]}: {advice}")

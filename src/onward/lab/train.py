@@ -64,7 +64,8 @@ def train(
     training.begin()
     saved = time.monotonic()
     while not training.done:
-        training.advance()
+        with training.chunk() as steps:
+            training.loop.advance(steps)
         if training.at_point:
             training.point()
             training.grow()
@@ -154,13 +155,14 @@ class Training:
             self.loop.start()
             self.record("start")
 
-    def advance(self) -> None:
-        """Learn for a chunk of steps, at most to the next point."""
+    @contextmanager
+    def chunk(self) -> Iterator[int]:
+        """The steps of the next chunk, at most to the next point. Learning them inside is clocked, then judged."""
         at, loop = self.position, self.loop
         point_end = min(at.step - at.step % self.method.point_every + self.method.point_every, self.method.steps)
         self._count = min(self._chunk, point_end - at.step)
         clock, work, compiled = time.monotonic(), time.process_time(), loop.compile_seconds
-        loop.advance(self._count)
+        yield self._count
         compiling = loop.compile_seconds - compiled
         at.cpu_seconds += time.process_time() - work - compiling
         at.step += self._count
