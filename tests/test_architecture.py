@@ -16,7 +16,7 @@ ROOMS = [
     {"objectives", "credit"},
     {"model"},
     {"cells", "heads"},
-    {"types", "trees", "batching", "random", "errors", "devices"},
+    {"types", "trees", "batching", "random", "errors", "devices", "text"},
 ]
 RANK = {name: i for i, room in enumerate(ROOMS) for name in room}
 # What rows take from the lab: the run folder, and what a person sees of a run.
