@@ -45,12 +45,12 @@ def when(condition: Array, function: Callable[[PyTree], PyTree], operand: PyTree
         return lax.cond(condition, function, lambda same: same, operand)
 
     @conditional.def_vmap
-    def batch(size: int, batched: Any, condition: Array, operand: PyTree) -> Any:
+    def batch(size: int, batched: tuple[bool, PyTree], condition: Array, operand: PyTree) -> tuple[PyTree, PyTree]:
         asked, _ = batched
         spread = lambda a, b: a if b else jnp.broadcast_to(a, (size, *a.shape))
         operand = jax.tree.map(spread, operand, batched[1])
-        one = lambda c, o: select(c, function(o), o)
-        every = jax.vmap(one) if asked else jax.vmap(one, in_axes=(None, 0))
+        chosen = lambda c, o: select(c, function(o), o)
+        every = jax.vmap(chosen) if asked else jax.vmap(chosen, in_axes=(None, 0))
         out = lax.cond(jnp.any(condition), lambda o: every(condition, o), lambda o: o, operand)
         return out, jax.tree.map(lambda _: True, out)
 

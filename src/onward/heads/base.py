@@ -14,7 +14,7 @@ class AbstractHead(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, features: Float[Array, " features"]) -> Array:
-        """The prediction."""
+        """The prediction: parameters of the distribution of y, in the form that the other methods take."""
 
     @abc.abstractmethod
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
@@ -22,11 +22,11 @@ class AbstractHead(eqx.Module):
 
     @abc.abstractmethod
     def mean(self, prediction: Array) -> Array:
-        """The expected y."""
+        """The expected y: of classes and bits their probabilities."""
 
     @abc.abstractmethod
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
-        """One draw of y."""
+        """One draw of y, shaped like a target."""
 
     def grow(self, features: int) -> "AbstractHead":
         """The same function of a longer feature vector: the new features weigh zero. Default: TypeError."""
@@ -38,7 +38,7 @@ class AbstractHead(eqx.Module):
         return None
 
     def for_evaluation(self) -> "AbstractHead":
-        """The head to measure with."""
+        """The head to measure with: itself, or one with more trajectories."""
         return self
 
     def trainable(self) -> PyTree:

@@ -30,7 +30,7 @@ class Bernoulli(AbstractHead):
         self.weight, self.bias, self.outputs = jnp.zeros((outputs, features)), jnp.zeros(outputs), outputs
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " outputs"]:
-        """Logits."""
+        """The logit of each bit."""
         return self.weight @ features + self.bias
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
@@ -38,15 +38,15 @@ class Bernoulli(AbstractHead):
         if jnp.shape(y) != (self.outputs,):
             raise ValueError(f"Bernoulli: y must have shape {(self.outputs,)}, got {jnp.shape(y)}")
         y = jnp.asarray(y, prediction.dtype)
-        found = jnp.sum(y * jax.nn.log_sigmoid(prediction) + (1 - y) * jax.nn.log_sigmoid(-prediction))
-        return jnp.where(jnp.all((y >= 0) & (y <= 1)), found, jnp.nan)
+        log_prob = jnp.sum(y * jax.nn.log_sigmoid(prediction) + (1 - y) * jax.nn.log_sigmoid(-prediction))
+        return jnp.where(jnp.all((y >= 0) & (y <= 1)), log_prob, jnp.nan)
 
     def mean(self, prediction: Array) -> Float[Array, " outputs"]:
-        """The probabilities of a one."""
+        """The probability that each bit is 1."""
         return jax.nn.sigmoid(prediction)
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Int[Array, " outputs"]:
-        """Zeros and ones."""
+        """A vector of zeros and ones, each drawn by itself."""
         return jax.random.bernoulli(key, jax.nn.sigmoid(prediction)).astype(int)
 
     def grow(self, features: int) -> "Bernoulli":

@@ -30,21 +30,21 @@ class Categorical(AbstractHead):
         self.weight, self.bias, self.classes = jnp.zeros((classes, features)), jnp.zeros(classes), classes
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " classes"]:
-        """Log-probabilities."""
+        """The log-probability of each class."""
         return jax.nn.log_softmax(self.weight @ features + self.bias)
 
     def log_prob(self, prediction: Array, y: Int[Array, ""]) -> Float[Array, ""]:
         """The log-probability of class y; NaN if there is no such class, so that a run stops."""
         known = (y >= 0) & (y < self.classes) & (y == jnp.round(y))
-        found = prediction @ jax.nn.one_hot(jnp.asarray(y).astype(jnp.int32), self.classes, dtype=prediction.dtype)
-        return jnp.where(known, found, jnp.nan)
+        log_prob = prediction @ jax.nn.one_hot(jnp.asarray(y).astype(jnp.int32), self.classes, dtype=prediction.dtype)
+        return jnp.where(known, log_prob, jnp.nan)
 
     def mean(self, prediction: Array) -> Float[Array, " classes"]:
-        """The class probabilities."""
+        """The probability of each class."""
         return jnp.exp(prediction)
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Int[Array, ""]:
-        """One class."""
+        """One class, drawn with these probabilities."""
         return jax.random.categorical(key, prediction)
 
     def grow(self, features: int) -> "Categorical":

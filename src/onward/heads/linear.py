@@ -35,7 +35,7 @@ class Linear(AbstractHead):
         self.weight, self.bias, self.outputs = jnp.zeros((*shape, features)), jnp.zeros(shape), outputs
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, "*outputs"]:
-        """The mean."""
+        """The mean of y; `outputs` x features multiply-adds."""
         return (
             jnp.sum(self.weight * features, -1) + self.bias
             if self.outputs is None
@@ -47,7 +47,7 @@ class Linear(AbstractHead):
         return jnp.sum(-0.5 * jnp.square(y - prediction) - 0.5 * math.log(2 * math.pi))
 
     def mean(self, prediction: Array) -> Array:
-        """The prediction itself."""
+        """The prediction, which is the mean."""
         return prediction
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:

@@ -41,7 +41,7 @@ class MonteCarlo(AbstractHead):
 
     @property
     def trajectories(self) -> int:
-        """How many the model runs."""
+        """How many trajectories of its cell a model runs: `samples`."""
         return self.samples
 
     def for_evaluation(self) -> "MonteCarlo":
@@ -49,24 +49,24 @@ class MonteCarlo(AbstractHead):
         return MonteCarlo(self.head, self.evaluation or self.samples)
 
     def __call__(self, features: Float[Array, "samples features"]) -> Float[Array, "samples ..."]:
-        """One prediction a trajectory."""
+        """One prediction for each trajectory, from the features of all."""
         return jax.vmap(self.head)(features)
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """Log of the mean likelihood."""
+        """Log of the mean likelihood over trajectories, in nats."""
         each = jax.vmap(lambda p: self.head.log_prob(p, y))(prediction)
         return jax.nn.logsumexp(each) - math.log(each.shape[0])
 
     def mean(self, prediction: Array) -> Array:
-        """The mean of the trajectories' means."""
+        """The mean over trajectories of the mean of `head`."""
         return jnp.mean(jax.vmap(self.head.mean)(prediction), 0)
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
-        """One draw from one trajectory."""
+        """One draw from one trajectory, chosen at random."""
         which, draw = jax.random.split(key)
         chosen = jax.random.randint(which, (), 0, prediction.shape[0])
         return self.head.sample(prediction[chosen], key=draw)
 
     def grow(self, features: int) -> Self:
-        """The head grows."""
+        """`head` grows; TypeError if it cannot."""
         return eqx.tree_at(lambda m: m.head, self, self.head.grow(features))

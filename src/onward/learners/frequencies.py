@@ -54,8 +54,7 @@ class Frequencies(AbstractLearner):
 
     >>> import jax, jax.numpy as jnp
     >>> from onward import Bernoulli, Echo, Model, Step
-    >>> learner, one = Frequencies(pseudo=1.0), jnp.ones(())
-    >>> step = Step(jnp.zeros(1), jnp.ones(1), one, jnp.asarray(False), one)
+    >>> learner, step = Frequencies(pseudo=1.0), Step(jnp.zeros(1), jnp.ones(1))
     >>> state = learner.init(Model(Echo(1), Bernoulli(1, outputs=1)), step, key=jax.random.key(0))
     >>> for _ in range(3):
     ...     state, info = learner.step(state, step)
@@ -125,16 +124,16 @@ class Frequencies(AbstractLearner):
         each = (head.outputs,) if isinstance(head, Bernoulli) else ()
         if isinstance(example, Sequence):
             require_sequences("Frequencies", model, example)
-            found = example.y.shape[2:]
+            target = example.y.shape[2:]
         else:
             if example.x.shape != (inputs,):
                 raise ValueError(f"Frequencies: the cell reads {inputs} inputs, the stream has {example.x.shape}")
             if jnp.shape(example.weight) != ():
                 raise ValueError(f"Frequencies: the weight of a step must be a scalar, got {jnp.shape(example.weight)}")
-            found = jnp.shape(example.y)
-        if found != each:
+            target = jnp.shape(example.y)
+        if target != each:
             raise ValueError(
-                f"Frequencies: {type(head).__name__} needs a target of shape {each}, the task gives {found}"
+                f"Frequencies: {type(head).__name__} needs a target of shape {each}, the task gives {target}"
             )
         return head
 
@@ -142,8 +141,8 @@ class Frequencies(AbstractLearner):
         self, head: Bernoulli | Categorical, x: Float[Array, "rows inputs"], y: Array, weight: Float[Array, " rows"]
     ) -> Table:
         """The weighted counts of some examples; where the weight is 0 they may be anything."""
-        counts = weight != 0
-        clean = lambda a: jnp.where(counts.reshape(-1, *[1] * (a.ndim - 1)), a, 0)
+        there = weight != 0
+        clean = lambda a: jnp.where(there.reshape(-1, *[1] * (a.ndim - 1)), a, 0)
         x, y, weight, dtype = clean(x), clean(y), clean(weight), head.bias.dtype
         if isinstance(head, Bernoulli):
             x, y = x.astype(dtype), y.astype(dtype)
@@ -156,8 +155,8 @@ class Frequencies(AbstractLearner):
             if self.given == "last":
                 context = _checked(jnp.concatenate([blank, x.astype(dtype)], -1))
             context = context[:, None]
-        found = jnp.einsum("r,rgc,rgv->gcv", weight.astype(dtype), context, value, precision="highest")
-        return jnp.sum(found, 0, keepdims=True) if self.shared else found
+        counts = jnp.einsum("r,rgc,rgv->gcv", weight.astype(dtype), context, value, precision="highest")
+        return jnp.sum(counts, 0, keepdims=True) if self.shared else counts
 
     def _head(self, head: Bernoulli | Categorical, counts: Table) -> Bernoulli | Categorical:
         """The head that says the frequencies: its bias is the first context, its weights what changes in the others."""

@@ -138,13 +138,15 @@ class Online(AbstractLearner):
         model = state.model
         self._require(model, x)
 
-        def one(carry: Carry, credit: PyTree, objective: PyTree, x: Array, reset: Array, key: PRNGKeyArray) -> PyTree:
+        def advance(
+            carry: Carry, credit: PyTree, objective: PyTree, x: Array, reset: Array, key: PRNGKeyArray
+        ) -> PyTree:
             fresh = (model.init().hidden, self.credit.init(model.cell, x, key=key), self.objective.init(model))
             hidden, credit, objective = select(reset, fresh, (carry.hidden, credit, objective))
             carry, credit = self.credit.advance(model.cell, Carry(hidden, carry.stats), x, credit, key=key)
             return carry, credit, objective, model.head(model.features(carry, key=key))
 
-        each = self._each(one, state, state.steps)
+        each = self._each(advance, state, state.steps)
         carry, credit, objective, prediction = each(state.carry, state.credit, state.objective, x, self._spread(reset))
         after = state._replace(carry=carry, credit=credit, objective=objective, steps=state.steps + 1)
         return after, prediction
@@ -160,7 +162,7 @@ class Online(AbstractLearner):
         require_scalar("Online", "step_size", self.step_size)
         example = example._replace(weight=self._spread(example.weight), reset=self._spread(example.reset))
 
-        def one(carry: Carry, credit: PyTree, objective: PyTree, example: Step, key: PRNGKeyArray) -> PyTree:
+        def judge(carry: Carry, credit: PyTree, objective: PyTree, example: Step, key: PRNGKeyArray) -> PyTree:
             prediction, pullback = model.answer(carry, key=key)
 
             def pull(cotangent: Array) -> PyTree:
@@ -170,7 +172,7 @@ class Online(AbstractLearner):
             return self.objective.step(objective, model, prediction, example, pull)
 
         # The key of the reading: a cell that samples is asked for the features that it was read with.
-        each = self._each(one, state, state.steps - 1)
+        each = self._each(judge, state, state.steps - 1)
         objective, gradient, learn, info = each(state.carry, state.credit, state.objective, example)
         loss = info.loss
         if self.streams is not None:

@@ -60,8 +60,9 @@ def _rms(decay: float, eps: float, initial: float | None, sign: float) -> optax.
     def update(gradient: PyTree, state: RMSState, parameters: PyTree = None) -> tuple[PyTree, RMSState]:
         steps = state.steps + 1
         second = jax.tree.map(follow, state.second, gradient)
-        one = jnp.ones((), jnp.result_type(float))
-        correction = one if initial is not None else 1 / (1 - decay ** steps.astype(one.dtype))
+        float_type = jnp.result_type(float)
+        uncorrected = jnp.ones((), float_type)
+        correction = uncorrected if initial is not None else 1 / (1 - decay ** steps.astype(float_type))
         return jax.tree.map(lambda q, g: direction(q, g, correction), second, gradient), RMSState(steps, second)
 
     return optax.GradientTransformation(init, update)
@@ -126,8 +127,8 @@ def least_squares(
     def init(parameters: PyTree) -> LeastSquaresState:
         weight = parameters.head.weight
         eye = prior * jnp.eye(weight.shape[-1] + 1, dtype=weight.dtype)
-        one = jnp.ones((), weight.dtype)
-        return LeastSquaresState(eye, one, 0 * one, cell.init(parameters.cell))
+        error = jnp.ones((), weight.dtype)
+        return LeastSquaresState(eye, error, 0 * error, cell.init(parameters.cell))
 
     def update(
         gradient: PyTree, state: LeastSquaresState, parameters: PyTree = None

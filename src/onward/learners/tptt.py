@@ -167,13 +167,13 @@ class TPTT(AbstractLearner):
             return _propagate(self, state, example, key, 1.0, keep)
         cut = lambda some: jax.tree.map(lambda a: a[:, some], example)
         split = lambda a: jnp.moveaxis(a.reshape(a.shape[0], blocks, size, *a.shape[2:]), 1, 0)
-        one = lambda part: _propagate(self, state, part[0], part[1], size / batch, False)
+        block = lambda part: _propagate(self, state, part[0], part[1], size / batch, False)
         parts = (jax.tree.map(split, cut(slice(blocks * size))), jax.random.split(key, blocks))
-        shapes = jax.eval_shape(one, jax.tree.map(lambda a: a[0], parts))._replace(predictions=None)
+        shapes = jax.eval_shape(block, jax.tree.map(lambda a: a[0], parts))._replace(predictions=None)
         zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
         def add(total: Propagation, part: tuple[Sequence, PRNGKeyArray]) -> tuple[Propagation, PyTree]:
-            passed = one(part)
+            passed = block(part)
             return jax.tree.map(jnp.add, total, passed._replace(predictions=None)), passed.predictions
 
         total, predictions = lax.scan(add, zero, parts)
@@ -276,8 +276,8 @@ def _first_shifts(
         read = lambda h, s, k: model.cell.features(Carry(h, s), key=k)
         features = jax.vmap(jax.vmap(read))(hidden, answered.stats, jax.random.split(key, (outputs, rows)))
         predictions = jax.vmap(lambda f: jax.vmap(head)(gather_trajectories(head, f)))(features)
-        one = lambda p, y: learner.objective.loss_of(head, p, y)
-        return weighted_sum(jax.vmap(jax.vmap(one))(predictions, example.y), example.mask), predictions
+        lose_at = lambda p, y: learner.objective.loss_of(head, p, y)
+        return weighted_sum(jax.vmap(jax.vmap(lose_at))(predictions, example.y), example.mask), predictions
 
     loss, pull, predictions = jax.vjp(lose, weights, answered.hidden, has_aux=True)
     head_gradient, first = pull(jnp.ones_like(loss))

@@ -41,7 +41,7 @@ class Supervised(AbstractObjective):
             raise TypeError(f"Supervised: loss must be a function (head, prediction, y) -> scalar, got {self.loss!r}")
 
     def init(self, model: Model) -> tuple[()]:
-        """Nothing to remember."""
+        """(): an instant needs nothing from those before it."""
         return ()
 
     def step(
@@ -63,5 +63,5 @@ class Supervised(AbstractObjective):
         return loss
 
     def grow(self, state: tuple[()], model: Model) -> tuple[()]:
-        """Nothing to keep."""
+        """(): there is nothing to keep."""
         return ()

@@ -45,7 +45,7 @@ class TDLambda(AbstractObjective):
             raise ValueError(f"TDLambda: trace_decay must be in [0, 1], got {self.trace_decay}")
 
     def init(self, model: Model) -> TDState:
-        """Nothing predicted, nothing eligible."""
+        """Last prediction 0, and no parameter eligible."""
         parameters = eqx.filter(model, model.trainable())
         return TDState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
 
