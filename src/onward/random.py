@@ -15,7 +15,7 @@ def _mix(bits: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
 
 
 def seed_of(key: PRNGKeyArray) -> UInt32[Array, "2"]:
-    """64 bits of seed."""
+    """64 bits drawn from a key, the seed of the functions below."""
     return jax.random.bits(key, (2,), jnp.uint32)
 
 

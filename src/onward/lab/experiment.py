@@ -72,7 +72,7 @@ class Experiment(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def all_methods(cls) -> tuple[str, ...]:
-        """Names of all methods."""
+        """The names of all methods that can be run, in the order of the report."""
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -60,10 +60,10 @@ def read_sequences(
     """The model's prediction after each step of each sequence, read from a clean start with given moments."""
     start = Carry(model.init().hidden, stats)
 
-    def one(sequence: Array) -> Array:
+    def read(sequence: Array) -> Array:
         return lax.scan(lambda carry, x: model(carry, x), start, sequence)[1]
 
-    return jnp.swapaxes(jax.vmap(one)(sequences), 0, 1)
+    return jnp.swapaxes(jax.vmap(read)(sequences), 0, 1)
 
 
 class ReadDigits(eqx.Module):
@@ -80,17 +80,17 @@ class ReadDigits(eqx.Module):
     block: int = eqx.field(default=500, static=True)
 
     def __call__(self, state: Any) -> dict[str, Array]:
-        """Of one learner."""
+        """Measure the state of one learner."""
         blocks = _blocks(len(self.labels), self.block)
         light = lambda images: images.astype(jnp.float32) / self.top
         read = lambda images: read_sequences(state.model, state.stats, light(images))
         parts = self.sequences.reshape(blocks, -1, *self.sequences.shape[1:])
         answers = lax.map(lambda images: jnp.argmax(read(images)[-1], -1), parts).ravel()
-        found = {"test_accuracy": jnp.mean(answers == self.labels)}
-        if self.shown:
-            shown = jnp.exp(read(self.sequences[: self.shown]))
-            found |= {"answers": answers.astype(jnp.uint8), "probabilities": shown}
-        return found
+        accuracy = {"test_accuracy": jnp.mean(answers == self.labels)}
+        if not self.shown:
+            return accuracy
+        shown = jnp.exp(read(self.sequences[: self.shown]))
+        return accuracy | {"answers": answers.astype(jnp.uint8), "probabilities": shown}
 
 
 def network_loss(model: Model, stats: PyTree, example: Sequence, key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -117,8 +117,8 @@ def held_out_loss(
     def measure(state: Any) -> dict[str, Array]:
         model = state.model.evaluation()
         split = lambda a: jnp.moveaxis(jnp.asarray(a).reshape(a.shape[0], blocks, -1, *a.shape[2:]), 1, 0)
-        one = lambda part: loss(model, state.stats, *part)[0]
-        losses = lax.map(one, (jax.tree.map(split, example), jax.random.split(jax.random.key(0), blocks)))
+        loss_of = lambda part: loss(model, state.stats, *part)[0]
+        losses = lax.map(loss_of, (jax.tree.map(split, example), jax.random.split(jax.random.key(0), blocks)))
         return {"held_out": jnp.mean(losses)}
 
     return measure
@@ -183,7 +183,7 @@ class WindowLoss(eqx.Module):
     block: int = eqx.field(default=250, static=True)
 
     def __call__(self, state: Any) -> dict[str, Array]:
-        """Of one learner."""
+        """Measure the state of one learner."""
         model = state.model.evaluation()
         size = min(self.block, len(self.starts))
         blocks = -(-len(self.starts) // size)
@@ -191,14 +191,14 @@ class WindowLoss(eqx.Module):
         weights = jnp.concatenate([jnp.ones(len(self.starts)), jnp.zeros(spare)]).reshape(blocks, 1, size)
         starts = jnp.concatenate([self.starts, jnp.broadcast_to(self.starts[:1], spare)]).reshape(blocks, size)
 
-        def one(part: Any) -> Array:
+        def block_loss(part: Any) -> Array:
             start, weight, key = part
             window = self.frames[start[None] + jnp.arange(self.length + 1)[:, None]].astype(jnp.float32)
             example = Sequence(window[:-1], window[-1:], weight)
             joint, predictions = network_loss(model, state.stats, example, key)
             return jnp.stack([_bits(model, predictions, example.y, weight), joint]) * jnp.sum(weight)
 
-        losses = lax.map(one, (starts, weights, jax.random.split(jax.random.key(0), blocks)))
+        losses = lax.map(block_loss, (starts, weights, jax.random.split(jax.random.key(0), blocks)))
         bits, joint = jnp.sum(losses, 0) / len(self.starts)
         return {self.name: bits, f"{self.name}_joint": joint}
 
@@ -221,10 +221,10 @@ class PieceLoss(eqx.Module):
         self.lengths = jnp.asarray([len(p) for p in pieces], jnp.int32)
 
     def __call__(self, state: Any) -> dict[str, Array]:
-        """Of one learner."""
+        """Measure the state of one learner."""
         model = state.model.evaluation()
 
-        def one(part: Any) -> Array:
+        def block_loss(part: Any) -> Array:
             frames, lengths, key = part
             frames = jnp.swapaxes(frames, 0, 1).astype(jnp.float32)
             mask = (jnp.arange(1, len(frames))[:, None] < lengths[None]).astype(jnp.float32)
@@ -234,7 +234,7 @@ class PieceLoss(eqx.Module):
 
         cut = lambda a: a.reshape(self.blocks, -1, *a.shape[1:])
         keys = jax.random.split(jax.random.key(0), self.blocks)
-        losses = lax.map(one, (cut(self.frames), cut(self.lengths), keys))
+        losses = lax.map(block_loss, (cut(self.frames), cut(self.lengths), keys))
         bits, joint = jnp.sum(losses, 0) / jnp.sum(self.lengths - 1)
         return {self.name: bits, f"{self.name}_joint": joint}
 
@@ -251,7 +251,7 @@ class Continuation(eqx.Module):
     steps: int = eqx.field(static=True)
 
     def __call__(self, state: Any) -> dict[str, Array]:
-        """Of one learner."""
+        """Measure the state of one learner."""
         model = state.model.evaluation()
         start = Carry(model.init().hidden, state.stats)
         listen, draw, note = jax.random.split(jax.random.key(0), 3)
@@ -285,5 +285,5 @@ class Together(eqx.Module):
         self.parts = parts
 
     def __call__(self, state: Any) -> dict[str, Array]:
-        """All of one learner."""
+        """All measurements of the state of one learner."""
         return {k: v for part in self.parts for k, v in part(state).items()}

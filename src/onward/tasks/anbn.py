@@ -51,11 +51,11 @@ class AnBn(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """Three characters."""
+        """Size of an observation: the one-hot of three characters."""
         return 3
 
     def init(self, key: PRNGKeyArray) -> AnBnState:
-        """Before the first character."""
+        """The state before the first character."""
         zero = jnp.zeros((), jnp.int32)
         return AnBnState(seed_of(key), zero, zero, zero)
 

@@ -70,7 +70,7 @@ class AbstractConditioning(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """CS, US, distractors."""
+        """Size of an observation: CS, US and distractors."""
         return self.cs_inputs + 1 + len(self.distractor_rates)
 
     def _check(self) -> None:
@@ -220,7 +220,7 @@ class TracePatterning(AbstractConditioning):
 
     @property
     def cs_inputs(self) -> int:
-        """Six bits."""
+        """The CS is six bits."""
         return 6
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
@@ -263,7 +263,7 @@ class NoisyPatterning(AbstractConditioning):
 
     @property
     def cs_inputs(self) -> int:
-        """Six bits."""
+        """The CS is six bits."""
         return 6
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
@@ -298,7 +298,7 @@ class TraceConditioning(AbstractConditioning):
 
     @property
     def cs_inputs(self) -> int:
-        """One."""
+        """The CS is one input."""
         return 1
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
@@ -306,7 +306,7 @@ class TraceConditioning(AbstractConditioning):
         return jnp.uint32(1), jnp.asarray(True)
 
     def classes(self) -> list[tuple[float, float]]:
-        """Every CS is followed."""
+        """One kind of CS, always followed by a US."""
         return [(1.0, 1.0)]
 
 

@@ -14,7 +14,7 @@ class AbstractTask(eqx.Module):
     @property
     @abc.abstractmethod
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation: x is an array (inputs,)."""
 
     @abc.abstractmethod
     def init(self, key: PRNGKeyArray) -> PyTree:
@@ -22,4 +22,4 @@ class AbstractTask(eqx.Module):
 
     @abc.abstractmethod
     def emit(self, state: PyTree) -> tuple[PyTree, Step | Sequence]:
-        """The next example."""
+        """The state after the next example, and that example: pure, so that it runs inside a compiled loop."""

@@ -75,7 +75,7 @@ class Copy(AbstractTask):
         return self.length + self.lag
 
     def init(self, key: PRNGKeyArray) -> CopyState:
-        """Before the first episode."""
+        """The state before the first episode."""
         zero = jnp.zeros((), jnp.int32)
         return CopyState(seed_of(key), zero, zero)
 

@@ -84,16 +84,16 @@ class SequentialDigits(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """Pixels of a step."""
+        """Size of an observation: the pixels of a step."""
         return self.images.shape[2]
 
     @property
     def length(self) -> int:
-        """Steps of an image."""
+        """Steps in which an image is read."""
         return self.images.shape[1]
 
     def init(self, key: PRNGKeyArray) -> DigitState:
-        """Before the first image."""
+        """The state before the first image."""
         zero = jnp.zeros((), jnp.int32)
         return DigitState(seed_of(key), zero, zero, zero)
 

@@ -56,11 +56,11 @@ class OneToManyClasses(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """One number."""
+        """Size of an observation: one number."""
         return 1
 
     def init(self, key: PRNGKeyArray) -> OneToManyState:
-        """Before the first batch."""
+        """The state before the first batch."""
         return OneToManyState(seed_of(key), jnp.zeros((), jnp.int32))
 
     def emit(self, state: OneToManyState) -> tuple[OneToManyState, Sequence]:
@@ -93,11 +93,11 @@ class OneToManyMixture(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """One number."""
+        """Size of an observation: one number."""
         return 1
 
     def init(self, key: PRNGKeyArray) -> OneToManyState:
-        """Before the first batch."""
+        """The state before the first batch."""
         return OneToManyState(seed_of(key), jnp.zeros((), jnp.int32))
 
     def emit(self, state: OneToManyState) -> tuple[OneToManyState, Sequence]:
@@ -199,7 +199,7 @@ def _length(v: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
 
 
 def input_density(v: Float[np.ndarray, "*v"]) -> Float[np.ndarray, "*v"]:
-    """p(v)."""
+    """The density p(v) of inputs."""
     return _length(v) / (2 * NOISE)
 
 

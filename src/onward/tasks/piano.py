@@ -105,12 +105,12 @@ class PianoRoll(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """Notes of a frame."""
+        """Size of an observation: the notes of a frame."""
         return self.frames.shape[1]
 
     @property
     def windows(self) -> int:
-        """Different windows."""
+        """How many different windows there are."""
         return len(self.starts)
 
     def init(self, key: PRNGKeyArray) -> PianoState:

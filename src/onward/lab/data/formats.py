@@ -168,7 +168,7 @@ def usable(pieces: Sequence[Piece], split: str) -> tuple[list[Piece], list[str]]
 
 
 def counted(count: int, what: str) -> str:
-    """1 piece, 2 pieces."""
+    """A number and what it counts, with an s unless it is one."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 

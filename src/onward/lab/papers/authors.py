@@ -201,8 +201,11 @@ class AuthorsTPTT(AbstractLearner):
         others = unroll(self, model.cell, xs, other_key, samples - trained)[1] if samples > trained else reading[:0]
 
         observed = unroll(self, model.cell, xs, inverse_key, 1)[0] if sampled else hidden[:, :1]
-        found = jax.value_and_grad(lambda w: scale * self._reconstruction(w, model.cell, xs, observed))(state.inverse)
-        updates, inverse_optimiser = self.inverse_optimiser.update(found[1], state.inverse_optimiser, state.inverse)
+        reconstruct = jax.value_and_grad(lambda w: scale * self._reconstruction(w, model.cell, xs, observed))
+        inverse_loss, inverse_gradient = reconstruct(state.inverse)
+        updates, inverse_optimiser = self.inverse_optimiser.update(
+            inverse_gradient, state.inverse_optimiser, state.inverse
+        )
         inverse = apply_scaled(state.inverse, updates, self.inverse_step_size)
 
         def lose(head: PyTree, reading: Array) -> tuple[Array, Array]:
@@ -218,8 +221,8 @@ class AuthorsTPTT(AbstractLearner):
         return Sweep(
             inverse=inverse,
             inverse_optimiser=inverse_optimiser,
-            inverse_loss=found[0],
-            inverse_gradient=found[1],
+            inverse_loss=inverse_loss,
+            inverse_gradient=inverse_gradient,
             loss=loss,
             predictions=predictions,
             gradient=eqx.tree_at(lambda m: (m.cell, m.head), spec, (gradient, head_gradient)),
@@ -235,23 +238,23 @@ class AuthorsTPTT(AbstractLearner):
         """Sum over steps, rows and units of |G(x_t, h_t) - h_{t-1}|^2 / 2."""
         weights = self._weights(weights, cell)
 
-        def one(x: Array, before: Array, after: Array) -> Array:
+        def squared_error(x: Array, before: Array, after: Array) -> Array:
             transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
             return self.inverse.loss(weights, cell, transition, key=None)  # type: ignore[arg-type]
 
         flat = lambda a: a.reshape(-1, a.shape[-1])
-        return jnp.sum(jax.vmap(one)(flat(xs[1:]), flat(hidden[:-1]), flat(hidden[1:])))
+        return jnp.sum(jax.vmap(squared_error)(flat(xs[1:]), flat(hidden[:-1]), flat(hidden[1:])))
 
     def _targets(self, weights: Any, cell: AbstractCell, xs: Array, hidden: Array, first: Array) -> Array:
         """Target - h of every step, from the last one's."""
         weights = self._weights(weights, cell)
 
-        def one(x: Array, before: Array, after: Array, d: Array) -> Array:
+        def shift(x: Array, before: Array, after: Array, d: Array) -> Array:
             transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
             return self.inverse.shift(weights, cell, transition, (), (d,))[0]
 
         def back(d: Array, inputs: Any) -> tuple[Array, Array]:
-            rows: Any = jax.vmap(one)
+            rows: Any = jax.vmap(shift)
             by_sample: Any = jax.vmap(rows, in_axes=(None, 0, 0, 0))
             d = by_sample(*inputs, d)
             return d, d

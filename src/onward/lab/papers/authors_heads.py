@@ -23,11 +23,11 @@ class VarianceMixture(AbstractHead):
         return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], rows[-k:] / 2])
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """That of the mixture."""
+        """The log p(y) of the mixture that `prediction` states."""
         return self.head.log_prob(prediction, y)
 
     def mean(self, prediction: Array) -> Array:
-        """That of the mixture."""
+        """The mean of the mixture that `prediction` states."""
         return self.head.mean(prediction)
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
@@ -35,7 +35,7 @@ class VarianceMixture(AbstractHead):
         return self.head.sample(prediction, key=key)
 
     def grow(self, features: int) -> "VarianceMixture":
-        """The mixture grows."""
+        """The same readout of more features."""
         return VarianceMixture(self.head.grow(features))
 
 
@@ -52,15 +52,15 @@ class SigmoidSquares(AbstractHead):
         self.weight, self.bias = jnp.zeros((classes, features)), jnp.zeros(classes)
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " classes"]:
-        """Logits."""
+        """The logits of the ten units."""
         return self.weight @ features + self.bias
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
-        """Minus the squared error."""
+        """Minus the squared error of the units against the one-hot of y."""
         return -jnp.sum(jnp.square(jax.nn.sigmoid(prediction) - jax.nn.one_hot(y, len(self.bias))))
 
     def mean(self, prediction: Array) -> Float[Array, " classes"]:
-        """The units."""
+        """The outputs of the units, which need not sum to 1."""
         return jax.nn.sigmoid(prediction)
 
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
@@ -68,6 +68,6 @@ class SigmoidSquares(AbstractHead):
         return jnp.argmax(prediction)
 
     def grow(self, features: int) -> "SigmoidSquares":
-        """New weights are zero."""
+        """The same readout of more features, whose weights start at zero."""
         grown: SigmoidSquares = grow_weight(self, features)
         return grown

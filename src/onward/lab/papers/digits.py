@@ -70,7 +70,7 @@ RULE_NOTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsExperiment(Experiment):
-    """Fields of both experiments."""
+    """What the experiments on 8x8 digits and on MNIST share: fields, networks, what is measured."""
 
     higher_is_better: ClassVar[bool] = True
     length_field: ClassVar[str] = "passes"
@@ -163,12 +163,12 @@ class DigitsExperiment(Experiment):
 
     @property
     def images(self) -> datasets.Digits:
-        """The data set."""
+        """The images that the experiment reads, from the data folder."""
         return datasets.load_digits(self.data)
 
     @property
     def fingerprint(self) -> str:
-        """Of the images."""
+        """A digest of all images and labels."""
         return datasets.fingerprint(self.images)
 
     @property
@@ -193,7 +193,7 @@ class DigitsExperiment(Experiment):
         )
 
     def side(self, name: str) -> int:
-        """Images of an update."""
+        """Images of one update: of a batch, or of streams side by side."""
         if name.startswith("authors-"):
             return 1
         return self.batch if name.startswith(WHOLE) else self.streams
@@ -281,11 +281,11 @@ class DigitsExperiment(Experiment):
 
     @property
     def final_metric(self) -> str:
-        """On the held-out images."""
+        """The share of the held-out images that are named right."""
         return "test_accuracy"
 
     def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """At the last point."""
+        """The test accuracy of each run at its last point."""
         return np.asarray(lines[-1]["test_accuracy"])
 
     def references(self) -> dict[str, float]:

@@ -98,7 +98,7 @@ class MemoryExperiment(Experiment):
 
     @property
     def stream(self) -> Any:
-        """The task itself."""
+        """The task that the fields describe."""
         if self.task == "copy":
             return Copy(self.length, self.delay, self.symbols)
         return AnBn(self.least, self.most)
@@ -119,7 +119,7 @@ class MemoryExperiment(Experiment):
 
     @property
     def fuse_outputs(self) -> bool:
-        """Only for columns."""
+        """Where all methods are columns."""
         return self.methods == ("columns",)
 
     @property
@@ -193,6 +193,6 @@ class MemoryExperiment(Experiment):
         return episodes * self.length + max(0, phase - self.stream.lag)
 
     def references(self) -> dict[str, float]:
-        """Exact, from the task."""
+        """Exact levels, as the task computes them."""
         levels: dict[str, float] = self.stream.references()
         return levels

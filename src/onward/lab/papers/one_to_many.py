@@ -59,7 +59,7 @@ class NoInverse(AbstractInverse):
     """A control: no target but the first, so only the last step learns."""
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> tuple[()]:
-        """No weights."""
+        """There are no weights to start."""
         return ()
 
     def shift(
@@ -69,7 +69,7 @@ class NoInverse(AbstractInverse):
         return jax.tree.map(jnp.zeros_like, d)
 
     def loss(self, weights: tuple[()], cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
-        """Nothing to lower."""
+        """Zero, for there is nothing to learn."""
         return jnp.zeros(())
 
 
@@ -102,7 +102,7 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class OneToManyExperiment(Experiment):
-    """Fields of both experiments."""
+    """What the experiments on classes and on a mixture share: fields, the recipe, what is measured."""
 
     length_field: ClassVar[str] = "iterations"
     figures: ClassVar[str] = "onward.lab.papers.one_to_many_figures"
@@ -164,7 +164,7 @@ class OneToManyExperiment(Experiment):
 
     @abc.abstractmethod
     def head(self, method: str) -> AbstractHead:
-        """The readout."""
+        """A fresh readout of a method's hidden units."""
 
     @abc.abstractmethod
     def task(self, length: int, batch: int, rows: int | None) -> Any:
@@ -190,15 +190,15 @@ class OneToManyExperiment(Experiment):
 
     @property
     def final_metric(self) -> str:
-        """On held-out rows."""
+        """The mean loss on held-out rows, in nats."""
         return "held_out"
 
     def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """At the last point."""
+        """The held-out loss of each run at its last point."""
         return np.asarray(lines[-1]["held_out"])
 
     def default_step_size(self, name: str) -> float:
-        """Of Adam."""
+        """The step size of Adam under Onward's recipe."""
         return 6e-3
 
     def tile_of(self, name: str) -> int:
@@ -270,8 +270,8 @@ class OneToManyExperiment(Experiment):
         credit = metrics.credit_by_step(watched, fresh.held_out(200, seed=2)) if watched is not None else None
 
         def inspect(state: Any) -> dict[str, Array]:
-            found = self._answers(state, sampled, length, loss)
-            return found if credit is None else found | credit(state)
+            answers = self._answers(state, sampled, length, loss)
+            return answers if credit is None else answers | credit(state)
 
         return Method(
             name=name,

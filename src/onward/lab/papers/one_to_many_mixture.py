@@ -110,15 +110,15 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
         )  # fmt: skip
 
     def head(self, method: str) -> AbstractHead:
-        """A mixture."""
+        """A mixture of Gaussians over u."""
         return Mixture(self.units, self.components)
 
     def task(self, length: int, batch: int, rows: int | None) -> OneToManyMixture:
-        """Inputs and targets."""
+        """The task at this length; `rows`: of a fixed training set, None: fresh ones."""
         return OneToManyMixture(length, batch, rows)
 
     def share(self, method: str) -> float:
-        """No unit is stochastic."""
+        """Zero, for no unit is stochastic."""
         return 0.0
 
     @property
@@ -127,12 +127,12 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
         return np.linspace(0, 1, 81)
 
     def truth(self, v: np.ndarray) -> np.ndarray:
-        """The true density."""
+        """The true density p(u | v) at the answers, (v, answers)."""
         return conditional(v, self.answers)
 
     @property
     def published(self) -> dict[str, dict[int, float]]:
-        """Table 2."""
+        """Training losses of the paper's Table 2, by method and length."""
         return {"BPTT": {5: -0.98, 30: 0.54}, "TPTT": {5: -0.98, 30: -0.94}}
 
     def references(self) -> dict[str, float]:

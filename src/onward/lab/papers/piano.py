@@ -203,7 +203,7 @@ class PianoExperiment(Experiment):
 
     @property
     def fingerprint(self) -> str:
-        """Of the music."""
+        """A digest of all pieces."""
         return datasets.fingerprint(datasets.load_music(self.data))
 
     @property
@@ -226,25 +226,25 @@ class PianoExperiment(Experiment):
     @property
     def left_out(self) -> str:
         """Which pieces are shorter than a window, if any are."""
-        found = []
+        parts = []
         for (part, pieces), titles in zip(self._splits().items(), datasets.load_music(self.data).titles, strict=True):
             short = [i for i, piece in enumerate(pieces) if len(piece) <= self.length]
             if short:
                 names = ", ".join(titles[i] if titles else f"number {i + 1}" for i in short[:NAMED])
                 more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
-                found.append(f"{len(short)} of {len(pieces)} {part} ({names}{more})")
-        if not found:
+                parts.append(f"{len(short)} of {len(pieces)} {part} ({names}{more})")
+        if not parts:
             return ""
-        return f"pieces without a window of {self.length} frames and a next one are left out of windows: {', '.join(found)}"
+        return f"pieces without a window of {self.length} frames and a next one are left out of windows: {', '.join(parts)}"
 
     @property
     def validation_windows(self) -> int:
-        """At most so many."""
+        """At most so many validation windows are read."""
         assert self.held_out is not None  # `__post_init__`
         return self.held_out
 
     def updates(self, online: bool) -> int:
-        """Of a run."""
+        """Updates of a run of an online learner, or of another."""
         count = self.frames if online else self.iterations
         assert count is not None  # `__post_init__`
         return count
@@ -397,14 +397,14 @@ def trivial_levels(train: Any, test: Any, length: int) -> dict[str, float]:
         return Batch(jnp.asarray(x), jnp.asarray(y), jnp.ones(y.shape[:2]))
 
     seen, asked = pairs(train), pairs(test)
-    found = {}
+    levels = {}
     for name, (given, shared) in TRIVIAL.items():
         counter = Frequencies(given, shared)
         notes = seen.xs.shape[2]
         state = counter.init(Model(Echo(notes), Bernoulli(notes, notes)), seen, key=jax.random.key(0))
         state, _ = counter.step(state, seen)
-        found[name] = float(metrics.network_loss(state.model, state.stats, asked, state.key)[0])
-    return found
+        levels[name] = float(metrics.network_loss(state.model, state.stats, asked, state.key)[0])
+    return levels
 
 
 def split(name: str) -> tuple[str, str]:

@@ -163,7 +163,7 @@ class TracePatterningExperiment(Experiment):
 
     @property
     def task(self) -> AbstractConditioning:
-        """The stream."""
+        """The stream that the fields describe."""
         if self.stream == "noisy":
             return NoisyPatterning(iti=self.iti, discount=self.discount)
         kind = TracePatterning if self.stream == "patterning" else TraceConditioning
@@ -171,7 +171,7 @@ class TracePatterningExperiment(Experiment):
 
     @property
     def fuse_outputs(self) -> bool:
-        """Only for columns."""
+        """Where all methods are columns."""
         return all(name in STRUCTURES for name in self.methods)
 
     def default_step_size(self, name: str) -> float:

@@ -1,0 +1,59 @@
+"""What draws: only reports, and the tables they share."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import onward
+from onward.lab.figures import method_table
+from onward.lab.papers import EXPERIMENTS, kind_of
+from onward.lab.papers.memory import MemoryExperiment
+from onward.lab.papers.piano import PianoExperiment
+
+SRC = Path(onward.__file__).parent
+# `page` and `figures` draw what reports share; a report is imported when its page is asked for.
+DRAWS = {"page", "figures", "report"}
+
+
+def imported(path):
+    """Every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_running_imports_nothing_that_draws():
+    seen = 0
+    for path in [*(SRC / "lab" / "papers").glob("*.py"), *(SRC / "lab").glob("*.py")]:
+        if path.stem in DRAWS or path.stem.endswith("_figures"):
+            continue
+        seen += 1
+        for name in imported(path):
+            assert not name.startswith("matplotlib"), path
+            assert not any(part == "figures" or part.endswith("_figures") for part in name.split(".")), path
+    assert seen > 15
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_names_what_draws_its_report(name):
+    assert callable(import_module(kind_of(name).figures).report)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "names"),
+    [(MemoryExperiment(), ["rtrl", "columns"]), (PianoExperiment(data="etudes"), ["bptt-adam", "ccn-adam"])],
+)
+def test_the_tile_of_a_method_is_known_without_building_it(experiment, names):
+    assert [experiment.tile_of(name) for name in names] == [experiment.build(name).tile for name in names]
+
+
+def test_levels_fill_the_first_columns_of_the_table_of_methods():
+    rows = [{"name": "rtrl", "note": "exact", "mean": 0.26, "steps": 10}]
+    columns = {"mean": lambda row: f"{row['mean']:.1f}", "steps": lambda row: str(row["steps"])}
+    table = method_table(rows, columns, {"best possible": ["0.1"]}, "a caption")
+    assert table.header == ["method", "mean", "steps"]
+    assert table.rows == [["rtrl (exact)", "0.3", "10"], ["best possible", "0.1", ""]]
