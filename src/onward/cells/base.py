@@ -55,9 +55,10 @@ class AbstractGates(eqx.Module):
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
-        """State i of the next step, given the old states and the new ones before it (j < i).
+        """State i of the next step, (units,), given the old states and the new ones before it (j < i).
 
-        Each result depends on the same unit's arguments only.
+        preactivation: one array a slot. states: the old ones. new: the first i of the next step, already computed.
+        Each result depends on the same unit's arguments only. Every field of gates is static.
         """
 
     def __call__(self, preactivation: States, states: States) -> States:

@@ -27,7 +27,7 @@ class GRUGates(AbstractGates):
     update_bias: float = eqx.field(default=0.0, static=True)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
-        """h' = (1 - z) tanh(a3 + r a4) + z h, from four preactivations and (h,), each (units,)."""
+        """The one state, h', from four preactivations and (h,), each (units,)."""
         a_update, a_reset, a_candidate, a_recurrent = preactivation
         z = sigmoid(a_update)
         return (1 - z) * jnp.tanh(a_candidate + sigmoid(a_reset) * a_recurrent) + z * states[0]
