@@ -41,7 +41,7 @@ class Model(eqx.Module):
         return carry, self.head(self.features(carry, key=key))
 
     def advance(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> Carry:
-        """Read one observation."""
+        """The carry after reading one x of shape (inputs,): of every trajectory, if the head asks for several."""
         copies = self.head.trajectories
         # Copied, not shared: kernels of small layers cannot be batched twice over an argument that is not batched.
         xs = x if copies is None else jnp.broadcast_to(x, (copies, *jnp.shape(x)))

@@ -36,7 +36,11 @@ def public():
 
 def test_every_public_name_has_a_row_and_a_docstring():
     for name, value in public().items():
-        assert name in ROWS or name in zoo.PLAIN, f"{name} has no row in tests/contract/zoo.py"
+        if name.startswith("Abstract"):
+            assert inspect.isabstract(value), f"{name} can be built"
+        else:
+            known = name in ROWS or name in zoo.PLAIN or inspect.ismodule(value)
+            assert known, f"{name} has no row in tests/contract/zoo.py"
         assert inspect.getdoc(value), f"{name} has no docstring"
 
 
@@ -65,6 +69,12 @@ def test_cell(name, key):
     assert float(jnp.abs(features[-1]).max()) > 0
     assert jax.tree.structure(trainable(cell)) == jax.tree.structure(cell)
     assert (parameter_count(cell) > 0) == (name not in zoo.WITHOUT_PARAMETERS)
+    for width in (1, cell.inputs + 1):
+        with pytest.raises(ValueError, match=rf"reads {cell.inputs} inputs, the observation has shape \({width},\)"):
+            cell(carry, jnp.ones(width), key=key)
+    if not cell.grows:
+        with pytest.raises(TypeError, match="only a Cascade grows"):
+            cell.grow(carry, key=key)
 
 
 @pytest.mark.parametrize("name", zoo.CELLS)
@@ -191,6 +201,26 @@ def test_gates_derivatives_are_those_of_the_program(name, key):
             )(*a, *s, *new[:i])
             assert np.allclose(dense, np.diag(np.diag(dense))), "gates mix units"
             assert np.allclose(np.diag(dense), 0 if found is None else found, atol=1e-6)
+
+
+def test_gates_hold_no_arrays():
+    class Leaky(ow.ElmanGates):
+        rate: jax.Array | float | tuple[float, ...] = ()
+
+    class Constant(ow.ElmanGates):
+        rate: float = eqx.field(default=0.5, static=True)
+
+    for rate, what in (
+        (jnp.ones(4), "an array"),
+        (np.ones(4), "an array"),
+        (0.5, "a number"),
+        ((0.5, 1.0), "a number"),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"Leaky: field 'rate' holds {what}.*rate: float = eqx.field\(static=True\)"
+        ):
+            ow.Columns(Leaky(rate=rate), 3, 4, key=zoo.KEY)
+    assert ow.Columns(Constant(), 3, 4, key=zoo.KEY).gates.rate == 0.5
 
 
 def test_errors_of_construction(key):

@@ -55,13 +55,17 @@ class AbstractGates(eqx.Module):
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
-        """State i of the next step, given the old states and the new ones before it (j < i).
+        """State i of the next step, (units,), given the old states and the new ones before it (j < i).
 
-        Each result depends on the same unit's arguments only.
+        preactivation: one array a slot. states: the old ones. new: the first i of the next step, already computed.
+        Each result depends on the same unit's arguments only. Every field of gates is static.
         """
 
     def __call__(self, preactivation: States, states: States) -> States:
-        """The next states."""
+        """The states of the next step, a tuple of (units,) arrays.
+
+        preactivation: one (units,) array a slot, W z + U h + b. states: those of the last step, of which the last is h.
+        """
         new: States = ()
         for i in range(self.states):
             new = (*new, self.next_state(i, preactivation, states, new))
@@ -142,7 +146,7 @@ class AbstractCell(eqx.Module):
     @property
     @abc.abstractmethod
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation, x of shape (inputs,)."""
 
     @property
     @abc.abstractmethod
@@ -155,7 +159,11 @@ class AbstractCell(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
-        """Read one observation."""
+        """The carry after reading one observation.
+
+        carry: the state of the last step, or `init()`. x: (inputs,). key: for cells that sample, which raise ValueError
+        without one. ValueError for an observation of another width.
+        """
 
     @abc.abstractmethod
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
@@ -202,7 +210,7 @@ class AbstractGated(AbstractCell):
 
     @property
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation, x of shape (inputs,)."""
         return self.weight.shape[0]
 
     @property
@@ -212,7 +220,7 @@ class AbstractGated(AbstractCell):
 
     @property
     def parameters(self) -> Parameters:
-        """The trainable arrays."""
+        """The trainable arrays: input weights, recurrent weights and biases."""
         return Parameters(self.weight, self.recurrent, self.bias)
 
     def gradient_of(self, arrays: Parameters) -> Self:
@@ -259,7 +267,7 @@ class AbstractColumnar(AbstractCell):
     @property
     @abc.abstractmethod
     def live(self) -> "Columns":
-        """The trainable columns."""
+        """The columns that learn; all others are frozen."""
 
     @abc.abstractmethod
     def feed(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, Carry, Carry]:

@@ -37,17 +37,17 @@ class Cascade(AbstractColumnar):
 
     @property
     def inputs(self) -> int:
-        """Size of the observation."""
+        """Size of an observation, which the first stage reads."""
         return (*self.frozen, self.stage)[0].inputs
 
     @property
     def feature_count(self) -> int:
-        """Columns of all stages."""
+        """How many columns all stages have together."""
         return sum(s.columns for s in (*self.frozen, self.stage))
 
     @property
     def live(self) -> Columns:
-        """The stage that learns."""
+        """The last stage, which alone learns."""
         return self.stage
 
     def init(self) -> Carry:
@@ -66,7 +66,7 @@ class Cascade(AbstractColumnar):
         return jnp.concatenate([s.features(Carry(h, m)) for s, h, m in stages])
 
     def trainable(self) -> PyTree:
-        """The live stage only."""
+        """A cell-shaped tree of bools: true in the live stage only."""
         return eqx.tree_at(
             lambda c: c.frozen,
             jax.tree.map(eqx.is_inexact_array, self),
@@ -112,14 +112,14 @@ class Cascade(AbstractColumnar):
         return jnp.concatenate(read), live, Carry(tuple(hidden), tuple(stats))
 
     def join(self, live: Carry, rest: Carry) -> Carry:
-        """Frozen stages first."""
+        """The carry of all stages, frozen ones first."""
         return Carry((*rest.hidden, live.hidden), (*rest.stats, live.stats))
 
-    def embed(self, live: Columns) -> Self:  # type: ignore[override]
+    def embed(self, live: Columns) -> Self:
         """A gradient for the live stage, None for the frozen ones."""
         nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
         return eqx.tree_at(lambda c: c.stage, nothing, live)
 
     def live_cotangent(self, cotangent: tuple[States, ...]) -> States:
-        """The last stage's."""
+        """The cotangent on the states of the last stage."""
         return cotangent[-1]

@@ -74,7 +74,7 @@ class Columns(AbstractGated, AbstractColumnar):
 
     @property
     def columns(self) -> int:
-        """Number of columns."""
+        """How many columns there are."""
         return self.weight.shape[2]
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
@@ -97,7 +97,7 @@ class Columns(AbstractGated, AbstractColumnar):
 
     @property
     def live(self) -> "Columns":
-        """All of them."""
+        """All columns learn: the cell itself."""
         return self
 
     def feed(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, Carry, Carry]:
@@ -108,10 +108,10 @@ class Columns(AbstractGated, AbstractColumnar):
         """The live carry is the whole."""
         return live
 
-    def embed(self, live: "Columns") -> Self:  # type: ignore[override]
+    def embed(self, live: "Columns") -> Self:
         """The gradient is the live gradient."""
         return live  # type: ignore[return-value]
 
     def live_cotangent(self, cotangent: States) -> States:
-        """All of it."""
+        """All of the cotangent falls on live columns."""
         return cotangent

@@ -69,7 +69,7 @@ class Dense(AbstractGated):
 
     @property
     def units(self) -> int:
-        """Number of units."""
+        """How many units the layer has."""
         return self.weight.shape[2]
 
     def drive(self, z: Float[Array, " inputs"], h: Float[Array, " units"]) -> States:

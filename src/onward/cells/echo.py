@@ -28,16 +28,16 @@ class Echo(AbstractCell):
 
     @property
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation, x of shape (inputs,)."""
         return self.width
 
     @property
     def feature_count(self) -> int:
-        """As many as inputs."""
+        """As many features as inputs."""
         return self.width
 
     def init(self) -> Carry:
-        """Zero, and no moments."""
+        """An observation of zeros, and no moments."""
         return Carry((jnp.zeros(self.width),), ())
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
@@ -46,5 +46,5 @@ class Echo(AbstractCell):
         return Carry((jnp.asarray(x, carry.hidden[0].dtype),), carry.stats)
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " inputs"]:
-        """The last observation."""
+        """The observation that was read last, (inputs,)."""
         return carry.hidden[0]

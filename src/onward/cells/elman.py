@@ -38,7 +38,7 @@ class ElmanGates(AbstractGates):
         return {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}.get(self.activation)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
-        """H'."""
+        """The activation of the one preactivation, (units,)."""
         return ACTIVATIONS[self.activation](preactivation[0])
 
 

@@ -27,14 +27,14 @@ class GRUGates(AbstractGates):
     update_bias: float = eqx.field(default=0.0, static=True)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
-        """H'."""
+        """The one state, h', from four preactivations and (h,), each (units,)."""
         a_update, a_reset, a_candidate, a_recurrent = preactivation
         z = sigmoid(a_update)
         return (1 - z) * jnp.tanh(a_candidate + sigmoid(a_reset) * a_recurrent) + z * states[0]
 
     @property
     def span(self) -> tuple[float, float]:
-        """The range of tanh."""
+        """(-1, 1): h' lies between tanh and h."""
         return -1.0, 1.0
 
     def initial_bias(self, bias: Array) -> Array:
@@ -42,7 +42,7 @@ class GRUGates(AbstractGates):
         return bias.at[0].add(self.update_bias)
 
     def remember(self, bias: Array, log_time: Array) -> Array:
-        """Of the update gate."""
+        """The bias with that of the update gate set to `log_time`."""
         return bias.at[0].set(log_time)
 
 

@@ -51,12 +51,12 @@ class Hybrid(AbstractCell):
 
     @property
     def gates(self) -> AbstractGates:
-        """The kind of unit."""
+        """The kind of unit of the layer."""
         return self.cell.gates
 
     @property
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation, x of shape (inputs,)."""
         return self.cell.inputs
 
     @property
@@ -70,7 +70,7 @@ class Hybrid(AbstractCell):
         return round(self.share * self.cell.units)
 
     def init(self) -> Carry:
-        """The layer's start."""
+        """The state of the layer at its start; a sample is drawn only when it is read."""
         return self.cell.init()
 
     def read(self, h: Float[Array, " units"], *, key: PRNGKeyArray | None) -> Float[Array, " units"]:

@@ -30,7 +30,7 @@ class LSTMGates(AbstractGates):
     forget_bias: float = eqx.field(default=0.0, static=True)
 
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
-        """C' from the old states, then h' from c'."""
+        """State 0 is c', state 1 is h' from c' in `new`; each preactivation and state is (units,)."""
         a_input, a_forget, a_output, a_candidate = preactivation
         if i == 0:
             return sigmoid(a_forget) * states[0] + sigmoid(a_input) * jnp.tanh(a_candidate)

@@ -49,7 +49,7 @@ class Moments(eqx.Module):
         return MomentState(jnp.zeros((), like.dtype), jnp.zeros_like(like), one, one)
 
     def update(self, state: MomentState, x: Float[Array, " size"]) -> MomentState:
-        """Take in one value."""
+        """The moments after one more value x of shape (size,)."""
         steps = state.steps + 1
         slow = 1 - self.rate
         eta = jnp.maximum(slow, 1 / (steps + self.prior)) if math.isfinite(self.prior) else jnp.asarray(slow, x.dtype)
@@ -65,5 +65,5 @@ class Moments(eqx.Module):
         return pointwise(move)(x, mean, variance, eta)
 
     def __call__(self, state: MomentState, x: Float[Array, " size"]) -> Float[Array, " size"]:
-        """The normalised value."""
+        """(x - mean) scale, of the shape of x."""
         return pointwise(lambda x, mean, scale: (x - mean) * scale)(x, state.mean, state.scale)

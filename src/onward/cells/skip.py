@@ -30,7 +30,7 @@ class Skip(AbstractColumnar):
 
     @property
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of the observation that the cell within reads."""
         return self.cell.inputs
 
     @property
@@ -49,7 +49,7 @@ class Skip(AbstractColumnar):
         return carry_of(x, self.cell(without(carry), x, key=key))
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
-        """The observation first."""
+        """The observation, then the features of the cell: (inputs + features of the cell,)."""
         return jnp.concatenate([carry.hidden[0], self.cell.features(without(carry), key=key)])
 
     def trainable(self) -> PyTree:
@@ -88,7 +88,7 @@ class Skip(AbstractColumnar):
         return read, live, carry_of(x, rest)
 
     def join(self, live: Carry, rest: Carry) -> Carry:
-        """The whole again."""
+        """The whole carry, the kept observation first, from the live columns' and the rest's."""
         return carry_of(rest.hidden[0], self._columnar.join(live, without(rest)))
 
     def embed(self, live: PyTree) -> Self:

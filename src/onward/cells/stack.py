@@ -39,7 +39,7 @@ class Stack(AbstractCell):
 
     @property
     def inputs(self) -> int:
-        """Size of an observation."""
+        """Size of an observation, which the first cell reads."""
         return self.cells[0].inputs
 
     @property

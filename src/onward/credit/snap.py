@@ -87,7 +87,7 @@ class OnPairs(AbstractKernel[KeptInfluence]):
     recurrent: bool = eqx.field(default=True, static=True)
 
     def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> KeptInfluence:
-        """No influence yet."""
+        """No influence yet: zeros for every kept pair."""
         cell = self.cell
         pairs = len(pairs_of(cell.sources, cell.units, self.n).unit)
         wide = lambda a: jax.ShapeDtypeStruct((*a.shape[:-1], pairs), a.dtype)

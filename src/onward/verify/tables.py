@@ -151,7 +151,7 @@ def checks_table(checks: Sequence[Check]) -> list[str]:
 
 
 def checks_markdown(checks: Sequence[Check]) -> str:
-    """The section of `docs/exactness.md`."""
+    """The section of `docs/exactness.md` on the claims of target propagation."""
     lines = [
         "## Target propagation, stochastic units and mixtures",
         "",

@@ -91,7 +91,7 @@ def small(cell: Callable[[PRNGKeyArray], AbstractCell], *, seed: int = 0, sample
 
 
 def batch(time: int, rows: int, outputs: int = 1, *, scale: float = 1.0, seed: int = 1) -> Sequence:
-    """Random inputs and classes."""
+    """Random inputs, (time, rows, 2), and classes of the last `outputs` steps."""
     rng = np.random.default_rng(seed)
     xs, y = scale * rng.normal(size=(time, rows, INPUTS)), rng.integers(0, CLASSES, (outputs, rows))
     return Sequence(jnp.asarray(xs), jnp.asarray(y), jnp.ones((outputs, rows)))
@@ -178,16 +178,16 @@ class Handed(AbstractCell):
 
     @property
     def inputs(self) -> int:
-        """The cell's."""
+        """As many as the cell has."""
         return self.cell.inputs
 
     @property
     def feature_count(self) -> int:
-        """The cell's."""
+        """As many as the cell has."""
         return self.cell.feature_count
 
     def init(self) -> Carry:
-        """The cell's start."""
+        """The start of the cell."""
         return self.cell.init()
 
     def __call__(self, carry: Carry, x: Array, *, key: PRNGKeyArray | None = None) -> Carry:
@@ -202,7 +202,7 @@ class Handed(AbstractCell):
         return self.cell(Carry(handed(carry.hidden), carry.stats), x, key=key)
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Array:
-        """The cell's."""
+        """The features of the cell, unchanged."""
         return self.cell.features(carry, key=key)
 
 
@@ -438,6 +438,6 @@ def _mixture(head: Mixture, features: np.ndarray, y: np.ndarray) -> float:
 
 
 def checks() -> list[Check]:
-    """Every claim."""
+    """Every claim of this module, in some 10 seconds."""
     parts = (linear_inverse, exact_feedback, local, least_difference, no_share, straight_through, likelihoods)
     return [check for part in parts for check in part()]
