@@ -11,6 +11,7 @@ from onward.cli import COMMANDS, main, read
 from onward.errors import nearest
 from onward.lab.fields import explained
 from onward.lab.papers import EXPERIMENTS, kind_of
+from onward.lab.sweeps.plan import Range
 
 
 def fails(arguments, capsys, *words):
@@ -128,6 +129,9 @@ def test_a_sweep_takes_commas_and_spaces():
     assert spaced.axes == {"units": [8, 16], "methods": ["rtrl", "uoro"]}
     isi = read(["sweep", "trace-patterning", "--isi", "24 36,10 20"]).args[0]
     assert isi.axes["isi"] == [[24, 36], [10, 20]]
+    below = read(["sweep", "memory", "--memory-bias", "-1..2", "--search", "random", "--step-sizes=.1"]).args[0]
+    assert below.axes["memory_bias"] == Range(-1.0, 2.0)
+    assert read(["sweep", "memory", "--memory-bias", "-1,-.5"]).args[0].axes["memory_bias"] == [-1.0, -0.5]
 
 
 def test_the_name_of_a_column_may_hold_a_comma_or_be_a_number():
