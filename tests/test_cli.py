@@ -157,7 +157,22 @@ def test_one_slip_is_near(name):
 
 
 @pytest.mark.parametrize(
-    "word", ["", "x", "foo", "train", "evaluate", "--epochs", "--lr", "--verbose", "--gpu", "--batch-size", "--model"]
+    "word",
+    [
+        "",
+        "x",
+        "foo",
+        "rust",
+        "--speed",
+        "train",
+        "evaluate",
+        "--epochs",
+        "--lr",
+        "--verbose",
+        "--gpu",
+        "--batch-size",
+        "--model",
+    ],
 )
 def test_another_word_is_not_near(word):
     assert nearest(word, NAMES) is None
@@ -207,6 +222,8 @@ def test_another_word_is_not_near(word):
         ("sweep", "sweep what?"),
         ("sweep memory --units", "--units takes a whole number, got nothing"),
         ("sweep memory --units 8,1.5", "--units takes a whole number, got '1.5'"),
+        ("sweep memory --units 8,,16", "--units has an empty value"),
+        ("sweep memory --units ,", "--units has no values"),
         ("sweep memory --unit 8,16", "did you mean --units?"),
         ("sweep memory --worker 2", "did you mean --workers?"),
         ("sweep piano --every maybe", "--every takes true or false, got 'maybe'"),
