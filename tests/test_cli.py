@@ -11,6 +11,7 @@ from onward.cli import COMMANDS, main, read
 from onward.errors import nearest
 from onward.lab.fields import explained
 from onward.lab.papers import EXPERIMENTS, kind_of
+from onward.lab.sweeps.plan import Range
 
 
 def fails(arguments, capsys, *words):
@@ -128,6 +129,9 @@ def test_a_sweep_takes_commas_and_spaces():
     assert spaced.axes == {"units": [8, 16], "methods": ["rtrl", "uoro"]}
     isi = read(["sweep", "trace-patterning", "--isi", "24 36,10 20"]).args[0]
     assert isi.axes["isi"] == [[24, 36], [10, 20]]
+    below = read(["sweep", "memory", "--memory-bias", "-1..2", "--search", "random", "--step-sizes=.1"]).args[0]
+    assert below.axes["memory_bias"] == Range(-1.0, 2.0)
+    assert read(["sweep", "memory", "--memory-bias", "-1,-.5"]).args[0].axes["memory_bias"] == [-1.0, -0.5]
 
 
 def test_the_name_of_a_column_may_hold_a_comma_or_be_a_number():
@@ -153,7 +157,22 @@ def test_one_slip_is_near(name):
 
 
 @pytest.mark.parametrize(
-    "word", ["", "x", "foo", "train", "evaluate", "--epochs", "--lr", "--verbose", "--gpu", "--batch-size", "--model"]
+    "word",
+    [
+        "",
+        "x",
+        "foo",
+        "rust",
+        "--speed",
+        "train",
+        "evaluate",
+        "--epochs",
+        "--lr",
+        "--verbose",
+        "--gpu",
+        "--batch-size",
+        "--model",
+    ],
 )
 def test_another_word_is_not_near(word):
     assert nearest(word, NAMES) is None
@@ -203,6 +222,8 @@ def test_another_word_is_not_near(word):
         ("sweep", "sweep what?"),
         ("sweep memory --units", "--units takes a whole number, got nothing"),
         ("sweep memory --units 8,1.5", "--units takes a whole number, got '1.5'"),
+        ("sweep memory --units 8,,16", "--units has an empty value"),
+        ("sweep memory --units ,", "--units has no values"),
         ("sweep memory --unit 8,16", "did you mean --units?"),
         ("sweep memory --worker 2", "did you mean --workers?"),
         ("sweep piano --every maybe", "--every takes true or false, got 'maybe'"),

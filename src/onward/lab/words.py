@@ -64,13 +64,11 @@ class Words(argparse.ArgumentParser):
         self.known += names
         if not field.switch:
             self.takes[field.option] = field.takes
-        count: dict[str, Any] = (
-            {"nargs": "*" if field.switch else "+"} if several else {"nargs": 0 if field.switch else None}
-        )
+        count: str | int | None = ("*" if several else 0) if field.switch else ("+" if several else None)
         self.add_argument(
             *names,
-            **count,
             action=_Once,
+            nargs=count,
             read=read or field.read,
             dest=field.name,
             metavar=field.metavar,
@@ -143,7 +141,7 @@ class Words(argparse.ArgumentParser):
         self.help_if_asked()
         said = self.take()
         for word in self.rest:
-            if word.startswith("-") and word != "-" and not _is_number(word):
+            if word.startswith("-") and word != "-" and not _is_negative(word):
                 option = word.partition("=")[0]
                 near = nearest(option, self.known)
                 hint = f"did you mean {near}?" if near else f"see {self.prog} --help"
@@ -187,12 +185,9 @@ def _plain(word: str) -> str:
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return f"{name.replace('_', '-')}{equals}{value}"
-    return NUMBER + word if _is_number(word) else word
+    return NUMBER + word if _is_negative(word) else word
 
 
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+def _is_negative(word: str) -> bool:
+    """Whether it is a negative number, or begins with one as `-1..2` and `-1,2` do."""
+    return word.startswith("-") and (word[1:2].isdigit() or word[1:].startswith((".", "inf", "nan")))
