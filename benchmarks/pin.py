@@ -1,14 +1,15 @@
 """What must not change while the code around it does: short runs of everything, to the bit.
 
-    python benchmarks/pin.py write FILE [--only PREFIX ...]
-    python benchmarks/pin.py compare OLD NEW
-    python benchmarks/pin.py check REV [--only PREFIX ...]
+    python benchmarks/pin.py write FILE [--only PREFIX ...] [--all]
+    python benchmarks/pin.py compare OLD NEW [--common]
+    python benchmarks/pin.py check REV [--only PREFIX ...] [--all]
 
-`write` runs every experiment with every method, `onward verify`, `learn`, `predict` and `sweep`, the estimators and the
-learners of the library, and writes what came of them: numbers as `float.hex()`, long ones as SHA-256. `check` does so
-for another revision and for this working tree, and compares. Only public interfaces are used, so that it runs before
-and after a refactoring. Programs are compiled as the tests compile them, fast rather than well: compiling is most of
-the time. So numbers are to be compared on one machine and one JAX only.
+`write` runs every experiment, `learn`, `predict` and `sweep`, the estimators and the learners of the library, and writes
+what came of them: numbers as `float.hex()`, long ones as SHA-256. `--all` adds the methods of experiments that lead
+through no code of their own, and `onward verify` (minutes each). `check` does so for another revision and for this
+working tree, and compares. Only public interfaces are used, so that it runs before and after a refactoring. Programs
+are compiled as the tests compile them, fast rather than well: compiling is most of the time. So numbers are to be
+compared on one machine and one JAX only.
 """
 
 import argparse
@@ -18,11 +19,11 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ def fast() -> dict[str, str]:
 
     older = version("jaxlib").split(".")[:2] == ["0", "10"]
     flags = "--xla_cpu_parallel_codegen_split_count=1" + " --xla_cpu_use_fusion_emitters=false" * older
-    return {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": flags, "MPLBACKEND": "Agg"}
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": flags}
 
 
 def exact(value: Any) -> Any:
@@ -85,26 +86,42 @@ NETWORK_RULES = (
     *("bptt", "tptt", "random", "memory", "hold", "affine", "affine-noise", "affine-difference"),
     *("residual", "residual-difference", "last-step"),
 )
-TRACE = (
-    *("ccn", "columnar", "constructive", "snap-1", "uoro", "rtrl"),
-    *("tbptt-2-13", "tbptt-3-10", "tbptt-5-8", "tbptt-8-5", "tbptt-10-5", "tbptt-15-4", "tbptt-20-3", "tbptt-30-2"),
-)
+TRACE = ("ccn", "columnar", "constructive", "snap-1", "uoro", "rtrl", "tbptt-3-10", "tbptt-30-2")
 SMALL_TRACE = "--steps 400 --isi 4 6 --iti 8 12 --ccn-columns 4 --ccn-width 2 --constructive-columns 3 --budget 1500"
 DIGITS = (
-    *("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru", "snap-1", "uoro", "rtrl"),
-    *("bptt", "bptt-gru", "tbptt-1", "tbptt-5", "tbptt-10", "authors-columnar", "authors-bptt"),
+    *("columnar", "columnar-gru", "ccn", "constructive-gru", "snap-1", "uoro", "rtrl"),
+    *("bptt", "tbptt-5", "authors-columnar", "authors-bptt"),
 )
+MORE_DIGITS = ("ccn-gru", "constructive", "bptt-gru", "tbptt-1", "tbptt-10")
 SMALL_DIGITS = (
     "--passes 0.05 --columns 6 --gru-columns 6 --ccn-width 3 --gru-ccn-width 3 --constructive-columns 2 --units 4"
 )
-MEMORY = ("rtrl", "snap-1", "uoro", "tbptt-1", "tbptt-4", "tbptt-10", "tbptt-20", "columns")
+MEMORY = ("rtrl", "snap-1", "uoro", "tbptt-1", "tbptt-4", "columns")
 PIANO = ("bptt", "ste", "stptt", "columnar", "ccn")
 SMALL_PIANO = (
     "--iterations 10 --frames 40 --held-out 10 --units 6 --ccn-width 3 --length 12 --batch 4 --streams 2 --evaluation 2"
 )
 SMALL_ONE_TO_MANY = "--lengths 3 --iterations 12 --units 6 --batch 8 --held-out 100 --transitions 10 --paper-rows 40"
-CLASSES = [f"{n}-{rule}" for n in ("gru", "lstm", "elman", "detgru", "detelman") for rule in NETWORK_RULES]
-MIXTURES = [f"{n}-{rule}" for n in ("gru", "lstm", "elman") for rule in NETWORK_RULES]
+SMALL_CLASSES = f"{SMALL_ONE_TO_MANY} --paper-epochs 5 --samples 2 --evaluation 3"
+CLASSES = [f"gru-{rule}" for rule in ("bptt", "tptt", "memory", "affine", "last-step")]
+CLASSES += [
+    "lstm-tptt",
+    "elman-residual",
+    "detgru-bptt",
+    "detelman-tptt",
+    "paper-stptt",
+    "authors-stptt",
+    "authors-ste",
+]
+MIXTURES = [f"gru-{rule}" for rule in NETWORK_RULES]
+MIXTURES += ["lstm-bptt", "elman-tptt", "paper-tptt", "authors-tptt", "authors-bptt"]
+
+
+def other(networks: tuple[str, ...], named: list[str]) -> list[str]:
+    """Every network with every rule, but those."""
+    return [f"{n}-{rule}" for n in networks for rule in NETWORK_RULES if f"{n}-{rule}" not in named]
+
+
 # What follows the experiment's name tells several runs of one experiment apart.
 RUNS: dict[str, tuple[Any, str]] = {
     "trace-patterning": (TRACE, SMALL_TRACE),
@@ -119,25 +136,34 @@ RUNS: dict[str, tuple[Any, str]] = {
     "sequential-digits": (DIGITS, SMALL_DIGITS),
     "sequential-digits:pixels, every": (("ccn", "bptt"), f"{SMALL_DIGITS} --by pixels --every"),
     "sequential-digits:streams, decay": (("ccn-gru", "uoro"), f"{SMALL_DIGITS} --streams 3 --decay"),
-    "sequential-mnist": (DIGITS, SMALL_DIGITS),
+    "sequential-mnist": (("ccn", "snap-1", "tbptt-5", "authors-columnar"), SMALL_DIGITS),
     "piano": (PIANO, SMALL_PIANO),
     "piano:optimisers": (("bptt", "columnar"), f"{SMALL_PIANO} --optimisers adagrad nesterov rms --no-every"),
     "piano:lstm": (("stptt", "ccn"), f"{SMALL_PIANO} --cell lstm --samples 2 --optimisers sgd"),
-    "one-to-many-classes": (
-        [*CLASSES, "paper-stptt", "authors-stptt", "authors-ste"],
-        f"{SMALL_ONE_TO_MANY} --paper-epochs 5 --samples 2 --evaluation 3",
-    ),
+    "one-to-many-classes": (CLASSES, SMALL_CLASSES),
     "one-to-many-classes:code": (
         ("gru-tptt", "authors-ste"),
-        f"{SMALL_ONE_TO_MANY} --paper-epochs 5 --samples 2 --evaluation 3 --labels code --inverse-steps 2",
+        f"{SMALL_CLASSES} --labels code --inverse-steps 2",
     ),
-    "one-to-many-mixture": (
-        [*MIXTURES, "paper-tptt", "authors-tptt", "authors-bptt"],
-        f"{SMALL_ONE_TO_MANY} --paper-iterations 12",
-    ),
+    "one-to-many-mixture": (MIXTURES, f"{SMALL_ONE_TO_MANY} --paper-iterations 12"),
     "memory": (MEMORY, "--steps 200"),
     "memory:anbn, lstm": (("rtrl", "tbptt-4", "columns"), "--steps 200 --task anbn --cell lstm --units 5 --most 3"),
     "memory:long copy": (("uoro", "columns"), "--steps 400 --units 4 --length 3 --delay 4 --symbols 3"),
+}
+# All other methods: they lead through code that those above lead through too.
+REST: dict[str, tuple[Any, str]] = {
+    "trace-patterning:rest": (
+        ("tbptt-2-13", "tbptt-5-8", "tbptt-8-5", "tbptt-10-5", "tbptt-15-4", "tbptt-20-3"),
+        SMALL_TRACE,
+    ),
+    "sequential-digits:rest": (MORE_DIGITS, SMALL_DIGITS),
+    "sequential-mnist:rest": (
+        [name for name in (*DIGITS, *MORE_DIGITS) if name not in ("ccn", "snap-1", "tbptt-5", "authors-columnar")],
+        SMALL_DIGITS,
+    ),
+    "one-to-many-classes:rest": (other(("gru", "lstm", "elman", "detgru", "detelman"), CLASSES), SMALL_CLASSES),
+    "one-to-many-mixture:rest": (other(("gru", "lstm", "elman"), MIXTURES), SMALL_ONE_TO_MANY),
+    "memory:rest": (("tbptt-10", "tbptt-20"), "--steps 200"),
 }
 
 
@@ -262,7 +288,10 @@ def sweep(folder: Path) -> Entries:
 def verified(folder: Path) -> Entries:
     """Every comparison and check, and costs that are counted."""
     # It ends with 1 where a claim fails: that is an entry too.
-    done = subprocess.run([sys.executable, "-m", "onward.cli", "verify", "--json"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "onward.cli", "verify", "--json"]
+    # Mostly it computes: compiled as users have it, and kept in their cache, it is faster.
+    as_users = {k: v for k, v in os.environ.items() if k not in fast()}
+    done = subprocess.run(command, capture_output=True, text=True, env=as_users)
     if not done.stdout:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
     found = json.loads(done.stdout)
@@ -374,6 +403,7 @@ def cell(name: str) -> Any:
         "columns gru": lambda: columns(ow.GRUGates()),
         "cascade": lambda: ow.Cascade(columns(ow.GRUGates())),
         "skip columns": lambda: ow.Skip(columns(ow.GRUGates())),
+        "skip cascade": lambda: ow.Skip(ow.Cascade(columns(ow.GRUGates()))),
         "skip gru": lambda: ow.Skip(ow.GRU(INPUTS, UNITS, key=key)),
         "gru": lambda: ow.GRU(INPUTS, UNITS, key=key, normalise_inputs=moments, normalise_features=moments),
         "lstm": lambda: ow.LSTM(INPUTS, UNITS, key=key),
@@ -670,7 +700,7 @@ def learners() -> Iterator[Unit]:
     one = {"Supervised": {}}
     pairs += [("RTRL", other, one) for other in ("columns gru", "stack", "skip gru", "hybrid", "start", "elman")]
     pairs += [("UORO", "stack", one), ("UORO nobacktrack", "gru", one), ("RFLO", "elman", one)]
-    pairs += [("TBPTT(4)", "stack", one), ("TBPTT(4)", "hybrid", one)]
+    pairs += [("TBPTT(4)", "stack", one)]
     for rule_name, cell_name, settings in pairs:
         for setting, fields in settings.items():
             yield f"online/{rule_name}, {cell_name}, {setting}", partial(online, rule_name, cell_name, **fields)
@@ -680,7 +710,7 @@ def learners() -> Iterator[Unit]:
         "grown": ("Columnwise", "cascade", {"grow": True}),
         "grown, TD": ("Columnwise", "cascade", {"grow": True, "td": True}),
         "grown, delay 5": ("Columnwise", "cascade", {"grow": True, "delay": 5}),
-        "grown skip": ("Columnwise", "skip columns", {"grow": True}),
+        "grown skip": ("Columnwise", "skip cascade", {"grow": True}),
         "adam": ("Columnwise", "columns gru", {"optimiser": "adam"}),
         "rms from 1": ("Columnwise", "columns gru", {"optimiser": "rms from 1", "td": True}),
         "least squares": ("Columnwise", "columns gru", {"optimiser": "least squares"}),
@@ -712,51 +742,65 @@ def learners() -> Iterator[Unit]:
     yield "tasks", tasks
 
 
-def units() -> Iterator[Unit]:
+def units(everything: bool) -> Iterator[Unit]:
+    """The cheapest first; `everything`: with all methods of the experiments, and `onward verify`, in the end."""
+    yield from learners()
     for name, (methods, fields) in RUNS.items():
         yield f"experiments/{name}", partial(experiment, name, methods, fields)
     for kind, options in LEARN.items():
         yield f"learn/{kind}", partial(learn, kind, options)
     yield "learn/resumed", resumed
-    yield from learners()
     for name, (kind, options) in ESTIMATORS.items():
         yield f"river/{name}", partial(river, kind, options)
     yield "sklearn/mixture", partial(sklearn, "MixtureDensityRegressor", {"components": 2})
     yield "sklearn/sequence", partial(sklearn, "SequenceMixtureRegressor", {"features": 2, "validation": 0.2})
     yield "sweep", sweep
-    yield "verify", verified
+    if everything:
+        for name, (methods, fields) in REST.items():
+            yield f"experiments/{name}", partial(experiment, name, methods, fields)
+        yield "verify", verified
 
 
 # Units whose parts are entries of their own.
 SEVERAL = ("experiments/", "verify", "sweep", "tasks")
 
 
-def write(path: Path, only: list[str]) -> None:
-    os.environ |= fast()
+def spent() -> float:
+    """CPU seconds of this process and those that it has started."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def meant(name: str, prefixes: list[str]) -> bool:
+    """Whether a unit, or an entry, is one of those, or holds them."""
+    return any(name.startswith(prefix) or prefix.startswith(f"{name}/") for prefix in prefixes)
+
+
+def write(path: Path, only: list[str], everything: bool) -> None:
+    begun = spent()
     found: Entries = {}
-    begun = time.time()
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["ONWARD_DATA"] = str(Path(temporary) / "no data")
-        for number, (name, unit) in enumerate(units()):
-            if only and not any(name.startswith(prefix) or prefix.startswith(f"{name}/") for prefix in only):
+        os.environ |= fast() | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg", "ONWARD_DATA": f"{temporary}/no data"}
+        # Bytecode of all that is imported is made once, and not for each command again.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{temporary}/bytecode"
+        for number, (name, unit) in enumerate(units(everything)):
+            if only and not meant(name, only):
                 continue
-            folder, started = Path(temporary) / str(number), time.time()
+            folder, started = Path(temporary) / str(number), spent()
             folder.mkdir()
             try:
                 parts = exact(unit(folder))
                 several = name.startswith(SEVERAL)
-                found |= {f"{name}/{part}": value for part, value in parts.items()} if several else {name: parts}
+                new = {f"{name}/{part}": value for part, value in parts.items()} if several else {name: parts}
             except Exception as error:
                 text = str(error).strip().splitlines() or [type(error).__name__]
-                found[name] = f"FAILED: {text[-1]}".replace(temporary, "")
+                new = {name: f"FAILED: {text[-1]}".replace(temporary, "")}
             shutil.rmtree(folder)
-            failed = "  FAILED" if str(found.get(name)).startswith("FAILED") else ""
-            print(f"{time.time() - started:7.1f} s  {name}{failed}", file=sys.stderr, flush=True)
+            found |= {k: v for k, v in new.items() if not only or meant(k, only)}
+            failed = "  FAILED" if str(new.get(name)).startswith("FAILED") else ""
+            print(f"{spent() - started:7.1f} CPU s  {name}{failed}", file=sys.stderr, flush=True)
             path.write_text(json.dumps(found, indent=1) + "\n")
-    if only:
-        found = {k: v for k, v in found.items() if any(k.startswith(p) or p.startswith(f"{k}/") for p in only)}
-        path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{len(found)} entries in {time.time() - begun:.0f} s: {path}", file=sys.stderr)
+    print(f"{len(found)} entries in {spent() - begun:.0f} CPU s: {path}", file=sys.stderr)
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -792,9 +836,9 @@ def difference(old: Any, new: Any) -> str:
     return "; ".join(said)
 
 
-def compare(old: Path, new: Path) -> int:
+def compare(old: Path, new: Path, common: bool = False) -> int:
     before, after = read(old), read(new)
-    names = list(before | after)
+    names = [name for name in before | after if not common or (name in before and name in after)]
     differ = 0
     for name in names:
         if name not in before or name not in after:
@@ -809,7 +853,7 @@ def compare(old: Path, new: Path) -> int:
     return 1 if differ else 0
 
 
-def check(revision: str, only: list[str]) -> int:
+def check(revision: str, only: list[str], everything: bool) -> int:
     here = Path(__file__).resolve().parents[1]
     git = partial(subprocess.run, check=True, cwd=here)
     with tempfile.TemporaryDirectory() as temporary:
@@ -825,12 +869,8 @@ def check(revision: str, only: list[str]) -> int:
                 files.append(Path(temporary) / f"{'old' if root == there else 'new'}.json")
                 words = [str(root / "benchmarks" / "pin.py"), "write", str(files[-1])]
                 environment = os.environ | {"PYTHONPATH": str(root / "src")}
-                subprocess.run(
-                    [sys.executable, *words, *(["--only", *only] if only else [])],
-                    check=True,
-                    cwd=root,
-                    env=environment,
-                )
+                words += ["--only", *only] * bool(only) + ["--all"] * everything
+                subprocess.run([sys.executable, *words], check=True, cwd=root, env=environment)
         finally:
             git(["git", "worktree", "remove", "--force", str(there)])
         return compare(*files)
@@ -843,13 +883,18 @@ def main() -> int:
         command = commands.add_parser(name)
         for word in words:
             command.add_argument(word, type=str if word == "revision" else Path)
-        if name != "compare":
+        if name == "compare":
+            command.add_argument("--common", action="store_true", help="only entries that both have")
+        else:
             command.add_argument("--only", nargs="+", default=[], metavar="PREFIX")
+            command.add_argument("--all", action="store_true", help="every method, and onward verify")
     given = parser.parse_args()
     if given.command == "write":
-        write(given.file, given.only)
+        write(given.file, given.only, given.all)
         return 0
-    return compare(given.old, given.new) if given.command == "compare" else check(given.revision, given.only)
+    if given.command == "compare":
+        return compare(given.old, given.new, given.common)
+    return check(given.revision, given.only, given.all)
 
 
 if __name__ == "__main__":
