@@ -521,9 +521,12 @@ def online(
         "step_size": 1.0 if optimiser == "least squares" else 0.01,
         "streams": streams,
     }
-    if watch:
-        fields["watch"] = tuple(map(rule, watch))
+    rules = tuple(map(rule, watch))
+    if watch and not hasattr(ow, "Watched"):
+        fields["watch"] = rules
     learner, examples = late(fields, delay), stream(head_name, streams)
+    if watch and hasattr(ow, "Watched"):
+        learner = ow.Watched(learner, rules)
     at = lambda t: jax.tree.map(lambda a: a[t], examples)
     state = learner.init(model, at(0), key=jax.random.key(1))
     if grow:

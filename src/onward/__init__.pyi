@@ -51,11 +51,14 @@ from .learners.inverses import AffineInverse as AffineInverse
 from .learners.inverses import FeedbackInverse as FeedbackInverse
 from .learners.inverses import IdentityInverse as IdentityInverse
 from .learners.inverses import ResidualInverse as ResidualInverse
+from .learners.late import Late as Late
 from .learners.online import Online as Online
 from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
+from .learners.optimisers import scale_by_rms as scale_by_rms
 from .learners.optimisers import scale_head as scale_head
 from .learners.tptt import TPTT as TPTT
+from .learners.watched import Watched as Watched
 from .loop import Loop as Loop
 from .model import Model as Model
 from .objectives.base import AbstractObjective as AbstractObjective

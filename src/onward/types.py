@@ -21,15 +21,21 @@ class Carry(NamedTuple):
 class Step(NamedTuple):
     """One instant of a stream.
 
-    `weight` scales the loss at this instant (0: nothing to learn from it, and no update is made);
-    `reset` says that an episode starts here, before `x` is read; `truth` may be read by metrics only.
+    `weight` scales the loss at this instant (0: nothing to learn from it, and no update is made; a negative one counts
+    as it is given); `reset` says that an episode starts here, before `x` is read; `truth` may be read by metrics only.
+    For parallel streams `x` and `y` have a leading axis, and the others too, or one value for all. What `lax.scan` or
+    `vmap` runs over needs that axis on every leaf: there build the step inside, or give arrays.
+
+    >>> import jax.numpy as jnp
+    >>> Step(jnp.ones(3), y=1.0)[2:]
+    (1.0, False, None)
     """
 
     x: Float[Array, " inputs"]
-    y: Array
-    weight: Float[Array, ""]
-    reset: Bool[Array, ""]
-    truth: Array
+    y: Array | float
+    weight: Float[Array, ""] | float = 1.0
+    reset: Bool[Array, ""] | bool = False
+    truth: Array | float | None = None
 
 
 class Sequence(NamedTuple):

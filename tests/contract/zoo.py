@@ -88,7 +88,8 @@ TASKS = {
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
-    "Online-late": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1), delay=3),
+    "Late": lambda: ow.Late(ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)), 3),
+    "Watched": lambda: ow.Watched(ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)), (ow.SnAp(1),)),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
     "Frequencies": ow.Frequencies,
     "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),
@@ -103,6 +104,18 @@ INVERSES = {
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_head", "chrono", "knots", "orthogonal"}
+PLAIN = {
+    "Carry",
+    "Step",
+    "Sequence",
+    "Info",
+    "rms",
+    "least_squares",
+    "scale_by_rms",
+    "scale_head",
+    "chrono",
+    "knots",
+    "orthogonal",
+}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

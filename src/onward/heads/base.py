@@ -28,9 +28,9 @@ class AbstractHead(eqx.Module):
     def sample(self, prediction: Array, *, key: PRNGKeyArray) -> Array:
         """One draw of y."""
 
-    @abc.abstractmethod
     def grow(self, features: int) -> "AbstractHead":
-        """The same function of a longer feature vector: the new features weigh zero."""
+        """The same function of a longer feature vector: the new features weigh zero. Default: TypeError."""
+        raise TypeError(f"{type(self).__name__} has no grow(features): it does not fit a cell that grows")
 
     @property
     def trajectories(self) -> int | None:

@@ -31,6 +31,7 @@ def stream_loss(example: Step, info: Info) -> tuple[Array, Array]:
 
 def return_error(example: Step, info: Info) -> tuple[Array, Array]:
     """(return - prediction)^2, the prediction made before the update."""
+    assert example.truth is not None
     return jnp.square(example.truth - info.prediction), jnp.ones(())
 
 
@@ -42,7 +43,7 @@ def accuracy(example: Step | Sequence, info: Info) -> tuple[Array, Array]:
 
 
 def alignment(names: tuple[str, ...]) -> Callable[[Any, Info], dict[str, tuple[Array, Array]]]:
-    """A monitor of `Online(watch=...)`: per rule, its own first, "NAME cosine" and "NAME ratio" to the exact one."""
+    """A monitor of `Watched`: per rule, its own first, "NAME cosine" and "NAME ratio" to the exact one."""
 
     def monitor(example: Step, info: Info) -> dict[str, tuple[Array, Array]]:
         found = {}
@@ -135,8 +136,8 @@ def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], di
         layer = layer_of(state.model.cell)
         exact = replace(learner, inverse=FeedbackInverse(), inverse_steps=0)
         key = state.key
-        found = learner.sweep(state, example, key=key, keep=True)
-        true = exact.sweep(state._replace(inverse=layer.recurrent), example, key=key, keep=True)
+        found = learner.propagate(state, example, key=key, keep=True)
+        true = exact.propagate(state._replace(inverse=layer.recurrent), example, key=key, keep=True)
         by_step = jax.vmap(_compare)(found.shifts, true.shifts)
         whole = _compare(found.gradient.cell, true.gradient.cell)
         return {

@@ -1,31 +1,108 @@
 """What a learner is: an example in, a new model out."""
 
 import abc
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.heads.base import AbstractHead
 from onward.model import Model
+from onward.objectives.base import AbstractObjective
+from onward.objectives.supervised import Supervised
+from onward.trees import apply_scaled
 from onward.types import Info, PyTree, Sequence, Step
 
 Rate = float | Float[Array, ""]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class AbstractLearner(eqx.Module):
-    """Keeps the model in its state and improves it with every example."""
+    """Keeps the model in its state and improves it with every example.
+
+    States are pytrees of arrays: they go through `jit`, `scan` and `vmap`, and `onward.save` writes them.
+    """
 
     @abc.abstractmethod
     def init(self, model: Model, example: Step | Sequence, *, key: PRNGKeyArray) -> PyTree:
-        """The state before the first example; it has a field `model`."""
+        """The state before the first example, whose shapes `example` gives; it has a field `model`."""
 
     @abc.abstractmethod
     def step(self, state: PyTree, example: Step | Sequence) -> tuple[PyTree, Info]:
-        """Predict, then learn."""
+        """Predict, then learn: the new state, and the prediction and loss from before the update."""
+
+
+def compiled(method: Method) -> Method:
+    """A method that compiles itself where no program around it is being traced.
+
+    Op by op it would be traced and compiled anew at each call. Python numbers in its arguments are made arrays, so
+    that their values do not count as other programs.
+    """
+    alone = eqx.filter_jit(method)
+    number = lambda a: jnp.asarray(a) if isinstance(a, bool | int | float) else a
+
+    @wraps(method)
+    def call(self: eqx.Module, *arguments: PyTree, **named: PyTree) -> PyTree:
+        given = (self, arguments, named)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
+            return method(self, *arguments, **named)
+        return alone(self, *jax.tree.map(number, arguments), **jax.tree.map(number, named))
+
+    return call  # type: ignore[return-value]
+
+
+def start_optimiser(owner: str, optimiser: optax.GradientTransformation, parameters: PyTree) -> PyTree:
+    """The first state of a transformation; TypeError for one that wants more than `descend` can give."""
+    state = optimiser.init(parameters)
+    gradient = jax.tree.map(jnp.zeros_like, parameters)
+    try:
+        jax.eval_shape(lambda g, s, p: descend(optimiser, g, s, p, 1.0, jnp.zeros(())), gradient, state, parameters)
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error) and "required positional argument" not in str(error):
+            raise
+        raise TypeError(
+            f"{owner}: the optimiser wants what a learner does not give ({error}); learners give params, value (the "
+            "loss) and grad. Take a transformation without a line search, optax.lbfgs(linesearch=None) or optax.adam"
+        ) from None
+    return state
+
+
+def descend(
+    optimiser: optax.GradientTransformation,
+    gradient: PyTree,
+    state: PyTree,
+    parameters: PyTree,
+    step_size: Rate,
+    loss: Array,
+) -> tuple[PyTree, PyTree]:
+    """Parameters + step_size * updates, and the transformation's state; `value` and `grad` for those that want them."""
+    extra = {"value": loss, "grad": gradient} if isinstance(optimiser, optax.GradientTransformationExtraArgs) else {}
+    updates, state = optimiser.update(gradient, state, parameters, **extra)
+    return apply_scaled(parameters, updates, step_size), state
+
+
+def require_supervised(owner: str, objective: AbstractObjective) -> None:
+    """Refuse an objective whose loss is not that of single instants."""
+    if not isinstance(objective, Supervised):
+        raise TypeError(
+            f"{owner} needs the loss of each instant by itself, Supervised(loss), "
+            f"not {objective if isinstance(objective, type) else type(objective).__name__}; that is for Online"
+        )
+
+
+def require_scalar(owner: str, name: str, rate: Rate | None) -> None:
+    """Refuse a rate that is an array, traced or not."""
+    if rate is not None and jnp.shape(rate) != ():
+        raise ValueError(
+            f"{owner}: {name} must be a scalar, got an array of shape {jnp.shape(rate)}; make one learner for each "
+            "under jax.vmap, or give them to Loop(step_sizes=)"
+        )
 
 
 def require_sequences(owner: str, model: Model, example: Sequence) -> None:
@@ -49,9 +126,9 @@ def require_rate(owner: str, name: str, rate: Any) -> None:
         raise ValueError(f"{owner}: {name} must be positive and finite, got {rate}")
 
 
-def weighted_sum(log_probs: Array, mask: Array) -> Array:
-    """Sum of mask times log-probability; where the mask is 0 a target may be anything."""
-    return jnp.sum(jnp.where(mask > 0, log_probs, 0) * mask)
+def weighted_sum(losses: Array, mask: Array) -> Array:
+    """Sum of mask times loss; where the mask is 0 a target may be anything."""
+    return jnp.sum(jnp.where(mask != 0, losses, 0) * mask)
 
 
 def gather_trajectories(head: AbstractHead, features: Float[Array, "rows features"]) -> Array:

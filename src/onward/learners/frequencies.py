@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.cells.echo import Echo
 from onward.heads.bernoulli import Bernoulli
 from onward.heads.categorical import Categorical
-from onward.learners.base import AbstractLearner, require_sequences
+from onward.learners.base import AbstractLearner, compiled, require_sequences
 from onward.learners.bptt import sequence_loss
 from onward.model import Model
 from onward.types import Info, PyTree, Sequence, Step
@@ -47,7 +47,7 @@ class Frequencies(AbstractLearner):
     table for all outputs, 1 or 2 numbers ("it stays as it is, with this probability").
 
     `pseudo` is added to every count: it must be positive, so that nothing is held impossible. An example counts with
-    its `weight` or `mask`, those of 0 not at all; of a sequence only the steps that `y` covers. Counts are kept as
+    its `weight` or `mask`, those of 0 not at all, and a negative one takes back what was counted; of a sequence only the steps that `y` covers. Counts are kept as
     two floats each, so that whole weights are counted exactly up to 2^47 (one float32 would stop at 2^24).
     Cost: the table a step. Learns from `Step` and from `Sequence`, with the losses of `Supervised` and of `BPTT`.
 
@@ -85,15 +85,16 @@ class Frequencies(AbstractLearner):
         model = Model(model.cell, self._head(head, zero))
         return FrequenciesState(model, model.cell.init().stats, key, zero, zero)
 
+    @compiled
     def step(self, state: FrequenciesState, example: Step | Sequence) -> tuple[FrequenciesState, Info]:
         """Predict, then count."""
         model = state.model
         head = self._require(model, example)
         if isinstance(example, Step):
             _, prediction = model(model.init(), example.x)
-            lost = -example.weight * head.log_prob(prediction, example.y)
-            loss = jnp.where(example.weight > 0, lost, 0)
-            rows = (example.x[None], example.y[None], example.weight[None])
+            x, y, weight = map(jnp.asarray, (example.x, example.y, example.weight))
+            loss = jnp.where(weight != 0, -weight * head.log_prob(prediction, y), 0)
+            rows = (x[None], y[None], weight[None])
         else:
             # Nothing is remembered: the steps that no target covers need not be read.
             example = example._replace(xs=example.xs[len(example.xs) - len(example.mask) :])
@@ -127,9 +128,9 @@ class Frequencies(AbstractLearner):
         else:
             if example.x.shape != (inputs,):
                 raise ValueError(f"Frequencies: the cell reads {inputs} inputs, the stream has {example.x.shape}")
-            if example.weight.shape != ():
-                raise ValueError(f"Frequencies: the weight of a step must be a scalar, got {example.weight.shape}")
-            found = example.y.shape
+            if jnp.shape(example.weight) != ():
+                raise ValueError(f"Frequencies: the weight of a step must be a scalar, got {jnp.shape(example.weight)}")
+            found = jnp.shape(example.y)
         if found != each:
             raise ValueError(
                 f"Frequencies: {type(head).__name__} needs a target of shape {each}, the task gives {found}"
@@ -140,7 +141,7 @@ class Frequencies(AbstractLearner):
         self, head: Bernoulli | Categorical, x: Float[Array, "rows inputs"], y: Array, weight: Float[Array, " rows"]
     ) -> Table:
         """The weighted counts of some examples; where the weight is 0 they may be anything."""
-        counts = weight > 0
+        counts = weight != 0
         clean = lambda a: jnp.where(counts.reshape(-1, *[1] * (a.ndim - 1)), a, 0)
         x, y, weight, dtype = clean(x), clean(y), clean(weight), head.bias.dtype
         if isinstance(head, Bernoulli):

@@ -20,19 +20,38 @@ class RMSState(NamedTuple):
     second: PyTree
 
 
-def rms(decay: float = 0.9999, eps: float = 1e-8, initial: float | None = None) -> optax.GradientTransformation:
-    """RMSProp of unit step size: update = -g / (sqrt(q) + eps), q <- decay q + (1 - decay) g^2.
+def scale_by_rms(
+    decay: float = 0.9999, eps: float = 1e-8, initial: float | None = None
+) -> optax.GradientTransformation:
+    """RMSProp's direction, with the sign of `optax.scale_by_rms`: update = g / sqrt(q + eps^2).
 
-    `initial=None` starts q at 0 and corrects the bias, q / (1 - decay^t), as Adam does; a number
-    starts q there without correction, as the code of Javed et al. does (1: a warm-up of 1/(1 - decay)
-    steps). The same as `optax.scale_by_rms`, 1.4-2x faster in batches of runs (decisions.md).
+    q <- decay q + (1 - decay) g^2 is the running mean of the squared gradient. `initial=None` starts q at 0 and
+    corrects the bias, q / (1 - decay^t), as Adam does; a number starts q there without correction, as the code of
+    Javed et al. does (1: a warm-up of 1/(1 - decay) steps). The numbers of `optax.scale_by_rms` with bias_correction
+    and eps_in_sqrt, 1.4-2x faster in batches of runs (decisions.md). The minus belongs to the step size, as in optax:
+    `optax.chain(scale_by_rms(), optax.scale_by_learning_rate(1e-3))` descends.
+
+    ValueError for a decay outside [0, 1) or an eps that is not positive. State: one number a parameter, and a count.
     """
+    return _rms(decay, eps, initial, 1.0)
+
+
+def rms(decay: float = 0.9999, eps: float = 1e-8, initial: float | None = None) -> optax.GradientTransformation:
+    """RMSProp of unit step size, an optimiser like `optax.rmsprop(1.0)`: `scale_by_rms` times -1, to be added.
+
+    Its step size is that of the learner: `Online(rule, objective, rms(), step_size=1e-3)`. Arguments and errors are
+    those of `scale_by_rms`.
+    """
+    return _rms(decay, eps, initial, -1.0)
+
+
+def _rms(decay: float, eps: float, initial: float | None, sign: float) -> optax.GradientTransformation:
     if not 0 <= decay < 1:
         raise ValueError(f"rms: decay must be in [0, 1), got {decay}")
     if not eps > 0:
         raise ValueError(f"rms: eps must be positive, got {eps}")
     follow = pointwise(lambda q, g: decay * q + (1 - decay) * g * g)
-    direction = pointwise(lambda q, g, correction: -g * lax.rsqrt(q * correction + eps * eps))
+    direction = pointwise(lambda q, g, correction: sign * g * lax.rsqrt(q * correction + eps * eps))
 
     def init(parameters: PyTree) -> RMSState:
         start = 0.0 if initial is None else initial
@@ -49,7 +68,11 @@ def rms(decay: float = 0.9999, eps: float = 1e-8, initial: float | None = None) 
 
 
 def scale_head(factor: float) -> optax.GradientTransformation:
-    """Multiply the head's updates: `1 / features` makes the step size of a readout independent of its width."""
+    """Multiply the head's updates by `factor`; their sign is the one that came in, so it goes before or after others.
+
+    `1 / features` makes the step size of a readout independent of its width:
+    `optax.chain(rms(), scale_head(1 / cell.feature_count))`. For gradients shaped like a `Model`.
+    """
 
     def update(updates: PyTree, state: optax.EmptyState, parameters: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
         scaled = jax.tree.map(pointwise(lambda u: factor * u), updates.head)
@@ -77,7 +100,10 @@ def least_squares(
     noise: float = 1.0,
     floor: float = 1e-3,
 ) -> optax.GradientTransformation:
-    """Recursive least squares for a `Linear` head, `cell` for all other parameters. Use it with a step size of 1.
+    """Recursive least squares for a `Linear` head, the optimiser `cell` for all other parameters.
+
+    An optimiser of its own step size: its updates are to be added, as those of `cell` must be; use it with a step
+    size of 1.
 
     Of a squared error e = prediction - y the head's gradient is e [features, 1], and that of its bias e itself, so all
     that a Kalman filter needs is in the gradient. With phi = [features, 1] and R = noise (1.25 mean |e|)^2:
@@ -88,7 +114,8 @@ def least_squares(
     constant, does no harm. Errors are cut at `clip` times the running mean of |e|, for the weights and, as
     e / mean |e|, for the gradient of `cell`, whose step is then free of the unit of y. That mean starts at 1 as if
     seen ten times (y should vary by about 1), moves at `rate` later, and is at least `floor`. Several outputs share P.
-    Cost: 3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head.
+    Cost: 3 (features + 1)^2 multiply-adds. Only for the squared error of a `Linear` head. ValueError for rates that are
+    out of range.
     """
     if not prior > 0 or not 0 <= leak < 1 or not clip > 0 or not 0 < rate <= 1 or not noise > 0 or not floor > 0:
         raise ValueError(

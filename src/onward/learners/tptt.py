@@ -1,6 +1,7 @@
 """Target propagation through time: local losses in place of gradients through time."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,14 +14,19 @@ from onward.cells.base import require_size
 from onward.learners.base import (
     AbstractLearner,
     Rate,
+    compiled,
+    descend,
     gather_trajectories,
     require_rate,
+    require_scalar,
     require_sequences,
+    require_supervised,
+    start_optimiser,
     weighted_sum,
 )
 from onward.learners.inverses import AbstractInverse, Transition
 from onward.model import Model
-from onward.trees import apply_scaled
+from onward.objectives.supervised import Supervised
 from onward.types import Carry, Info, PyTree, Sequence
 
 
@@ -36,10 +42,10 @@ class TPTTState(NamedTuple):
     steps: Int[Array, ""]
 
 
-class Sweep(NamedTuple):
-    """One sweep over a batch, forward and back.
+class Propagation(NamedTuple):
+    """What one way through a batch gives, forward and back.
 
-    `loss` and `gradient` (of the model) are sums over the batch, to be divided by `weight`, the sum of the mask;
+    `loss` and `gradient` (of the model) are sums over the batch, to be divided by `weight`, the sum of |mask|;
     `inverse_loss` and `inverse_gradient` are sums to be divided by `transitions`. `hidden` and `shifts` (None unless
     kept) are h_t and d_t, (time, rows, ...), where rows are the batch times the trajectories of a row.
     """
@@ -69,16 +75,18 @@ class TPTT(AbstractLearner):
     itself, and local losses are averaged over the batch, so rates do not depend on its size. Biased: only an inverse
     whose shift is the transpose of F's Jacobian gives the gradient of BPTT (then with target_step_size 1 exactly it).
 
+    `objective` says what E is at one instant: -log p by default, as for `BPTT`.
     `optimiser` with `step_size` (alpha_f) trains F and head, `inverse_optimiser` with `inverse_step_size` (alpha_g;
-    None: the same as step_size) the inverse; `target_step_size` is alpha_i (None: the same as step_size).
+    None: the same as step_size) the inverse; `target_step_size` is alpha_i (None: the same as step_size). What an
+    optimiser may be: see `Online`.
     `inverse_steps` counts updates of the inverse for each of F; 0 leaves it as it starts. It learns from `transitions`
     steps of the batch, drawn at random (None: from all). Targets are set by the weights that the inverse had before its
     last update, as in the paper. With a `Hybrid` cell and a `MonteCarlo` head this is STPTT: each trajectory gets
     targets of its own.
 
-    The batch is swept in blocks of at most `block` rows, whose sums are the batch's. Cost of a sweep with T steps: a
+    The batch is gone through in blocks of at most `block` rows, whose sums are the batch's. Cost with T steps: a
     forward pass, one outer product and one shift a step (linear in T), and the inverse's loss; memory T times the
-    states of one block.
+    states of one block. ValueError for rates that are not positive and finite scalars, and for sizes below 1.
     """
 
     inverse: AbstractInverse
@@ -90,6 +98,7 @@ class TPTT(AbstractLearner):
     inverse_steps: int = eqx.field(default=1, static=True)
     transitions: int | None = eqx.field(default=None, static=True)
     block: int = eqx.field(default=500, static=True)
+    objective: Supervised = Supervised()
 
     def __check_init__(self) -> None:
         for name in ("step_size", "inverse_step_size", "target_step_size"):
@@ -100,120 +109,195 @@ class TPTT(AbstractLearner):
         require_size(
             "TPTT", block=self.block, **({} if self.transitions is None else {"transitions": self.transitions})
         )
+        require_supervised("TPTT", self.objective)
 
     def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
-        """Start; `example` gives shapes only."""
-        require_sequences("TPTT", model, example)
+        """Start; `example` gives shapes only.
+
+        ValueError for shapes that do not fit, TypeError for a cell that the inverse does not fit.
+        """
+        self._require(model, example)
         inverse_key, key = jax.random.split(key)
         inverse = self.inverse.init(model.cell, key=inverse_key)
-        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        of_inverse = (self.inverse_optimiser or self.optimiser).init(inverse)
+        optimiser = start_optimiser("TPTT", self.optimiser, eqx.filter(model, model.trainable()))
+        of_inverse = start_optimiser("TPTT", self.inverse_optimiser or self.optimiser, inverse)
         return TPTTState(model, model.cell.init().stats, inverse, optimiser, of_inverse, key, jnp.zeros((), jnp.int32))
 
+    def _require(self, model: Model, example: Sequence) -> None:
+        for name in ("step_size", "inverse_step_size", "target_step_size"):
+            require_scalar("TPTT", name, getattr(self, name))
+        require_sequences("TPTT", model, example)
+
+    @compiled
     def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
-        """One batch."""
-        require_sequences("TPTT", state.model, example)
+        """One batch: its predictions (outputs, batch, ...) and loss before the update."""
+        self._require(state.model, example)
         key = jax.random.fold_in(state.key, state.steps)
         for i in range(1, self.inverse_steps):
-            swept = self.sweep(state, example, key=jax.random.fold_in(key, i))
-            state = self._train_inverse(state, swept)
-        swept = self.sweep(state, example, key=key)
+            state = self._train_inverse(state, self.propagate(state, example, key=jax.random.fold_in(key, i)))
+        passed = self.propagate(state, example, key=key)
         if self.inverse_steps:
-            state = self._train_inverse(state, swept)
+            state = self._train_inverse(state, passed)
         parameters, rest = eqx.partition(state.model, state.model.trainable())
-        gradient = jax.tree.map(lambda g: g / swept.weight, swept.gradient)
-        updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
-        model = eqx.combine(apply_scaled(parameters, updates, self.step_size), rest)
-        state = state._replace(model=model, stats=swept.stats, optimiser=optimiser, steps=state.steps + 1)
-        return state, Info(swept.predictions, swept.loss / swept.weight)
+        gradient = jax.tree.map(lambda g: g / passed.weight, passed.gradient)
+        loss = passed.loss / passed.weight
+        parameters, optimiser = descend(self.optimiser, gradient, state.optimiser, parameters, self.step_size, loss)
+        model = eqx.combine(parameters, rest)
+        state = state._replace(model=model, stats=passed.stats, optimiser=optimiser, steps=state.steps + 1)
+        return state, Info(passed.predictions, loss)
 
-    def _train_inverse(self, state: TPTTState, swept: Sweep) -> TPTTState:
-        gradient = jax.tree.map(lambda g: g / swept.transitions, swept.inverse_gradient)
+    def _train_inverse(self, state: TPTTState, passed: Propagation) -> TPTTState:
+        gradient = jax.tree.map(lambda g: g / passed.transitions, passed.inverse_gradient)
         rule = self.inverse_optimiser or self.optimiser
-        updates, optimiser = rule.update(gradient, state.inverse_optimiser, state.inverse)
         rate = self.step_size if self.inverse_step_size is None else self.inverse_step_size
-        return state._replace(inverse=apply_scaled(state.inverse, updates, rate), inverse_optimiser=optimiser)
+        loss = passed.inverse_loss / passed.transitions
+        inverse, optimiser = descend(rule, gradient, state.inverse_optimiser, state.inverse, rate, loss)
+        return state._replace(inverse=inverse, inverse_optimiser=optimiser)
 
-    def sweep(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray, keep: bool = False) -> Sweep:
-        """Forward, targets, and the gradients of all local losses.
+    def propagate(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray, keep: bool = False) -> Propagation:
+        """Forward, targets, and the gradients of all local losses. Nothing is updated.
 
-        `keep`: hidden states and shifts too, in one block.
+        `key`: for cells that sample, for the inverse's noise and for the transitions that it learns from. `keep`:
+        hidden states and shifts too, in one block.
         """
         batch = example.xs.shape[1]
         size = batch if keep else min(batch, max(1, self.block // (state.model.head.trajectories or 1)))
         blocks, rest = divmod(batch, size)
         if blocks == 1 and not rest:
-            return _sweep(self, state, example, key, 1.0, keep)
+            return _propagate(self, state, example, key, 1.0, keep)
         cut = lambda some: jax.tree.map(lambda a: a[:, some], example)
         split = lambda a: jnp.moveaxis(a.reshape(a.shape[0], blocks, size, *a.shape[2:]), 1, 0)
-        one = lambda part: _sweep(self, state, part[0], part[1], size / batch, False)
+        one = lambda part: _propagate(self, state, part[0], part[1], size / batch, False)
         parts = (jax.tree.map(split, cut(slice(blocks * size))), jax.random.split(key, blocks))
         shapes = jax.eval_shape(one, jax.tree.map(lambda a: a[0], parts))._replace(predictions=None)
         zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
-        def add(total: Sweep, part: Any) -> Any:
-            swept = one(part)
-            return jax.tree.map(jnp.add, total, swept._replace(predictions=None)), swept.predictions
+        def add(total: Propagation, part: tuple[Sequence, PRNGKeyArray]) -> tuple[Propagation, PyTree]:
+            passed = one(part)
+            return jax.tree.map(jnp.add, total, passed._replace(predictions=None)), passed.predictions
 
         total, predictions = lax.scan(add, zero, parts)
         predictions = jnp.moveaxis(predictions, 0, 1)
         predictions = predictions.reshape(predictions.shape[0], blocks * size, *predictions.shape[3:])
         if rest:
-            last = _sweep(self, state, cut(slice(blocks * size, None)), key, rest / batch, False)
+            last = _propagate(self, state, cut(slice(blocks * size, None)), key, rest / batch, False)
             total = jax.tree.map(jnp.add, total, last._replace(predictions=None))
             predictions = jnp.concatenate([predictions, last.predictions], 1)
         return total._replace(predictions=predictions)
 
 
-def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray, share: float, keep: bool) -> Sweep:
+class _Forward(NamedTuple):
+    """What every step of a block leaves for the way back; all but `end` with time first."""
+
+    end: Carry
+    befores: Carry
+    pulls: Callable[[PyTree], tuple[PyTree]]
+    seen: PyTree
+    xs: Array
+    keys: PRNGKeyArray
+
+
+def _propagate(
+    learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray, share: float, keep: bool
+) -> Propagation:
     """One block, which is this share of the batch."""
-    model, inverse, weights = state.model, learner.inverse, state.inverse
-    cell, copies = model.cell, model.head.trajectories or 1
+    model, weights = state.model, state.inverse
     time, batch = example.xs.shape[:2]
-    outputs, rows = len(example.mask), batch * copies
-    parameters, rest = eqx.partition(model, model.trainable())
+    rows = batch * (model.head.trajectories or 1)
     step_key, head_key, noise_key = jax.random.split(key, 3)
-    keys = jax.random.split(step_key, (time, rows))
-    spread = lambda tree: jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, *a.shape)), tree)
+    passed = _forward(learner, state, example, jax.random.split(step_key, (time, rows)))
+    loss, predictions, head_gradient, first = _first_shifts(learner, model, example, passed, head_key)
     learning = learner.inverse_steps > 0 and time > 1 and bool(jax.tree.leaves(weights))
     everywhere = learning and learner.transitions is None
 
-    def forward(before: Carry, inputs: Any) -> Any:
+    def inverse_loss(weights: PyTree, transition: Transition, key: PRNGKeyArray) -> Array:
+        keys = jax.random.split(key, len(transition.x))
+        return jnp.sum(jax.vmap(lambda t, k: learner.inverse.loss(weights, model.cell, t, key=k))(transition, keys))
+
+    blame = jax.value_and_grad(inverse_loss)
+    at = (lambda transition, t: blame(weights, transition, jax.random.fold_in(noise_key, t))) if everywhere else None
+    gradient, blamed, shifts = _backward(learner, state, passed, first, at, keep)
+    count = max(1, (time - 1) * rows)
+    if learning and not everywhere:
+        count = max(1, round((learner.transitions or 1) * share))
+        blamed = blame(weights, _drawn(model, passed, count, noise_key), noise_key)
+    ends = lambda a, z: jnp.concatenate([a[1:], z[None]])
+    return Propagation(
+        loss=loss,
+        predictions=predictions,
+        stats=jax.tree.map(lambda a: share * jnp.mean(a, 0), passed.end.stats),
+        weight=jnp.sum(jnp.abs(example.mask)),
+        gradient=Model(gradient, head_gradient),
+        inverse_loss=blamed[0],
+        inverse_gradient=blamed[1],
+        transitions=jnp.full((), count, loss.dtype),
+        hidden=jax.tree.map(ends, passed.befores.hidden, passed.end.hidden) if keep else None,
+        shifts=shifts,
+    )
+
+
+def _forward(learner: TPTT, state: TPTTState, example: Sequence, keys: PRNGKeyArray) -> _Forward:
+    """All steps, and of each the pullback to the cell's parameters."""
+    model, cell = state.model, state.model.cell
+    copies, rows = model.head.trajectories or 1, keys.shape[1]
+    parameters, rest = eqx.partition(cell, model.trainable().cell)
+    spread = lambda tree: jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, *a.shape)), tree)
+
+    def forward(before: Carry, inputs: tuple[Array, PRNGKeyArray]) -> tuple[Carry, PyTree]:
         x, keys = inputs
         x = jnp.repeat(x, copies, 0)
 
-        def step(parameters: PyTree) -> Any:
-            moved = eqx.combine(parameters, rest.cell)
+        def step(parameters: PyTree) -> tuple[PyTree, Carry]:
+            moved = eqx.combine(parameters, rest)
             after = jax.vmap(lambda c, x, k: moved(c, x, key=k))(before, x, keys)
             return after.hidden, after
 
         # `before` is a constant here: the blame for a step stays in the step.
-        _, pull, after = jax.vjp(step, parameters.cell, has_aux=True)
+        _, pull, after = jax.vjp(step, parameters, has_aux=True)
         transition = Transition(before, x, after.hidden, keys)
-        return after, (before, pull, jax.vmap(lambda t: inverse.observe(cell, t))(transition))
+        return after, (before, pull, jax.vmap(lambda t: learner.inverse.observe(cell, t))(transition))
 
     start = Carry(spread(cell.init().hidden), spread(state.stats))
     end, (befores, pulls, seen) = lax.scan(forward, start, (example.xs, keys))
-    answered = jax.tree.map(lambda a, z: jnp.concatenate([a[time - outputs + 1 :], z[None]]), befores, end)
+    return _Forward(end, befores, pulls, seen, example.xs, keys)
 
-    def lose(head: PyTree, hidden: PyTree) -> Any:
-        head = eqx.combine(head, rest.head)
-        read = lambda h, s, k: cell.features(Carry(h, s), key=k)
-        features = jax.vmap(jax.vmap(read))(hidden, answered.stats, jax.random.split(head_key, (outputs, rows)))
+
+def _first_shifts(
+    learner: TPTT, model: Model, example: Sequence, passed: _Forward, key: PRNGKeyArray
+) -> tuple[Array, Array, PyTree, PyTree]:
+    """The loss, the predictions, the head's gradient, and the shift of each step that has a loss."""
+    time, outputs, rows = len(example.xs), len(example.mask), passed.keys.shape[1]
+    weights, rest = eqx.partition(model.head, model.trainable().head)
+    last = lambda a, z: jnp.concatenate([a[time - outputs + 1 :], z[None]])
+    answered = jax.tree.map(last, passed.befores, passed.end)
+
+    def lose(weights: PyTree, hidden: PyTree) -> tuple[Array, Array]:
+        head = eqx.combine(weights, rest)
+        read = lambda h, s, k: model.cell.features(Carry(h, s), key=k)
+        features = jax.vmap(jax.vmap(read))(hidden, answered.stats, jax.random.split(key, (outputs, rows)))
         predictions = jax.vmap(lambda f: jax.vmap(head)(gather_trajectories(head, f)))(features)
-        log_probs = jax.vmap(jax.vmap(head.log_prob))(predictions, example.y)
-        return -weighted_sum(log_probs, example.mask), predictions
+        one = lambda p, y: learner.objective.loss_of(head, p, y)
+        return weighted_sum(jax.vmap(jax.vmap(one))(predictions, example.y), example.mask), predictions
 
-    loss, pull_loss, predictions = jax.vjp(lose, parameters.head, answered.hidden, has_aux=True)
-    head_gradient, first = pull_loss(jnp.ones_like(loss))
+    loss, pull, predictions = jax.vjp(lose, weights, answered.hidden, has_aux=True)
+    head_gradient, first = pull(jnp.ones_like(loss))
     rate = learner.step_size if learner.target_step_size is None else learner.target_step_size
-    first = jax.tree.map(lambda g: -rate * g, first)
+    return loss, predictions, head_gradient, jax.tree.map(lambda g: -rate * g, first)
 
-    def inverse_loss(weights: PyTree, transition: Transition, key: PRNGKeyArray) -> Array:
-        keys = jax.random.split(key, len(transition.x))
-        return jnp.sum(jax.vmap(lambda t, k: inverse.loss(weights, cell, t, key=k))(transition, keys))
 
-    def backward(loop: Any, inputs: Any) -> Any:
+def _backward(
+    learner: TPTT,
+    state: TPTTState,
+    passed: _Forward,
+    first: PyTree,
+    blame: Callable[[Transition, Array], tuple[Array, PyTree]] | None,
+    keep: bool,
+) -> tuple[PyTree, tuple[Array, PyTree], PyTree]:
+    """The cell's gradient, the inverse's loss and gradient by `blame` of each transition, and the shifts if kept."""
+    cell, copies = state.model.cell, state.model.head.trajectories or 1
+    time, outputs = len(passed.xs), len(jax.tree.leaves(first)[0])
+
+    def backward(loop: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         d, after, gradient, blamed = loop
         t, before, pull, seen, x, keys = inputs
         own = lambda f: jnp.where(t >= time - outputs, f[jnp.maximum(t - time + outputs, 0)], 0)
@@ -221,37 +305,30 @@ def _sweep(learner: TPTT, state: TPTTState, example: Sequence, key: PRNGKeyArray
         transition = Transition(before, jnp.repeat(x, copies, 0), after, keys)
         (pulled,) = pull(jax.tree.map(jnp.negative, d))
         gradient = jax.tree.map(jnp.add, gradient, pulled)
-        if everywhere:
-            found = jax.value_and_grad(inverse_loss)(weights, transition, jax.random.fold_in(noise_key, t))
-            blamed = jax.tree.map(lambda a, b: a + jnp.where(t > 0, b, 0), blamed, found)
-        back = jax.vmap(lambda t, s, d: inverse.shift(weights, cell, t, s, d))(transition, seen, d)
+        if blame is not None:
+            blamed = jax.tree.map(lambda a, b: a + jnp.where(t > 0, b, 0), blamed, blame(transition, t))
+        back = jax.vmap(lambda t, s, d: learner.inverse.shift(state.inverse, cell, t, s, d))(transition, seen, d)
         return (back, before.hidden, gradient, blamed), d if keep else None
 
     zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
-    loop = (zeros(end.hidden), end.hidden, zeros(parameters.cell), (jnp.zeros_like(loss), zeros(weights)))
-    inputs = (jnp.arange(time), befores, pulls, seen, example.xs, keys)
-    (_, _, gradient, blamed), shifts = lax.scan(backward, loop, inputs, reverse=True)
-    count = max(1, (time - 1) * rows)
-    if learning and not everywhere:
-        count = max(1, round((learner.transitions or 1) * share))
-        of_time, of_row = jax.random.split(noise_key)
-        t = jax.random.randint(of_time, (count,), 1, time)
-        row = jax.random.randint(of_row, (count,), 0, rows)
-        chosen, x, drawn = jax.tree.map(lambda a: a[t, row], befores), example.xs[t, row // copies], keys[t, row]
-        after = jax.vmap(lambda c, x, k: cell(c, x, key=k))(chosen, x, drawn).hidden
-        blamed = jax.value_and_grad(inverse_loss)(weights, Transition(chosen, x, after, drawn), noise_key)
-    spec = eqx.filter(model, jax.tree.map(lambda _: False, model))
-    return Sweep(
-        loss=loss,
-        predictions=predictions,
-        stats=jax.tree.map(lambda a: share * jnp.mean(a, 0), end.stats),
-        weight=jnp.sum(example.mask),
-        gradient=eqx.tree_at(lambda m: (m.cell, m.head), spec, (gradient, head_gradient)),
-        inverse_loss=blamed[0],
-        inverse_gradient=blamed[1],
-        transitions=jnp.full((), count, loss.dtype),
-        hidden=jax.tree.map(lambda a, z: jnp.concatenate([a[1:], z[None]]), befores.hidden, end.hidden)
-        if keep
-        else None,
-        shifts=shifts,
+    end = passed.end.hidden
+    parameters = eqx.filter(cell, cell.trainable())
+    nothing = (jnp.zeros((), jax.tree.leaves(first)[0].dtype), zeros(state.inverse))
+    inputs = (jnp.arange(time), passed.befores, passed.pulls, passed.seen, passed.xs, passed.keys)
+    loop, shifts = lax.scan(backward, (zeros(end), end, zeros(parameters), nothing), inputs, reverse=True)
+    return loop[2], loop[3], shifts
+
+
+def _drawn(model: Model, passed: _Forward, count: int, key: PRNGKeyArray) -> Transition:
+    """So many transitions, of steps and rows at random; the first step, which has nothing before it, is none."""
+    copies, (time, rows) = model.head.trajectories or 1, passed.keys.shape[:2]
+    of_time, of_row = jax.random.split(key)
+    t = jax.random.randint(of_time, (count,), 1, time)
+    row = jax.random.randint(of_row, (count,), 0, rows)
+    before, x, keys = (
+        jax.tree.map(lambda a: a[t, row], passed.befores),
+        passed.xs[t, row // copies],
+        passed.keys[t, row],
     )
+    after = jax.vmap(lambda c, x, k: model.cell(c, x, key=k))(before, x, keys).hidden
+    return Transition(before, x, after, keys)

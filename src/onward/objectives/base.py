@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Bool
@@ -20,10 +19,14 @@ class AbstractObjective(eqx.Module):
 
     @abc.abstractmethod
     def step(
-        self, state: PyTree, model: Model, prediction: Array, example: Step, pull: Callable[[Array], Any]
+        self, state: PyTree, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[PyTree, PyTree, Bool[Array, ""], Info]:
-        """New state, model-shaped gradient to descend, whether there is anything to learn now, and what to report."""
+        """What one instant teaches.
 
-    @abc.abstractmethod
+        `pull` takes a cotangent, shaped like the prediction, to a model-shaped gradient by the credit rule. Returns the
+        new state, the model-shaped gradient to descend, whether there is anything to learn now, and what to report.
+        """
+
     def grow(self, state: PyTree, model: Model) -> PyTree:
-        """The state for a model that has grown: what is known of its old parts is kept."""
+        """The state for a model that has grown: what is known of its old parts is kept. Default: TypeError."""
+        raise TypeError(f"{type(self).__name__} has no grow(state, model): its state does not fit a cell that grows")

@@ -1,35 +1,66 @@
-"""Maximum likelihood of a target that is known now."""
+"""The loss of a target that is known now: maximum likelihood, or a loss of one's own."""
 
 from collections.abc import Callable
-from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
+from onward.heads.base import AbstractHead
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.types import Info, PyTree, Step
 
+Loss = Callable[[AbstractHead, Array, Array], Float[Array, ""]]
+
+
+def negative_log_likelihood(head: AbstractHead, prediction: Array, y: Array) -> Float[Array, ""]:
+    """-log p(y | prediction), in nats."""
+    return -head.log_prob(prediction, y)
+
 
 class Supervised(AbstractObjective):
-    """loss = -weight log p(y | prediction); its gradient is the pull of the loss's cotangent.
+    """weight * loss(head, prediction, y); its gradient is the pull of the loss's cotangent.
 
-    Instants of weight 0 carry no loss and make no update.
+    `loss` is a function of the head, one prediction and one target that gives a scalar; the default is maximum
+    likelihood. It is written once, for `Online` and, in batches, for `BPTT` and `TPTT`. Instants of weight 0 carry no
+    loss and make no update; a negative weight counts as it is given, and moves away from the target. Exact: nothing is
+    approximated here.
+
+    >>> import jax.numpy as jnp
+    >>> from onward import Supervised
+    >>> Supervised(lambda head, prediction, y: jnp.abs(head.mean(prediction) - y)).init(None)
+    ()
     """
+
+    loss: Loss = eqx.field(default=negative_log_likelihood, static=True)
+
+    def __check_init__(self) -> None:
+        if not callable(self.loss):
+            raise TypeError(f"Supervised: loss must be a function (head, prediction, y) -> scalar, got {self.loss!r}")
 
     def init(self, model: Model) -> tuple[()]:
         """Nothing to remember."""
         return ()
 
     def step(
-        self, state: tuple[()], model: Model, prediction: Array, example: Step, pull: Callable[[Array], Any]
+        self, state: tuple[()], model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[tuple[()], PyTree, Bool[Array, ""], Info]:
-        """The gradient of this instant's loss."""
+        """The gradient of this instant's loss; nothing to learn where the weight is 0."""
+        y, weight = jnp.asarray(example.y), jnp.asarray(example.weight)
+        counts = weight != 0
         # Where nothing counts a target may be anything, a class that does not exist too.
-        lose = lambda p: jnp.where(example.weight > 0, -example.weight * model.head.log_prob(p, example.y), 0)
+        lose = lambda p: jnp.where(counts, weight * self.loss_of(model.head, p, y), 0)
         loss, cotangent = jax.value_and_grad(lose)(prediction)
-        return (), pull(cotangent), example.weight > 0, Info(prediction, loss)
+        return (), pull(cotangent), counts, Info(prediction, loss)
+
+    def loss_of(self, head: AbstractHead, prediction: Array, y: Array) -> Float[Array, ""]:
+        """The loss of one prediction; ValueError if it is no scalar."""
+        loss = self.loss(head, prediction, y)
+        if jnp.shape(loss) != ():
+            raise ValueError(f"Supervised: loss must give one number, got shape {jnp.shape(loss)}; sum over outputs")
+        return loss
 
     def grow(self, state: tuple[()], model: Model) -> tuple[()]:
         """Nothing to keep."""

@@ -32,6 +32,7 @@ from onward.credit.uoro import UORO
 from onward.heads.categorical import Categorical
 from onward.heads.linear import Linear
 from onward.heads.mixture import Mixture
+from onward.learners.late import Late, LateState
 from onward.learners.online import Online, OnlineState
 from onward.learners.optimisers import least_squares, rms
 from onward.model import Model
@@ -187,7 +188,7 @@ class StreamState(NamedTuple):
     changes: Running
     moves: Running
     base: Float[Array, " targets"]
-    learned: OnlineState
+    learned: OnlineState | LateState
     linear: Linear1
     density: tuple[Mixture, PyTree] | tuple[()]
     asked: Float[Array, " kept"]
@@ -210,10 +211,11 @@ class Stream:
         self.anchored = recipe.kind == "number" and recipe.horizon > 0
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.targets if self.anchored else 0)
-        self.learner = self._learner()
+        self.learner: Any = self._learner()  # Online or Late, each with its own state
 
-    def _learner(self) -> Online:
+    def _learner(self) -> Online | Late:
         recipe = self.recipe
+        late = lambda online: Late(online, recipe.horizon) if recipe.horizon else online
         credit = Columnwise() if recipe.wide else Inside(RULES[recipe.rule]())
         size = recipe.step_size or 1e-3
         if recipe.kind == "number":
@@ -222,9 +224,9 @@ class Stream:
             # Of the same row the readout can say much at once: it starts free, and believes large errors.
             free = {} if recipe.horizon else {"prior": 1.0, "clip": 3.0}
             optimiser = least_squares(cell, noise=math.sqrt(max(1, recipe.horizon)), **free)
-            return Online(credit, Supervised(), optimiser, delay=recipe.horizon)
+            return late(Online(credit, Supervised(), optimiser))
         if recipe.kind == "class":
-            return Online(credit, Supervised(), optax.adam(recipe.step_size or 1e-2), delay=recipe.horizon)
+            return late(Online(credit, Supervised(), optax.adam(recipe.step_size or 1e-2)))
         return Online(credit, TDLambda(recipe.discount, 0.9), rms(0.999), step_size=size)
 
     def model(self, key: PRNGKeyArray) -> Model:
@@ -306,7 +308,7 @@ class Stream:
         learned, info = self.learner.step(state.learned, self._example(z, label, known))
         outputs = self._outputs(state, info.prediction, state.targets.mean, state.targets.deviation())
         linear = _linear_answer(self.recipe.kind, state.linear, z)
-        features = state.learned.model.features(learned.carry)
+        features = state.learned.model.features(_online(learned).carry)
         spread = self._spread(state.density, features, outputs, state.targets.deviation())
         state = state._replace(
             targets=targets,
@@ -367,7 +369,7 @@ class Stream:
         unit = _deviation_of(state.changes) if self.anchored else state.targets.deviation()
         outputs = self._outputs(state, prediction, centre, unit)
         linear = _linear_answer(recipe.kind, state.linear, z)
-        features = state.learned.model.features(state.learned.carry)
+        features = state.learned.model.features(_online(state.learned).carry)
         spread = self._spread(state.density, features, outputs, unit)
         state = state._replace(base=base)
         if wait:
@@ -386,9 +388,8 @@ class Stream:
         The running moments of the inputs see the row for its own answer, as they do when it is learned from.
         """
         _, _, z = self._read(state, x, plain, y)
-        model = state.learned.model
-        carry, prediction = model(state.learned.carry, z)
-        state = state._replace(learned=state.learned._replace(carry=carry))
+        learned, prediction = self.learner.read(state.learned, z)
+        state = state._replace(learned=learned)
         return self._answer(state, z, y, prediction, wait=False)
 
     def _read(self, state: StreamState, x: Array, plain: Array, y: Array) -> tuple[Running, Running, Array]:
@@ -445,13 +446,14 @@ class Stream:
         )
         learned = self.learner.grow(before, example)
         live: Any = learned.model.cell
-        fresh = _start(live.live, jax.random.fold_in(before.key, self.recipe.seed + 1))
+        fresh = _start(live.live, jax.random.fold_in(_online(before).key, self.recipe.seed + 1))
         learned = eqx.tree_at(lambda s: s.model.cell.cell.stage, learned, fresh)
         old, new = (_features(state.model) for state in (before, learned))
         if self.recipe.kind == "number":
-            readout, fresh = before.optimiser, learned.optimiser
+            readout, fresh = _online(before).optimiser, _online(learned).optimiser
             covariance = _enlarge(readout.covariance, fresh.covariance, old)
-            learned = learned._replace(optimiser=readout._replace(covariance=covariance, cell=fresh.cell))
+            after = readout._replace(covariance=covariance, cell=fresh.cell)
+            learned = eqx.tree_at(lambda s: _online(s).optimiser, learned, after)
         density = state.density
         if density:
             density = _enlarge(density, self._density(new), old)
@@ -471,6 +473,10 @@ class Stream:
         state = state._replace(asked=fresh.asked, waiting=fresh.waiting)
         state = _enlarge(state, fresh, self.capacity if more else self.classes)
         return state._replace(asked=asked, waiting=waiting)
+
+
+def _online(learned: OnlineState | LateState) -> OnlineState:
+    return learned.online if isinstance(learned, LateState) else learned
 
 
 def _features(model: Model) -> int:
@@ -703,7 +709,8 @@ class _Programs:
 def _long(state: StreamState) -> list[Any]:
     """What is not packed: what waits, and arrays that take longer to copy than to hand over."""
     large = [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "size", 0) >= LARGE]
-    return [state.waiting, state.learned.pending, *large]
+    waits = state.learned.rings if isinstance(state.learned, LateState) else ()
+    return [state.waiting, waits, *large]
 
 
 def _once(function: Callable[..., Any]) -> Any:

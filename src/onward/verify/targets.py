@@ -30,7 +30,7 @@ from onward.heads.mixture import Mixture
 from onward.heads.monte_carlo import MonteCarlo
 from onward.learners.bptt import sequence_loss
 from onward.learners.inverses import AffineInverse, FeedbackInverse, Transition
-from onward.learners.tptt import TPTT, Sweep, TPTTState
+from onward.learners.tptt import TPTT, Propagation, TPTTState
 from onward.model import Model
 from onward.random import seed_of, uniform
 from onward.types import Carry, PyTree, Sequence
@@ -110,11 +110,13 @@ def bptt_gradient(model: Model, example: Sequence, key: PRNGKeyArray | None = No
 @quick
 def sweep(
     learner: TPTT, model: Model, example: Sequence, key: PRNGKeyArray, inverse: PyTree = None, keep: bool = False
-) -> Sweep:
+) -> Propagation:
     """The learner's first sweep with these weights of the inverse; its gradient divided by the weight of the losses."""
     # Compiled with the rest: drawing weights operation by operation takes seconds.
     state = learner.init(model, example, key=key)
-    swept = learner.sweep(state if inverse is None else state._replace(inverse=inverse), example, key=key, keep=keep)
+    swept = learner.propagate(
+        state if inverse is None else state._replace(inverse=inverse), example, key=key, keep=keep
+    )
     return swept._replace(gradient=jax.tree.map(lambda g: g / swept.weight, swept.gradient))
 
 

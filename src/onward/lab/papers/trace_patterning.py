@@ -37,6 +37,7 @@ from onward.lab.experiment import (
 from onward.lab.method import Growth, Method
 from onward.learners.online import Online
 from onward.learners.optimisers import rms, scale_head
+from onward.learners.watched import Watched
 from onward.model import Model
 from onward.objectives.td import TDLambda
 from onward.tasks.animal import AbstractConditioning, NoisyPatterning, TraceConditioning, TracePatterning
@@ -249,13 +250,14 @@ class TracePatterningExperiment(Experiment):
         def model(key: PRNGKeyArray) -> Model:
             return Model(cell(key), Linear(width))
 
-        def learner(model: Model, step_size: Any) -> Online:
+        def learner(model: Model, step_size: Any) -> Online | Watched:
             optimiser = optax.chain(
                 rms(self.second_moment_decay, initial=self.second_moment_start or None),
                 scale_head(1 / model.cell.feature_count),
             )
             objective = TDLambda(self.discount, self.trace_decay)
-            return Online(rule, objective, optimiser, step_size, watch=watch)
+            online = Online(rule, objective, optimiser, step_size)
+            return Watched(online, watch) if watch else online
 
         return Method(
             name=name,

@@ -1,0 +1,126 @@
+"""Rules that ride along to be compared."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from onward.cells.base import AbstractCell
+from onward.credit.base import AbstractCredit, Kind
+from onward.credit.rtrl import RTRL
+from onward.learners.base import AbstractLearner
+from onward.learners.online import Online, OnlineState
+from onward.model import Model
+from onward.objectives.base import AbstractObjective
+from onward.types import Carry, Info, PyTree, Step
+
+
+class Watched(AbstractLearner):
+    """An `Online` learner, and credit rules that ride along: they see what its cell does and train nothing.
+
+    At each step the gradient of its own rule and that of each of `rules` are compared with the exact one, on the same
+    cotangent: `info.alignment` holds an array (cosine, norm ratio, 1 if there was a gradient) for its own rule first.
+    What is learned is what `online` learns. Cost: that of all those rules, and of exact `RTRL`. The state is that of
+    `Online`; its `credit` holds one of each rule: its own, the exact one, the others.
+    """
+
+    online: Online
+    rules: tuple[AbstractCredit, ...]
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.online, Online):
+            raise TypeError(
+                f"Watched takes an Online learner, got {type(self.online).__name__}; rules are not watched where "
+                "targets come late"
+            )
+        for rule in self.rules:
+            if not isinstance(rule, AbstractCredit):
+                raise TypeError(f"Watched: rules must be credit rules, got {rule!r}")
+
+    @property
+    def _together(self) -> Online:
+        rules = _Together((self.online.credit, RTRL(), *self.rules))
+        return dataclasses.replace(self.online, credit=rules, objective=_Compared(self.online.objective))
+
+    def init(self, model: Model, example: Step, *, key: PRNGKeyArray) -> OnlineState:  # type: ignore[override]
+        """Start of the stream; `example` gives shapes only."""
+        return self._together.init(model, example, key=key)
+
+    def read(
+        self, state: OnlineState, x: Float[Array, "*streams inputs"], reset: Bool[Array, "*streams"] | bool = False
+    ) -> tuple[OnlineState, Array]:
+        """`Online.read`; all rules move on."""
+        return self._together.read(state, x, reset)
+
+    def learn(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:
+        """`Online.learn`, with `info.alignment`."""
+        return self._together.learn(state, example)
+
+    def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
+        """`Online.step`, with `info.alignment`."""
+        return self._together.step(state, example)
+
+    def grow(self, state: OnlineState, example: Step) -> OnlineState:
+        """`Online.grow`; all rules start anew."""
+        return self._together.grow(state, example)
+
+
+class _Together(AbstractCredit):
+    """Several rules over one cell, moved by the first. `pull` gives the gradients of all."""
+
+    kind: ClassVar[Kind] = "biased"
+    rules: tuple[AbstractCredit, ...]
+
+    def init(self, cell: AbstractCell, x: Array, *, key: PRNGKeyArray | None = None) -> PyTree:
+        own, *others = self.rules
+        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(1, len(self.rules))]
+        others = [rule.init(cell, x, key=k) for rule, k in zip(others, keys, strict=True)]
+        return (own.init(cell, x, key=key), *others)
+
+    def advance(
+        self, cell: AbstractCell, carry: Carry, x: Array, state: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, PyTree]:
+        pairs = zip(self.rules, state, strict=True)
+        after, states = zip(*[rule.advance(cell, carry, x, s, key=key) for rule, s in pairs], strict=True)
+        return after[0], states
+
+    def pull(self, cell: AbstractCell, state: PyTree, cotangent: PyTree) -> PyTree:
+        return tuple(rule.pull(cell, s, cotangent) for rule, s in zip(self.rules, state, strict=True))
+
+
+class _Compared(AbstractObjective):
+    """An objective over `_Together`: it descends the first gradient, and says how each lies to the second."""
+
+    objective: AbstractObjective
+
+    def init(self, model: Model) -> PyTree:
+        return self.objective.init(model)
+
+    def step(
+        self, state: PyTree, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
+    ) -> tuple[PyTree, PyTree, Bool[Array, ""], Info]:
+        alignment: list[Array] = []
+
+        def own(cotangent: Array) -> PyTree:
+            gradient = pull(cotangent)
+            own, exact, *others = gradient.cell
+            alignment.extend(_compare(g, exact) for g in (own, *others))
+            return Model(own, gradient.head)
+
+        state, gradient, learn, info = self.objective.step(state, model, prediction, example, own)
+        return state, gradient, learn, info._replace(alignment=tuple(alignment))
+
+    def grow(self, state: PyTree, model: Model) -> PyTree:
+        return self.objective.grow(state, model)
+
+
+def _compare(gradient: PyTree, exact: PyTree) -> Float[Array, "3"]:
+    """Cosine, norm ratio, and whether the exact gradient is not zero (0, 0, 0 where it is)."""
+    dot = lambda a, b: sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    size, length = jnp.sqrt(dot(gradient, gradient)), jnp.sqrt(dot(exact, exact))
+    there = length > 0
+    cosine = dot(gradient, exact) / jnp.where((size > 0) & there, size * length, 1)
+    return jnp.stack([cosine, size / jnp.where(there, length, 1), jnp.ones_like(cosine)]) * there
