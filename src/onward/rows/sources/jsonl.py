@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, override
+from typing import Any
 
 from onward.errors import OnwardError
 from onward.rows.sources.cells import MAX_COLUMNS, Cell
@@ -76,8 +76,8 @@ class JsonSource(TextSource):
     def _position(self) -> dict[str, Any]:
         return super()._position() | {"names": list(self.names)}
 
-    @override
     def resume(self, position: dict[str, Any]) -> None:
+        """Go on from a position; the numbering of rows goes on with it."""
         super().resume(position)
         self.names, self._known = (), set()
         self._learn(position["names"])

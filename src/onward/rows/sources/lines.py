@@ -6,7 +6,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 from onward.errors import OnwardError
 from onward.rows.sources.base import Rows, Source
@@ -205,8 +205,8 @@ class TextSource(Source):
     def _position(self) -> dict[str, Any]:
         return {"at": self._lines.at, "row": self._row, "line": self._lines.line}
 
-    @override
     def resume(self, position: dict[str, Any]) -> None:
+        """Go on from a position; the numbering of rows goes on with it."""
         self._row = position["row"]
         if self.moves:
             self._lines.seek(position["at"], position["line"])
@@ -214,6 +214,6 @@ class TextSource(Source):
     def _sample(self, start: int, stop: int) -> bytes:
         return self._lines.sample(start, stop)
 
-    @override
     def close(self) -> None:
+        """Close the file; standard input stays open."""
         self._lines.close()

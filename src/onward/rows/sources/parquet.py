@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 from onward.errors import OnwardError
 from onward.rows.sources.base import Rows, Source
@@ -90,8 +90,8 @@ class ParquetSource(Source):
         cells = {name: cells[start:stop] for name, cells in self._cells.items()}
         return Rows(first, range(first, self._at + 1), cells, {"at": self._at, "row": self._at})
 
-    @override
     def resume(self, position: dict[str, Any]) -> None:
+        """Go on from a position; the numbering of rows goes on with it."""
         self._at = position["at"]
         self._used = self._size = 0
         self._batches = self._unpacked(self._at)
@@ -106,6 +106,6 @@ class ParquetSource(Source):
             raise OnwardError(f"{self.name} was cut short: it ends before row {stop:,}, up to which it was read")
         return repr(rows[: stop - start]).encode()
 
-    @override
     def close(self) -> None:
+        """Close the file; standard input stays open."""
         self._file.close()
