@@ -16,10 +16,11 @@ from onward import saving
 from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
 from onward.rows.baselines import NAMES, Baselines
-from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date, seconds
+from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, Rows, is_missing
-from onward.rows.stream import BLOCK, Answers, Learner, interval
+from onward.rows.stream import BLOCK, Answers, RowLearner, interval
+from onward.text import seconds
 
 JOB = "learn"
 # What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
@@ -293,7 +294,7 @@ class Session:
         waves = calendar(moments) if self.dates else {}
         start, parts = 0, []
         while start < n:
-            stop = self.encoder.admit(cells, start, n)
+            stop = self.encoder.give_slots(cells, start, n)
             self._make_room()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
@@ -371,11 +372,11 @@ class Session:
             needed *= 2
         classes = needed if self.options.task == "classification" else 0
         if self.learner is None:
-            self.learner = Learner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
+            self.learner = RowLearner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
         if self.encoder.capacity > self.learner.capacity:
             self.learner.widen(self.encoder.capacity)
         if classes > self.learner.classes:
-            self.learner.admit(classes)
+            self.learner.add_classes(classes)
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""
@@ -532,7 +533,7 @@ class Session:
         meta, kept = saving.load_arrays(path)
         part = lambda name: {k.removeprefix(name + "."): v for k, v in kept.items() if k.startswith(name + ".")}
         try:
-            self.learner = Learner.load(part("learner"), {**meta["learner"], "lengths": [self.block]})
+            self.learner = RowLearner.load(part("learner"), {**meta["learner"], "lengths": [self.block]})
             self.baselines.restore(part("baselines"))
             said, linear, extra = (kept[f"waiting.{name}"] for name in ("said", "linear", "extra"))
             self.waiting = Waiting(said, linear, extra, meta["waiting"]["rows"], meta["waiting"]["times"])

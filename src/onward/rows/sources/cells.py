@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onward.errors import OnwardError
+from onward.text import number
 
 Cell = str | float | int | bool | None
 MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?"))
@@ -54,12 +55,8 @@ def _floats(cells: Sequence[Any]) -> np.ndarray | None:
 def _number(cell: Cell) -> float | None:
     if is_missing(cell):
         return math.nan
-    try:
-        text = cell.strip().lower() if isinstance(cell, str) else ""
-        value = _WORDS[text] if text in ("true", "false") else float(cell)  # type: ignore[arg-type]
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return value if math.isfinite(value) and "_" not in text else None
+    word = cell.strip().lower() if isinstance(cell, str) else ""
+    return _WORDS[word] if word in ("true", "false") else number(cell)
 
 
 def checked_names(source: str, names: Sequence[str], header: bool = False) -> tuple[str, ...]:
