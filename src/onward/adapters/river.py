@@ -377,8 +377,8 @@ class OnlineRegressor(_Network, base.Regressor):
     units must work together, as to recall what lay just so many rows back). `units`: in all. `rule`: credit of a dense
     layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of the
     recurrent weights (of a classifier: of all); None: what did well on many streams. `seed`: of the weights at the
-    start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where targets
-    come late, so that the network would rely on what is old by then.
+    start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where
+    targets come late, so that the network would rely on what is old by then.
 
     Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
     Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.

@@ -47,14 +47,14 @@ class Learn:
     """Stages of a ccn."""
     stage_rows: int = 20_000
     """Rows after which a ccn grows by its next stage."""
-    step_size: float = 0.0
-    """Of the recurrent weights. 0: what did well everywhere; the gradient is scaled, and the readout needs none."""
+    step_size: float | None = None
+    """Of the recurrent weights. Left out: what did well everywhere (the gradient is scaled, the readout needs none)."""
     interval: float = 0.9
     """Share of targets that should lie between low and high. 0: no interval. Not for classes and returns."""
     components: int = 3
     """Gaussians in the mixture behind the interval."""
-    period: int = 0
-    """Rows in a season, for the seasonal baseline. 0: found in the data."""
+    period: int | None = None
+    """Rows in a season, for the seasonal baseline; left out: found in the data."""
     seed: int = 0
     """Of the weights at the start."""
     form: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
@@ -85,20 +85,21 @@ class Learn:
             ("stages", self.stages, 1),
             ("stage-rows", self.stage_rows, 1),
             ("components", self.components, 1),
-            ("period", self.period, 0),
             ("every", self.every, 1),
             ("seed", self.seed, 0),
         ):
             if value < least:
                 raise OnwardError(f"--{name} must be at least {least}, got {value}")
-        if self.period == 1:
-            raise OnwardError("--period 1 is the last value; a season has at least 2 rows")
+        if self.period is not None and self.period < 2:
+            raise OnwardError(
+                f"--period {self.period}: a season has at least 2 rows; leave it out to have it found in the data"
+            )
         if not 0 <= self.discount < 1:
             raise OnwardError(f"--discount must be in [0, 1), got {self.discount}")
         if not 0 <= self.interval < 1:
             raise OnwardError(f"--interval must be in [0, 1), got {self.interval}")
-        if not 0 <= self.step_size < float("inf"):
-            raise OnwardError(f"--step-size must be positive, or 0 for the usual, got {self.step_size}")
+        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+            raise OnwardError(f"--step-size must be positive, got {self.step_size}; leave it out for the usual one")
         if not self.checkpoint_seconds >= 0:
             raise OnwardError(f"--checkpoint-seconds must be 0 or more, got {self.checkpoint_seconds}")
         if self.network in ("ccn", "columnar") and self.rule != "exact":
