@@ -101,19 +101,21 @@ class Stream:
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
     ) -> tuple[StreamState, Array]:
         """Horizon 0: read, predict, then learn from the same row's target."""
+        state = state._replace(rows=state.rows + 1)
         inputs, _, z = self._normalised(state, x, plain, y)
-        state = state._replace(inputs=inputs, rows=state.rows + 1)
-        centre, unit = state.targets.mean, state.targets.deviation()
-        targets, label = self.target.label_now(state.targets, y)
-        learned, info = self.learner.step(state.learned, self._example(z, label, jnp.isfinite(y)))
-        outputs = self.target.output(info.prediction, state.targets, centre, unit)
+        state = state._replace(inputs=inputs)
+        known = jnp.isfinite(y)
+        targets, label = self.target.label_now(state.targets, y, known)
+        learned, info = self.learner.step(state.learned, self._example(z, label, known))
+        outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
         linear = self.target.linear(state.linear, z)
         features = state.learned.model.features(_online(learned).carry)
+        unit = state.targets.deviation()
         answer = jnp.concatenate([outputs, linear, _spread(state.density, features, outputs, unit)])
+        after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
-            density = density.learn(features, ((y - outputs) / unit)[0])
-        after = self.target.learn_linear(state.linear, z, y)
+            density = density.learn(features, ((y - outputs) / state.targets.deviation())[0])
         return state._replace(targets=targets, learned=learned, linear=after, density=density), answer
 
     def _learn_then_answer(

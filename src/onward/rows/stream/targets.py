@@ -58,10 +58,10 @@ class NumberTarget:
         """As the objective takes it."""
         return y
 
-    def label_now(self, targets: Running, y: Array) -> tuple[Running, Array]:
+    def label_now(self, targets: Running, y: Array, known: Array) -> tuple[Running, Array]:
         """With horizon 0: moments that have seen y, and y in standard deviations; the mean where it is missing."""
         targets = targets.see(y, RATE_INPUTS)
-        return targets, jnp.where(jnp.isfinite(y), targets.normalise(y), jnp.zeros_like(y))
+        return targets, jnp.where(known, targets.normalise(y), jnp.zeros_like(y))
 
     def label(self, targets: Running, changes: Running, y: Array, arrived: Array, was: Array, base: Array) -> Label:
         """Of what `arrived`, with what the prediction `was` and the value `base` that it was to change."""
@@ -114,7 +114,7 @@ class ClassTarget:
         """As the objective takes it."""
         return jnp.where(known[0], y[0], 0).astype(jnp.int32)
 
-    def label_now(self, targets: Running, y: Array) -> tuple[Running, Array]:
+    def label_now(self, targets: Running, y: Array, known: Array) -> tuple[Running, Array]:
         """With horizon 0: the class."""
         return targets, y
 
@@ -160,7 +160,7 @@ class ReturnTarget:
         """As the objective takes it."""
         return y[0]
 
-    def label_now(self, targets: Running, y: Array) -> tuple[Running, Array]:
+    def label_now(self, targets: Running, y: Array, known: Array) -> tuple[Running, Array]:
         """A return is never known at its own row."""
         raise ValueError("a return needs a lag of at least 1 row, got 0")
 
