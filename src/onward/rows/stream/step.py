@@ -171,7 +171,9 @@ class Stream:
         The running moments of the inputs see the row for its own answer, as they do when it is learned from.
         """
         _, _, z = self._normalised(state, x, plain, y)
-        learned, prediction = self.learner.read(state.learned, z)
+        # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
+        carry, prediction = state.learned.model(_online(state.learned).carry, z)
+        learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
         return self._answer(state._replace(learned=learned), z, y, prediction, wait=False)
 
     def _normalised(self, state: StreamState, x: Array, plain: Array, y: Array) -> tuple[Running, Running, Array]:
