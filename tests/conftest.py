@@ -89,7 +89,7 @@ def room_for_programs():
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
-        if stream := sys.modules.get("onward.rows.stream"):
-            stream._programs.cache_clear()
+        if stream := sys.modules.get("onward.rows.stream.programs"):
+            stream.programs_of.cache_clear()
         jax.clear_caches()
         gc.collect()

@@ -277,7 +277,7 @@ def test_features_without_end_take_no_room_without_end(monkeypatch):
         ({"network": "gru", "rule": "bptt"}, "rule must be one of exact, snap-1, rflo, uoro, tbptt-10, got 'bptt'"),
         ({"rule": "uoro"}, "rule 'uoro': columns learn exactly; other rules need network gru or lstm"),
         ({"network": "ccn", "units": 5}, "stages must divide units, got 2 and 5"),
-        *[({"step_size": bad}, "step_size must be a positive, finite number") for bad in (-1, math.inf, "1", None)],
+        *[({"step_size": bad}, "step_size must be a positive, finite number") for bad in (-1, 0, math.inf, "1")],
     ],
 )
 def test_a_bad_parameter_is_named_when_the_first_row_comes(kind, parameters, message):
@@ -300,8 +300,8 @@ def test_other_bad_arguments_are_named():
 def test_a_network_that_diverged_says_so(kind):
     model, xs, _ = made(kind)
     packed = model._core.learner.packed
-    model._core.learner.packed = packed._replace(floats=packed.floats * math.nan)
-    with pytest.raises(NotFinite, match=f"{kind.__name__}: learning diverged with step_size=0.0; lower it"):
+    model._core.learner.learn_row(packed._replace(floats=packed.floats * math.nan))
+    with pytest.raises(NotFinite, match=f"{kind.__name__}: learning diverged with step_size=None; lower it"):
         ask(model, xs[0])
 
 

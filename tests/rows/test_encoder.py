@@ -46,7 +46,7 @@ def _read(cells, cuts, **options):
     for start, stop in cuts:
         while start < stop:
             before = one.capacity
-            upto = one.admit(cells, start, stop)
+            upto = one.give_slots(cells, start, stop)
             if one.capacity > before:
                 growths.append((start, one.capacity))
             parts.append(one.encode(cells, start, upto, range(len(next(iter(cells.values()))))))
@@ -98,7 +98,7 @@ def test_the_order_of_columns_does_not_matter():
 def test_slots_by_hand():
     one = Encoder()
     cells = {"z": [2.0, 4.0, None], "a": ["x", None, "y"], "late": [None, 7, 7]}
-    assert one.admit(cells, 0, 3) == 3
+    assert one.give_slots(cells, 0, 3) == 3
     assert (one.vocabulary, one.slots) == ({"a": {"x": 0, "y": 3}}, {"z": 1, "late": 2})
     nan = np.nan
     wanted = [[1, 0, nan, 0], [0, 1, 0, 0], [0, nan, 0, 1]]
@@ -113,12 +113,12 @@ def test_admit_cuts_where_the_capacity_would_grow():
     """Eight numbers fit; row 3 brings a ninth."""
     cells = {f"n{i}": [1.0] * 6 for i in range(8)} | {"ninth": [None, None, None, 1, 1, 1]}
     one = Encoder()
-    assert one.admit(cells, 0, 6) == 3
+    assert one.give_slots(cells, 0, 6) == 3
     assert (one.used, one.capacity) == (8, 8)
     assert one.encode(cells, 0, 3, range(6)).shape == (3, 8)
-    assert one.admit(cells, 3, 6) == 6
+    assert one.give_slots(cells, 3, 6) == 6
     assert (one.used, one.capacity, len(one.plain)) == (9, 16, 16)
-    assert Encoder().admit({f"n{i}": [1.0] for i in range(40)}, 0, 1) == 1
+    assert Encoder().give_slots({f"n{i}": [1.0] for i in range(40)}, 0, 1) == 1
 
 
 def test_the_first_cell_that_is_there_decides_the_kind():
@@ -131,7 +131,7 @@ def test_the_first_cell_that_is_there_decides_the_kind():
         "truth": ["true", "false", "true", None, "false", "true"],
         "never": [None] * 6,
     }
-    one.admit(cells, 0, 6)
+    one.give_slots(cells, 0, 6)
     assert set(one.slots) == {"number", "truth"}
     assert {name: sorted(known) for name, known in one.vocabulary.items()} == {
         "name": ["3", "5", "four"],
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_said_once_and_never_read(size):
     one = Encoder(complain=said.append)
     for start, stop in _cuts(100, size):
         while start < stop:
-            start = one.admit(cells, start, stop)
+            start = one.give_slots(cells, start, stop)
     assert one.capacity == MOST_SLOTS
     assert one.full
     assert one.used == 950 + VOCABULARY
@@ -192,7 +192,7 @@ def test_small_steps_of_large_numbers_keep_their_digits():
     values = [1e9 + 0.25 * i for i in range(8)]
     cells = {"v": values}
     one = Encoder()
-    one.admit(cells, 0, 8)
+    one.give_slots(cells, 0, 8)
     x = one.encode(cells, 0, 8, range(8))[:, 0].astype(float)
     np.testing.assert_allclose(np.diff(x), 0.25e-9, rtol=1e-5)
     np.testing.assert_allclose(one.units["v"].back(x), values, rtol=1e-15)
@@ -210,7 +210,7 @@ def test_unusable_numbers_are_missing_and_named(cell):
     said = []
     one = Encoder(complain=said.append)
     cells = {"v": [2.0, cell, 3.0, None]}
-    one.admit(cells, 0, 4)
+    one.give_slots(cells, 0, 4)
     x = one.encode(cells, 0, 4, [5, 6, 7, 8])
     np.testing.assert_array_equal(x[:, 0], [0, np.nan, 0.5, np.nan])
     assert said == [f"row 6, column 'v': {cell!r} is not a usable number there; taken as missing"]
@@ -220,7 +220,7 @@ def test_only_the_first_few_complaints_of_a_column_are_made():
     said = []
     one = Encoder(complain=said.append)
     cells = {"v": [1.0, *["x"] * 9], "w": [1.0, *["y"] * 9]}
-    one.admit(cells, 0, 10)
+    one.give_slots(cells, 0, 10)
     one.encode(cells, 0, 10, range(10))
     assert len(said) == 6
     assert one.odd == {"v": 9, "w": 9}
@@ -232,7 +232,7 @@ def test_survives_json_in_mid_stream():
     half = Encoder()
     start = 0
     while start < 100:
-        start = half.admit(cells, start, 100)
+        start = half.give_slots(cells, start, 100)
     half.encode(cells, 0, 100, range(200))
     kept = half.as_dict()
     text = json.dumps(kept)
@@ -241,7 +241,7 @@ def test_survives_json_in_mid_stream():
     for other in (half, again):
         start = 100
         while start < 200:
-            start = other.admit(cells, start, 200)
+            start = other.give_slots(cells, start, 200)
     assert again.as_dict() == half.as_dict() != kept
     assert json.dumps(kept) == text, "as_dict is no snapshot"
     np.testing.assert_array_equal(again.plain, half.plain)
@@ -254,7 +254,7 @@ def test_survives_json_in_mid_stream():
 def test_columns_that_are_computed_come_first():
     one = Encoder(plain=CALENDAR)
     cells = {"v": [1.0, 2.0]}
-    one.admit(cells, 0, 2)
+    one.give_slots(cells, 0, 2)
     waves = {name: np.array([i, -i]) for i, name in enumerate(CALENDAR)}
     x = one.encode(cells, 0, 2, range(2), waves)
     np.testing.assert_array_equal(x[0], [0, 1, 2, 3, 4, 5, 0, np.nan])

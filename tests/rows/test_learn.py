@@ -26,8 +26,10 @@ from onward.errors import OnwardError
 from onward.lab.folder import RunFolder, newest_first
 from onward.rows import learn, session
 from onward.rows.options import Learn
-from onward.rows.session import CONTESTANTS, MOST_CLASSES, Session
+from onward.rows.scores import CONTESTANTS
+from onward.rows.session import Session
 from onward.rows.sources import Rows
+from onward.rows.targets import MOST_CLASSES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from onward.errors import OnwardError
-from onward.rows import sources as rows
-from onward.rows.sources import is_missing, numbers, open_rows
+from onward.rows.sources import is_missing, jsonl, lines, numbers, open_rows
 
 
 @pytest.fixture
@@ -271,7 +270,7 @@ def test_json_that_is_no_lines(write, monkeypatch):
     for data in ('[{"a": 1}]\n', '{\n"a": 1\n}\n'):
         with pytest.raises(OnwardError, match=r"not JSON lines.*jq -c"):
             read(write(data, "t.json"))
-    monkeypatch.setattr(rows, "MAX_COLUMNS", 50)
+    monkeypatch.setattr(jsonl, "MAX_COLUMNS", 50)
     with pytest.raises(OnwardError, match="more than 50 different keys"):
         read(write("".join(f'{{"k{i}": 1}}\n' for i in range(51)), "t.jsonl"))
 
@@ -301,9 +300,9 @@ NASTY_JSON = (
     ("data", "name"),
     [(NASTY, "t.csv"), (NASTY, "t.csv.gz"), (NASTY_JSON, "t.jsonl"), (NASTY_JSON, "t.jsonl.gz")],
 )
-@pytest.mark.parametrize("piece", [1, 7, rows._READ])
+@pytest.mark.parametrize("piece", [1, 7, lines.PIECE])
 def test_reading_in_two_parts_is_reading_in_one(write, said, monkeypatch, data, name, piece):
-    monkeypatch.setattr(rows, "_READ", piece)
+    monkeypatch.setattr(lines, "PIECE", piece)
     path = write(data, name)
     with open_rows(path, complain=said.append) as source:
         whole, positions = table(source, 1)

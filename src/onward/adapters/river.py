@@ -19,7 +19,11 @@ from onward.errors import NotFinite
 from onward.rows.encoder import CALENDAR, REACH, Encoder, Unit, calendar
 from onward.rows.packed import Packed
 from onward.rows.sources import is_missing
-from onward.rows.stream import MANY, RULES, Learner, Recipe, StreamState, _programs
+from onward.rows.stream import MANY, NETWORKS, RULES, RowLearner, RowRecipe
+from onward.rows.stream.programs import programs_of
+from onward.rows.stream.recipe import Kind
+from onward.text import seconds
+from onward.types import PyTree
 
 try:
     from river import base
@@ -27,7 +31,6 @@ try:
 except ImportError as error:
     raise ImportError('onward.adapters.river needs river: pip install "onward[river]"') from error
 
-NETWORKS = ("columnar", "ccn", "gru", "lstm")
 # A number of this size or more is no number of single precision: it counts as missing.
 HUGE = 1e38
 # Room for classes at the start; doubled whenever it is full.
@@ -44,23 +47,11 @@ def _number(value: Any) -> float:
     """A number that single precision can hold, or NaN. Text is no number."""
     if isinstance(value, numbers.Number | np.bool_ | Decimal):
         try:
-            found = float(value)  # type: ignore[arg-type]
+            read = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             return math.nan
-        return found if -HUGE < found < HUGE else math.nan
+        return read if -HUGE < read < HUGE else math.nan
     return math.nan
-
-
-def _seconds(value: Any) -> float:
-    """A date or time as seconds since 1970, UTC unless it says otherwise; NaN if it is none."""
-    try:
-        if isinstance(value, np.datetime64):
-            return float(value.astype("datetime64[ms]").astype(np.int64)) / 1e3
-        if not isinstance(value, datetime.datetime):
-            value = datetime.datetime(value.year, value.month, value.day)
-        return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return math.nan
 
 
 class _Core:
@@ -69,10 +60,10 @@ class _Core:
     `reserved` names inputs that are computed; they come first.
     """
 
-    def __init__(self, recipe: Recipe, reserved: Sequence[str] = (), classes: int = 0):
+    def __init__(self, recipe: RowRecipe, reserved: Sequence[str] = (), classes: int = 0):
         self.encoder = Encoder(plain=reserved)
         self.encoder.plain[: len(reserved)] = False
-        self.learner = Learner(recipe, self.encoder.capacity, classes, lengths=(MANY,))
+        self.learner = RowLearner(recipe, self.encoder.capacity, classes, lengths=(MANY,))
         self.names: dict[Hashable, str] = {}
         self._ready()
 
@@ -126,9 +117,9 @@ class _Core:
                     row[slot] = u
             elif slot == _CATEGORY:
                 if isinstance(value, str):
-                    found = self.encoder._slot_of(key, self.encoder.vocabulary[key], value)
-                    if found is not None:
-                        row[found] = 1.0
+                    category = self.encoder.slot_of(key, value)
+                    if category is not None:
+                        row[category] = 1.0
                     elif not self._passed_over(value):
                         return None
             else:
@@ -148,8 +139,7 @@ class _Core:
         return row
 
     def _has(self, name: Hashable, value: Any) -> bool:
-        key = self.plan[name][3]
-        return self.encoder._slot_of(key, self.encoder.vocabulary[key], value) is not None
+        return self.encoder.slot_of(self.plan[name][3], value) is not None
 
     def _passed_over(self, value: Any) -> bool:
         """Whether a feature, or a category, that has no place yet is to get none."""
@@ -158,18 +148,18 @@ class _Core:
         if isinstance(value, str):
             return is_missing(value)
         if isinstance(value, datetime.date | np.datetime64):
-            return math.isnan(_seconds(value))
+            return math.isnan(seconds(value))
         return math.isnan(_number(value))
 
     def _moment(self, key: str, value: Any) -> Iterator[tuple[str, float]]:
         """A time as where in the day, the week and the year it lies."""
-        moment = _seconds(value) if isinstance(value, datetime.date | np.datetime64) else math.nan
+        moment = seconds(value) if isinstance(value, datetime.date | np.datetime64) else math.nan
         if not math.isnan(moment):
             for part, wave in calendar(np.array([moment])).items():
                 if f"{key} {part}" in self.encoder.slots:
                     yield f"{key} {part}", float(wave[0])
 
-    def admit(self, x: Mapping[Any, Any]) -> None:
+    def make_places(self, x: Mapping[Any, Any]) -> None:
         """Give a place to all that is new in a row, and room where there is none left."""
         cells: dict[str, list[Any]] = {}
         encoder, words = self.encoder, set[str]()
@@ -190,7 +180,7 @@ class _Core:
                 cells[key] = [_number(value)]
             self.names[name] = key
         encoder.categories |= words
-        encoder.admit(cells, 0, 1)
+        encoder.give_slots(cells, 0, 1)
         self.names = {
             name: key
             for name, key in self.names.items()
@@ -200,10 +190,10 @@ class _Core:
             self.learner.widen(encoder.capacity)
         self._ready()
 
-    def room(self, classes: int) -> None:
-        """For so many classes."""
+    def make_room(self, classes: int) -> None:
+        """Room for so many classes; doubled where it is full."""
         if classes > self.learner.classes:
-            self.learner.admit(max(classes, 2 * self.learner.classes))
+            self.learner.add_classes(max(classes, 2 * self.learner.classes))
             self._ready()
 
     # Learning and asking.
@@ -211,10 +201,7 @@ class _Core:
     def learn(self, row: list[float]) -> None:
         """One row [inputs, targets]."""
         learner = self.learner
-        learner.packed = self._row(learner._state(), np.array(row, np.float32), self.plain)
-        learner.rows += 1
-        if learner._grows():
-            learner._change(learner.stage + 1, learner.capacity, learner.classes)
+        if learner.learn_row(self._row(learner.packed, np.array(row, np.float32), self.plain)):
             self._ready()
 
     def learn_all(self, rows: list[list[float]]) -> None:
@@ -229,7 +216,7 @@ class _Core:
 
     def ask(self, row: list[float]) -> np.ndarray:
         """The outputs for a row; nothing changes."""
-        return np.asarray(self._ask(self.learner._state(), np.array(row, np.float32), self.plain))
+        return np.asarray(self._ask(self.learner.packed, np.array(row, np.float32), self.plain))
 
     def ask_all(self, rows: list[list[float]]) -> np.ndarray:
         """The outputs for each of many rows as if it came next, in compiled calls of `MANY`."""
@@ -238,7 +225,7 @@ class _Core:
             part = rows[start : start + MANY]
             block = np.zeros((MANY, len(self.blank)), np.float32)
             block[: len(part)] = part
-            answers = learner.programs.of("asks", MANY)(learner._state(), block, self.plain)
+            answers = learner.programs.of("asks", MANY)(learner.packed, block, self.plain)
             parts.append(np.asarray(answers)[: len(part)])
         return np.concatenate(parts)
 
@@ -250,7 +237,7 @@ class _Core:
             if row is None:
                 self.learn_all(waiting)
                 waiting = []
-                self.admit(x)
+                self.make_places(x)
                 row = self.known(x)
             fill(i, row)
             waiting.append(row)
@@ -270,7 +257,7 @@ class _Network:
         stages: int = 2,
         stage_rows: int = 20_000,
         rule: str = "exact",
-        step_size: float = 0.0,
+        step_size: float | None = None,
         seed: int = 0,
     ):
         self.network = network
@@ -280,13 +267,16 @@ class _Network:
         self.rule = rule
         self.step_size = step_size
         self.seed = seed
-        self._core: Any = None
+        self._core: _Core | None = None
+        # Of numbers and of classes; an estimator uses its own.
+        self._target = _Target(type(self).__name__)
+        self._labels: dict[Hashable, int] = {}
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         yield {"units": 4}
 
-    def _recipe(self, kind: Any) -> Recipe:
+    def _recipe(self, kind: Kind) -> RowRecipe:
         """What learns, or a ValueError that names the parameter which is not allowed."""
         name = type(self).__name__
         for parameter, least in (("units", 1), ("stages", 1), ("stage_rows", 1), ("seed", 0)):
@@ -298,21 +288,25 @@ class _Network:
             if value not in allowed:
                 raise ValueError(f"{name}: {parameter} must be one of {', '.join(allowed)}, got {value!r}")
         step = self.step_size
-        if isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 <= step < math.inf:
-            raise ValueError(f"{name}: step_size must be a positive, finite number, or 0 for the usual, got {step!r}")
+        if step is not None and (
+            isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 < step < math.inf
+        ):
+            raise ValueError(
+                f"{name}: step_size must be a positive, finite number, or None for the usual, got {step!r}"
+            )
         if self.network in ("columnar", "ccn") and self.rule != "exact":
             raise ValueError(f"{name}: rule {self.rule!r}: columns learn exactly; other rules need network gru or lstm")
         if self.network == "ccn" and self.units % self.stages:
             raise ValueError(f"{name}: stages must divide units, got {self.stages!r} and {self.units!r}")
         grows = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
-        return Recipe(
+        return RowRecipe(
             kind=kind,
             network=self.network,  # type: ignore[arg-type]
             rule=self.rule,
             units=int(self.units),
             horizon=0,
             lag=0,
-            step_size=float(step),
+            step_size=None if step is None else float(step),
             seed=int(self.seed),
             **grows,
         )
@@ -360,10 +354,10 @@ def _records(rows: Any) -> list[Mapping[Any, Any]]:
 
 
 def _pairs(owner: str, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], list[Any]]:
-    found, targets = _records(rows), list(ys)
-    if len(found) != len(targets):
-        raise ValueError(f"{owner}: as many targets as rows are needed, got {len(targets)} and {len(found)}")
-    return found, targets
+    records, targets = _records(rows), list(ys)
+    if len(records) != len(targets):
+        raise ValueError(f"{owner}: as many targets as rows are needed, got {len(targets)} and {len(records)}")
+    return records, targets
 
 
 class OnlineRegressor(_Network, base.Regressor):
@@ -382,9 +376,9 @@ class OnlineRegressor(_Network, base.Regressor):
     equal stages, the next added after `stage_rows` rows), "gru" or "lstm" (dense layers: slower, and better where
     units must work together, as to recall what lay just so many rows back). `units`: in all. `rule`: credit of a dense
     layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of the
-    recurrent weights (of a classifier: of all); 0: what did well on many streams. `seed`: of the weights at the start.
-    `autoregressive`: whether the last target that is known and its change are two more inputs; say False where targets
-    come late, so that the network would rely on what is old by then.
+    recurrent weights (of a classifier: of all); None: what did well on many streams. `seed`: of the weights at the
+    start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where
+    targets come late, so that the network would rely on what is old by then.
 
     Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
     Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.
@@ -405,12 +399,11 @@ class OnlineRegressor(_Network, base.Regressor):
         stage_rows: int = 20_000,
         rule: str = "exact",
         autoregressive: bool = True,
-        step_size: float = 0.0,
+        step_size: float | None = None,
         seed: int = 0,
     ):
         super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
         self.autoregressive = autoregressive
-        self._target = _Target(type(self).__name__)
 
     def _made(self) -> _Core:
         if self._core is None:
@@ -426,7 +419,7 @@ class OnlineRegressor(_Network, base.Regressor):
         core = self._made()
         row = core.encode(x)
         if row is None:
-            core.admit(x)
+            core.make_places(x)
             row = core.known(x)
         self._fill(row, value)
         core.learn(row)
@@ -439,7 +432,7 @@ class OnlineRegressor(_Network, base.Regressor):
         self._target.seen(u)
 
     def _asked(self, x: Mapping[Any, Any]) -> list[float]:
-        row = self._core.known(x)
+        row = self._made().known(x)
         if self.autoregressive:
             row[: len(LAST)] = self._target.past
         return row
@@ -449,29 +442,29 @@ class OnlineRegressor(_Network, base.Regressor):
 
         `rows`: dicts, or a data frame; `ys`: as many numbers. ValueError: as in `learn_one`; nothing is learned then.
         """
-        found, targets = _pairs(type(self).__name__, rows, ys)
+        records, targets = _pairs(type(self).__name__, rows, ys)
         values = [self._target.number(y) for y in targets]
-        self._made().take(found, lambda i, row: self._fill(row, values[i]))
+        self._made().take(records, lambda i, row: self._fill(row, values[i]))
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         """The target of a row that would come next; nothing changes. 0 before any target is known.
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        unit, core = self._target.unit, self._core
+        unit = self._target.unit
         if unit is None:
             return 0.0
-        u = core.ask(self._asked(x))[0].item()
+        u = self._made().ask(self._asked(x))[0].item()
         if not math.isfinite(u):
             self._finite(np.array(u))
         return unit.origin + unit.length * u
 
     def predict_many(self, rows: Any) -> np.ndarray:
         """The predictions (rows,) for each row as if it came next; nothing changes."""
-        found, unit = _records(rows), self._target.unit
-        if unit is None or not found:
-            return np.zeros(len(found))
-        answers = self._core.ask_all([self._asked(x) for x in found])[:, 0]
+        records, unit = _records(rows), self._target.unit
+        if unit is None or not records:
+            return np.zeros(len(records))
+        answers = self._made().ask_all([self._asked(x) for x in records])[:, 0]
         return unit.back(self._finite(answers).astype(float))
 
 
@@ -488,19 +481,6 @@ class OnlineClassifier(_Network, base.Classifier):
     >>> model.predict_one({"phase": 3})
     'high'
     """
-
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        step_size: float = 0.0,
-        seed: int = 0,
-    ):
-        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
-        self._labels: dict[Any, int] = {}
 
     @property
     def _multiclass(self) -> bool:
@@ -526,9 +506,9 @@ class OnlineClassifier(_Network, base.Classifier):
         label = self._class(y)
         row = core.encode(x)
         if row is None:
-            core.admit(x)
+            core.make_places(x)
         if len(self._labels) > core.learner.classes:
-            core.room(len(self._labels))
+            core.make_room(len(self._labels))
         if row is None:
             row = core.known(x)
         row[-1] = label
@@ -536,20 +516,20 @@ class OnlineClassifier(_Network, base.Classifier):
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
-        found, targets = _pairs(type(self).__name__, rows, ys)
+        records, targets = _pairs(type(self).__name__, rows, ys)
         core = self._made()
         start = 0
-        while start < len(found):
+        while start < len(records):
             # Up to the row that brings more classes than there is room for.
             labels, stop = [], start
-            while stop < len(found):
+            while stop < len(records):
                 label = self._class(targets[stop])
                 if len(self._labels) > core.learner.classes and stop > start:
                     break
-                core.room(len(self._labels))
+                core.make_room(len(self._labels))
                 labels.append(label)
                 stop += 1
-            core.take(found[start:stop], lambda i, row, labels=labels: row.__setitem__(-1, labels[i]))  # type: ignore[misc]
+            core.take(records[start:stop], lambda i, row, labels=labels: row.__setitem__(-1, labels[i]))  # type: ignore[misc]
             start = stop
 
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
@@ -559,14 +539,14 @@ class OnlineClassifier(_Network, base.Classifier):
         """
         if not self._labels:
             return {}
-        return self._shares(self._core.ask(self._core.known(x)))
+        return self._shares(self._made().ask(self._made().known(x)))
 
     def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
         """The same of each row, as if it came next."""
-        found = _records(rows)
-        if not self._labels or not found:
-            return [{} for _ in found]
-        return [self._shares(answer) for answer in self._core.ask_all([self._core.known(x) for x in found])]
+        records = _records(rows)
+        if not self._labels or not records:
+            return [{} for _ in records]
+        return [self._shares(answer) for answer in self._made().ask_all([self._made().known(x) for x in records])]
 
     def predict_many(self, rows: Any) -> list[Any]:
         """The most probable class of each row, as if it came next; None before any class is known."""
@@ -597,35 +577,25 @@ class OnlineForecaster(_Network, Forecaster):
     [0, 1, 0]
     """
 
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        step_size: float = 0.0,
-        seed: int = 0,
-    ):
-        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
-        self._target = _Target(type(self).__name__)
-
     def learn_one(self, y: Any, x: dict[Any, Any] | None = None) -> None:
         """Read the features of a row and learn from its target. Where y is None or NaN the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
         value = self._target.number(y)
-        if self._core is None:
-            self._core = _Core(self._recipe("number"), LAST)
-        core = self._core
-        row = core.encode(x or {})
+        core, x = self._made(), x or {}
+        row = core.encode(x)
         if row is None:
-            core.admit(x)
+            core.make_places(x)
             row = core.known(x)
         row[:2] = self._target.past
         row[-1] = self._target.seen(self._target.to(value))
         core.learn(row)
+
+    def _made(self) -> _Core:
+        if self._core is None:
+            self._core = _Core(self._recipe("number"), LAST)
+        return self._core
 
     def forecast(self, horizon: int, xs: Sequence[dict[Any, Any]] | None = None) -> list[float]:
         """The next `horizon` values; `xs`: the features of those rows, where there are any. Nothing changes.
@@ -640,32 +610,32 @@ class OnlineForecaster(_Network, Forecaster):
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
             raise ValueError(f"{name}: xs must hold the features of {horizon} rows, got {len(rows)}")
-        unit, core = self._target.unit, self._core
+        unit = self._target.unit
         if unit is None:
             return [0.0] * int(horizon)
+        core = self._made()
         block = np.zeros((max(AHEAD, 1 << (len(rows) - 1).bit_length()), len(core.blank)), np.float32)
         block[: len(rows)] = [core.known(x) for x in rows]
         learner = core.learner
         run = _ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
         start = np.array(self._target.past, np.float32)
-        changes = np.asarray(run(learner._state(), block, core.plain, start, np.int32(len(rows))))[: len(rows)]
+        changes = np.asarray(run(learner.packed, block, core.plain, start, np.int32(len(rows))))[: len(rows)]
         # Summed in double precision: a long forecast does not drift.
         return unit.back(self._target.past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()
 
 
 @lru_cache(maxsize=64)
-def _ahead(recipe: Recipe, capacity: int, classes: int, stage: int) -> Any:
+def _ahead(recipe: RowRecipe, capacity: int, classes: int, stage: int) -> Callable[..., Array]:
     """The program that forecasts: the changes, in units, of rows whose last value and change are those predicted."""
-    programs = _programs(recipe, capacity, classes, stage)
+    programs = programs_of(recipe, capacity, classes, stage)
 
     def ahead(packed: Packed, rows: Array, plain: Array, start: Array, count: Array) -> Array:
         dynamic, static = eqx.partition(programs.packing.unpack(packed), eqx.is_array)
 
-        def body(i: Array, loop: Any) -> Any:
+        def body(i: Array, loop: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
             dynamic, past, changes = loop
-            state: StreamState = eqx.combine(dynamic, static)
             x, y = rows[i, :capacity].at[: len(LAST)].set(past), rows[i, capacity:]
-            after, answer = programs.stream.read(state, x, plain, y)
+            after, answer = programs.stream.read(eqx.combine(dynamic, static), x, plain, y)
             change = answer[0]
             past = jnp.stack([past[0] + change, change])
             return eqx.filter(after, eqx.is_array), past, changes.at[i].set(change)

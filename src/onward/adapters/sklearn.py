@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from onward.heads.mixture import Mixture
 from onward.learners.bptt import BPTT, sequence_loss
 from onward.model import Model
 from onward.random import seed_of, uniform
+from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays
 from onward.types import PyTree, Sequence
 
 try:
@@ -100,6 +102,30 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         self.validation = validation
         self.random_state = random_state
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters and scales as they are; of the network, every array under its name, and its sizes."""
+        state: dict[str, Any] = super().__getstate__()
+        if "model_" not in state:
+            return state
+        model: Model = state["model_"]
+        sizes = {"inputs": model.cell.inputs, "units": model.cell.feature_count, "components": model.head.components}
+        network = {"format": FORMAT, "sizes": sizes, "arrays": named_arrays(model)}
+        return {name: value for name, value in state.items() if name != "model_"} | {"network": network}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Refuses, naming the array, a network that is not what its sizes ask for (`onward.saving.Unreadable`)."""
+        what, state = f"the pickle of a {type(self).__name__}", dict(state)
+        if "model_" in state:
+            raise Unreadable(f"{what} was written by onward 0.1 and is not read any more: fit it again")
+        network = state.pop("network", None)
+        super().__setstate__(state)
+        if network is None:
+            return
+        if network["format"] != FORMAT:
+            raise Unreadable(f"{what} has format {network['format']!r}, this version of onward reads format {FORMAT}")
+        like = eqx.filter_eval_shape(_network, key=jax.random.key(0), **network["sizes"])
+        self.model_ = from_named_arrays(network["arrays"], like, what)
+
     @abc.abstractmethod
     def _series(self, X: np.ndarray) -> np.ndarray:
         """Rows (n, columns) as sequences (time, n, features), or a ValueError if they cannot be."""
@@ -135,10 +161,9 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         # The result shall not depend on the user's setting.
         with jax.enable_x64(False):
             cell_key, time_key, key = jax.random.split(jax.random.key(seed), 3)
-            cell = GRU(xs.shape[2], int(self.units), key=cell_key)
-            head = Mixture(int(self.units), int(self.components), bounds=BOUNDS, spread=SPREAD)
+            start = _network(xs.shape[2], int(self.units), int(self.components), key=cell_key)
             self.model_ = _train(
-                Model(chrono(cell, len(xs), key=time_key), head),
+                Model(chrono(start.cell, len(xs), key=time_key), start.head),
                 key,
                 part(np.sort(order[held:])),
                 part(order[:held]),
@@ -311,6 +336,10 @@ class SequenceMixtureRegressor(_MixtureRegressor):
                 f"{type(self).__name__}: features must divide the columns of X, {X.shape[1]}, got {self.features}"
             )
         return np.moveaxis(X.reshape(len(X), -1, self.features), 1, 0)
+
+
+def _network(inputs: int, units: int, components: int, *, key: Any) -> Model:
+    return Model(GRU(inputs, units, key=key), Mixture(units, components, bounds=BOUNDS, spread=SPREAD))
 
 
 @functools.partial(jax.jit, static_argnames=("updates", "batch_size"))

@@ -3,12 +3,12 @@
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from onward.rows.sources import Cell, is_missing, numbers
+from onward.text import number, seconds
 
 # Slots at the start; doubled whenever they are full.
 CAPACITY = 8
@@ -84,7 +84,7 @@ class Encoder:
             self.plain[self.used] = True
             self.used += 1
 
-    def admit(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> int:
+    def give_slots(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> int:
         """Give slots to what is new in rows start .. stop; returns the row up to which the present capacity is enough.
 
         The capacity grows, if it must, only for row `start` itself: rows before a growth are learned before it.
@@ -181,9 +181,9 @@ class Encoder:
                 x[:, slot] = self.measure(name, self.units[name], part, rows[start:stop])
         for name, slot in self.waves.items():
             x[:, slot] = waves[name][start:stop]
-        for name, known in self.vocabulary.items():
+        for name in self.vocabulary:
             for i, cell in enumerate(cells[name][start:stop] if name in cells else ()):
-                place = self._slot_of(name, known, cell)
+                place = self.slot_of(name, cell)
                 if place is not None:
                     x[i, place] = 1.0
         return x
@@ -210,11 +210,12 @@ class Encoder:
         if self.odd[name] <= 3:
             self.complain(text)
 
-    def _slot_of(self, name: str, known: dict[str, int], cell: Cell) -> int | None:
+    def slot_of(self, name: str, cell: Cell) -> int | None:
+        """The slot of a category of a column; None where it is missing or has none."""
         if is_missing(cell):
             return None
         text = _text(cell)
-        slot = known.get(text)
+        slot = self.vocabulary[name].get(text)
         if slot is None and name in self.shared:
             slot = self.shared[name] + zlib.crc32(text.encode("utf-8", "surrogatepass")) % SHARED
         return slot
@@ -252,33 +253,10 @@ def _text(cell: Any) -> str:
     return cell if isinstance(cell, str) else str(cell)
 
 
-def seconds(cell: Cell) -> float:
-    """A time as seconds: an ISO date (UTC unless it says otherwise), or a number as it is; NaN where it is neither."""
-    number = _number(cell)
-    if number is not None:
-        return number
-    try:
-        moment = datetime.fromisoformat(str(cell).strip())
-    except ValueError:
-        return math.nan
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _number(cell: Cell) -> float | None:
-    if cell is None or (isinstance(cell, str) and "_" in cell):
-        return None
-    try:
-        return float(cell)
-    except OverflowError:
-        return math.nan
-    except ValueError:
-        return None
-
-
 def is_date(cell: Cell) -> bool:
     """Whether a time says where in the day, week and year it lies: a date, or seconds since 1970 (from 1973 on)."""
     moment = seconds(cell)
-    return math.isfinite(moment) and (_number(cell) is None or 1e8 < moment < 1e10)
+    return math.isfinite(moment) and (number(cell) is None or 1e8 < moment < 1e10)
 
 
 def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:

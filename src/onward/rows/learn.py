@@ -26,7 +26,9 @@ from onward.lab.folder import (
 )
 from onward.lab.progress import Progress
 from onward.rows.options import Learn
-from onward.rows.session import CONTESTANTS, DIGITS, JOB, Session, quoted
+from onward.rows.predictions import DIGITS, quoted
+from onward.rows.scores import CONTESTANTS
+from onward.rows.session import JOB, Session
 from onward.rows.sources import Rows, Source, open_rows
 from onward.rows.stream import BLOCK, ONE
 

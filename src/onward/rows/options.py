@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from onward.errors import OnwardError
-from onward.rows.stream import Recipe
+from onward.rows.stream import RowRecipe
 
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
@@ -120,11 +120,11 @@ class Learn:
         return (1 - self.discount**self.lag) / (1 - self.discount) if self.task == "return" else 1.0
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> RowRecipe:
         """What learns."""
         kind: Any = {"regression": "number", "classification": "class", "return": "return"}[self.task]
         density = self.components if self.interval and self.task == "regression" and len(self.target) == 1 else 0
-        return Recipe(
+        return RowRecipe(
             kind=kind,
             targets=len(self.target),
             network=self.network,

@@ -1,197 +1,32 @@
-"""What goes on between the rows of a table and a learner: what is predicted, how it is judged, what is kept."""
+"""What goes on between the rows of a table and a learner: every row is predicted, judged, learned and kept."""
 
 import difflib
 import itertools
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from onward import saving
 from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
-from onward.rows.baselines import NAMES, Baselines
-from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date, seconds
+from onward.rows.baselines import Baselines
+from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date
 from onward.rows.options import Learn
+from onward.rows.predictions import Format, Waiting
+from onward.rows.scores import CONTESTANTS, Scores, added
 from onward.rows.sources import Cell, Rows, is_missing
-from onward.rows.stream import BLOCK, Answers, Learner, interval
+from onward.rows.stream import BLOCK, Answers, RowLearner, interval
+from onward.rows.targets import Targets
+from onward.text import seconds
 
 JOB = "learn"
-# What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
-CONTESTANTS = ("network", "linear", *NAMES)
 MOST_NOTES = 200
-MOST_CLASSES = 1024
-# Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
-LARGEST = 1e100
-DIGITS = "%.7g"
-SPECIAL = re.compile('[,"\r\n]')
-
-
-class Targets:
-    """What is to be predicted, as numbers: in units of the first value, or the number of a class."""
-
-    def __init__(self, options: Learn, encoder: Encoder):
-        self.options, self.encoder = options, encoder
-        self.units: dict[str, Unit] = {}
-        self.classes: dict[str, int] = {}
-
-    def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
-        """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
-        found = {0, n}
-        for name in self.options.target:
-            column, seen = cells.get(name) or [None] * n, set(self.classes)
-            if self.options.task == "classification":
-                for i, cell in enumerate(column):
-                    if not is_missing(cell) and (label := str(cell).strip()) not in seen:
-                        seen.add(label)
-                        found.add(i)
-            elif name not in self.units:
-                found.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
-        return sorted(found)
-
-    def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
-        """(rows, targets) real values or class numbers, NaN where missing."""
-        n = len(rows)
-        if self.options.task == "classification":
-            column = cells.get(self.options.target[0]) or [None] * n
-            found = np.full((n, 1), np.nan)
-            for i, cell in enumerate(column):
-                if not is_missing(cell):
-                    found[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
-                    if len(self.classes) > MOST_CLASSES:
-                        raise OnwardError(
-                            f"row {rows[i]}, column {self.options.target[0]!r}: {cell!r} would be class "
-                            f"{len(self.classes):,}, and {MOST_CLASSES:,} is the most; for numbers leave out --task"
-                        )
-            return found
-        return np.stack([self._numbers(name, cells.get(name) or [None] * n, rows) for name in self.options.target], 1)
-
-    def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
-        if name not in self.units:
-            first = next((i for i, cell in enumerate(column) if not is_missing(cell) and not _endless(cell)), None)
-            if first is None:
-                return np.full(len(rows), np.nan)
-            value = self.encoder.number(column[first])
-            if not np.isfinite(value):
-                raise OnwardError(
-                    f"row {rows[first]}, column {name!r}: the target {column[first]!r} is not a number; "
-                    "for a target of names say --task classification"
-                )
-            if abs(value) > LARGEST:
-                raise OnwardError(
-                    f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
-                    "learned beside others; leave the row out, or write nothing there if it stands for nothing"
-                )
-            self.units[name] = Unit(value)
-        unit = self.units[name]
-        return unit.back(self.encoder.measure(name, unit, column, rows))
-
-    def to_units(self, y: np.ndarray) -> np.ndarray:
-        """As the learner takes them."""
-        if self.options.task == "classification":
-            return y
-        none = Unit(0.0)
-        return np.stack([self.units.get(name, none).to(y[:, i]) for i, name in enumerate(self.options.target)], 1)
-
-    def from_units(self, u: np.ndarray) -> np.ndarray:
-        """Real values again; of a return, that of the real rewards."""
-        share = self.options.share
-        units = [self.units.get(name, Unit(0.0)) for name in self.options.target]
-        return np.stack([unit.origin * share + unit.length * u[:, i] for i, unit in enumerate(units)], 1)
-
-    def arrived_to_units(self, arrived: np.ndarray) -> np.ndarray:
-        """What is known now, as the learner takes it: targets, or returns."""
-        if self.options.task != "return":
-            return self.to_units(arrived)
-        unit = self.units.get(self.options.target[0], Unit(0.0))
-        return (arrived - unit.origin * self.options.share) / unit.length
-
-
-def _endless(cell: Cell) -> bool:
-    """Whether a cell says infinity, or a number beyond all that can be held."""
-    try:
-        return math.isinf(float(cell)) if cell is not None else False
-    except OverflowError:
-        return True
-    except ValueError:
-        return False
-
-
-def as_text(values: np.ndarray) -> list[str]:
-    """Numbers for a file; nothing where there is none."""
-    told = list(map(DIGITS.__mod__, values.tolist()))
-    for i in np.flatnonzero(np.isnan(values)).tolist():
-        told[i] = ""
-    return told
-
-
-def quoted(cell: str) -> str:
-    """A cell for a CSV."""
-    return '"' + cell.replace('"', '""') + '"' if SPECIAL.search(cell) else cell
-
-
-def _onto(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
-    """Sums, and those of more rows, one after the other: the same to the last bit however rows come in blocks."""
-    last: np.ndarray = np.add.accumulate(np.concatenate([sums[:, None], each], 1), 1)[:, -1]
-    return last
-
-
-class Scores:
-    """Sums of errors of every contestant, over all rows and over the present window."""
-
-    def __init__(self, targets: int):
-        # contestant, target, (rows, |error|, error^2)
-        self.total = np.zeros((len(CONTESTANTS), targets, 3))
-        self.window = np.zeros_like(self.total)
-        # Of the network: rows with an interval or a probability, targets inside (classes: hit), width (probability).
-        self.extra = np.zeros(3)
-
-    def add(self, errors: np.ndarray) -> None:
-        """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
-        known = np.isfinite(errors).all(0)
-        clean = np.where(known[None], errors, 0)
-        each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
-        self.total, self.window = _onto(self.total, each), _onto(self.window, each)
-
-    def take_window(self) -> np.ndarray:
-        """The mean absolute errors (contestant, target) of the window, and the rows; a new window begins."""
-        taken, self.window = self.window, np.zeros_like(self.total)
-        return taken
-
-
-class Waiting(NamedTuple):
-    """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
-
-    `extra`: the ends of the interval, or the probability of the class. Rows of NaN stand for predictions never made.
-    """
-
-    said: np.ndarray
-    linear: np.ndarray
-    extra: np.ndarray
-    rows: list[int]
-    times: list[str]
-
-    @classmethod
-    def empty(cls, count: int, targets: int, extras: int) -> "Waiting":
-        """So many predictions that were never made."""
-        none = np.full((count, targets), np.nan)
-        return cls(none, none, np.full((count, extras), np.nan), [0] * count, [""] * count)
-
-    def then(self, later: "Waiting") -> "Waiting":
-        """These, and later ones."""
-        said, linear, extra = (np.concatenate(pair) for pair in zip(self[:3], later[:3], strict=True))
-        return Waiting(said, linear, extra, self.rows + later.rows, self.times + later.times)
-
-    def pick(self, which: slice | list[int]) -> "Waiting":
-        """Some of them."""
-        some = range(len(self.rows))[which] if isinstance(which, slice) else which
-        said, linear, extra = (part[which] for part in self[:3])
-        return Waiting(said, linear, extra, [self.rows[i] for i in some], [self.times[i] for i in some])
+LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
 class Session:
@@ -202,7 +37,7 @@ class Session:
         self.notes: list[str] = []
         self.encoder = Encoder(categories=options.categories, complain=self.complain)
         self.targets = Targets(options, self.encoder)
-        self.learner: Any = None
+        self.learner: RowLearner | None = None
         self.block = block
         self.rows = 0
         self.dates: bool | None = None
@@ -210,10 +45,11 @@ class Session:
         k = len(options.target)
         classes = options.task == "classification"
         self.scores = Scores(k)
-        self.baselines = Baselines(k, max(options.lag, 1), period=options.period or None, classes=classes)
+        self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.extras = 1 if classes else 2 if options.recipe.components else 0
+        self.format = Format(options.target, self.extras, classes=classes)
         self.waiting = Waiting.empty(options.lag, k, self.extras)
         self.rewards = np.zeros((0, k))
         self.last_row, self.constant = 0, True
@@ -293,7 +129,7 @@ class Session:
         waves = calendar(moments) if self.dates else {}
         start, parts = 0, []
         while start < n:
-            stop = self.encoder.admit(cells, start, n)
+            stop = self.encoder.give_slots(cells, start, n)
             self._make_room()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
@@ -371,11 +207,11 @@ class Session:
             needed *= 2
         classes = needed if self.options.task == "classification" else 0
         if self.learner is None:
-            self.learner = Learner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
+            self.learner = RowLearner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
         if self.encoder.capacity > self.learner.capacity:
             self.learner.widen(self.encoder.capacity)
         if classes > self.learner.classes:
-            self.learner.admit(classes)
+            self.learner.add_classes(classes)
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""
@@ -423,7 +259,7 @@ class Session:
                 else (judged.said[known, 0] == truth, part[:, 0])
             )
             each = np.stack([np.ones(len(size)), inside, size], -1)
-            self.scores.extra = _onto(self.scores.extra[None], each[None])[0]
+            self.scores.extra = added(self.scores.extra[None], each[None])[0]
         told = arrived[np.isfinite(arrived[:, 0]), 0]
         if len(told):
             self.first_target = told[0] if self.first_target is None else self.first_target
@@ -448,29 +284,12 @@ class Session:
     @property
     def header(self) -> list[str]:
         """Of predictions.csv."""
-        options = self.options
-        extra = {0: [], 1: ["probability"], 2: ["low", "high"]}[self.extras]
-        if len(options.target) == 1:
-            return ["row", "time", "target", "prediction", *extra, "error"]
-        return ["row", "time", *(f"{name}{part}" for name in options.target for part in ("", " prediction", " error"))]
+        return self.format.header
 
     def _lines(
         self, judged: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray, error: np.ndarray
     ) -> str:
-        """Lines of predictions.csv."""
-        names = [quoted(name) for name in self.targets.classes]
-
-        def text(values: np.ndarray) -> Sequence[str]:
-            if self.options.task == "classification":
-                return [names[int(v)] if v == v and v < len(names) else "" for v in values.tolist()]
-            return as_text(values)
-
-        when = [quoted(each) if each else each for each in times]
-        columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
-        for i in range(arrived.shape[1]):
-            columns += [text(arrived[:, i]), text(judged.said[:, i])]
-            columns += [as_text(judged.extra[:, j]) for j in range(self.extras)] + [as_text(error[:, i])]
-        return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
+        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes))
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
@@ -499,11 +318,7 @@ class Session:
     ) -> None:
         """A checkpoint: all that the next row needs, and how long the files were."""
         arrays, learner = self.learner.save()
-        waiting = self.waiting
-        kept = {f"learner.{k}": v for k, v in arrays.items()}
-        kept |= {f"baselines.{k}": v for k, v in self.baselines.arrays().items()}
-        kept |= {f"waiting.{k}": getattr(waiting, k) for k in ("said", "linear", "extra")}
-        kept |= {"rewards": self.rewards, "total": self.scores.total, "window": self.scores.window}
+        kept = self._own_arrays() | {f"{LEARNER}{name}": array for name, array in arrays.items()}
         meta = {
             "rows": self.rows,
             "last_row": self.last_row,
@@ -514,7 +329,7 @@ class Session:
             "encoder": self.encoder.as_dict(),
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
             "classes": list(self.targets.classes),
-            "waiting": {"rows": waiting.rows, "times": waiting.times},
+            "waiting": {"rows": self.waiting.rows, "times": self.waiting.times},
             "dates": self.dates,
             "clock": None if np.isinf(self.clock) else self.clock,
             "backwards": self.backwards,
@@ -530,13 +345,10 @@ class Session:
     def load(self, path: Path) -> dict[str, Any]:
         """Go on from a checkpoint; returns its meta."""
         meta, kept = saving.load_arrays(path)
-        part = lambda name: {k.removeprefix(name + "."): v for k, v in kept.items() if k.startswith(name + ".")}
+        arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
         try:
-            self.learner = Learner.load(part("learner"), {**meta["learner"], "lengths": [self.block]})
-            self.baselines.restore(part("baselines"))
-            said, linear, extra = (kept[f"waiting.{name}"] for name in ("said", "linear", "extra"))
-            self.waiting = Waiting(said, linear, extra, meta["waiting"]["rows"], meta["waiting"]["times"])
-            self.rewards, self.scores.total, self.scores.window = kept["rewards"], kept["total"], kept["window"]
+            self.learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, f"checkpoint {path}")
+            self._take_arrays({name: a for name, a in kept.items() if not name.startswith(LEARNER)}, meta, path)
             self.scores.extra = np.array(meta["extra"])
             self.encoder = Encoder.from_dict(meta["encoder"], complain=self.complain)
             self.targets.encoder = self.encoder
@@ -549,3 +361,23 @@ class Session:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise saving.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
         return meta
+
+    def _own_arrays(self) -> dict[str, np.ndarray]:
+        """Every array of the session but the learner's, by name."""
+        waiting = {f"waiting.{name}": getattr(self.waiting, name) for name in ("said", "linear", "extra")}
+        baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
+        return waiting | baselines | {"rewards": self.rewards, "total": self.scores.total, "window": self.scores.window}
+
+    def _take_arrays(self, kept: dict[str, np.ndarray], meta: dict[str, Any], path: Path) -> None:
+        """Arrays of a checkpoint in place of one's own, if they have the shapes that the meta asks for."""
+        lengths = {"rewards": min(meta["rows"], max(self.options.lag - 1, 0)) * (self.options.task == "return")}
+        lengths["baselines.counts"] = len(meta["classes"])
+        like = {
+            name: np.empty((lengths.get(name, len(array)), *array.shape[1:]), array.dtype)
+            for name, array in self._own_arrays().items()
+        }
+        arrays = saving.from_named_arrays(kept, like, f"checkpoint {path}")
+        part = lambda name: {n.removeprefix(name): a for n, a in arrays.items() if n.startswith(name)}
+        self.baselines.restore(part("baselines."))
+        self.waiting = Waiting(**part("waiting."), **meta["waiting"])
+        self.rewards, self.scores.total, self.scores.window = (arrays[n] for n in ("rewards", "total", "window"))

@@ -1,0 +1,96 @@
+"""Predictions that wait for their targets, and the lines of predictions.csv."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+DIGITS = "%.7g"
+_SPECIAL = re.compile('[,"\r\n]')
+
+
+def as_text(values: np.ndarray) -> list[str]:
+    """Numbers for a file; nothing where there is none."""
+    told = list(map(DIGITS.__mod__, values.tolist()))
+    for i in np.flatnonzero(np.isnan(values)).tolist():
+        told[i] = ""
+    return told
+
+
+def quoted(cell: str) -> str:
+    """A cell for a CSV."""
+    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
+
+
+class Waiting(NamedTuple):
+    """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
+
+    `extra`: the ends of the interval, or the probability of the class. Rows of NaN stand for predictions never made.
+    """
+
+    said: np.ndarray
+    linear: np.ndarray
+    extra: np.ndarray
+    rows: list[int]
+    times: list[str]
+
+    @classmethod
+    def empty(cls, count: int, targets: int, extras: int) -> "Waiting":
+        """So many predictions that were never made."""
+        none = np.full((count, targets), np.nan)
+        return cls(none, none, np.full((count, extras), np.nan), [0] * count, [""] * count)
+
+    def then(self, later: "Waiting") -> "Waiting":
+        """These, and later ones."""
+        said, linear, extra = (np.concatenate(pair) for pair in zip(self[:3], later[:3], strict=True))
+        return Waiting(said, linear, extra, self.rows + later.rows, self.times + later.times)
+
+    def pick(self, which: slice | list[int]) -> "Waiting":
+        """Some of them."""
+        some = range(len(self.rows))[which] if isinstance(which, slice) else which
+        said, linear, extra = (part[which] for part in self[:3])
+        return Waiting(said, linear, extra, [self.rows[i] for i in some], [self.times[i] for i in some])
+
+
+class Format:
+    """How predictions stand in predictions.csv.
+
+    `targets`: their names. `extra`: what is said of one besides, 0: nothing, 1: a probability, 2: the ends of an
+    interval. Numbers have 7 digits; a class stands by its name.
+    """
+
+    def __init__(self, targets: Sequence[str], extra: int, *, classes: bool):
+        self.targets, self.extra, self.classes = targets, extra, classes
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        extra = {0: [], 1: ["probability"], 2: ["low", "high"]}[self.extra]
+        if len(self.targets) == 1:
+            return ["row", "time", "target", "prediction", *extra, "error"]
+        return ["row", "time", *(f"{name}{part}" for name in self.targets for part in ("", " prediction", " error"))]
+
+    def lines(
+        self,
+        judged: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        error: np.ndarray,
+        labels: Sequence[str],
+    ) -> str:
+        """Lines for predictions of which `arrived` came true at these rows; `labels` are the names of classes."""
+        names = [quoted(label) for label in labels]
+
+        def text(values: np.ndarray) -> Sequence[str]:
+            if self.classes:
+                return [names[int(v)] if v == v and v < len(names) else "" for v in values.tolist()]
+            return as_text(values)
+
+        when = [quoted(each) if each else each for each in times]
+        columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
+        for i in range(arrived.shape[1]):
+            columns += [text(arrived[:, i]), text(judged.said[:, i])]
+            columns += [as_text(judged.extra[:, j]) for j in range(self.extra)] + [as_text(error[:, i])]
+        return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))

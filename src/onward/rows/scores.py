@@ -1,0 +1,37 @@
+"""How predictions are judged: sums of errors of all that predict the same rows."""
+
+import numpy as np
+
+from onward.rows.baselines import NAMES
+
+# What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
+CONTESTANTS = ("network", "linear", *NAMES)
+
+
+def added(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """Sums, and those of more rows, one after the other: the same to the last bit however rows come in blocks."""
+    last: np.ndarray = np.add.accumulate(np.concatenate([sums[:, None], each], 1), 1)[:, -1]
+    return last
+
+
+class Scores:
+    """Sums of errors of every contestant, over all rows and over the present window."""
+
+    def __init__(self, targets: int):
+        # contestant, target, (rows, |error|, error^2)
+        self.total = np.zeros((len(CONTESTANTS), targets, 3))
+        self.window = np.zeros_like(self.total)
+        # Of the network: rows with an interval or a probability, targets inside (classes: hit), width (probability).
+        self.extra = np.zeros(3)
+
+    def add(self, errors: np.ndarray) -> None:
+        """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
+        known = np.isfinite(errors).all(0)
+        clean = np.where(known[None], errors, 0)
+        each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
+        self.total, self.window = added(self.total, each), added(self.window, each)
+
+    def take_window(self) -> np.ndarray:
+        """The mean absolute errors (contestant, target) of the window, and the rows; a new window begins."""
+        taken, self.window = self.window, np.zeros_like(self.total)
+        return taken

@@ -1,0 +1,12 @@
+"""Rows of a table from a file or a stream: CSV, JSON lines (each plain or gzip), Parquet and standard input.
+
+Reading goes forward in blocks, keeps a bounded part of the table in memory, and knows after every block where the next
+row begins, so that a stopped reading goes on exactly there. A row that cannot be used is left out and reported.
+"""
+
+from onward.rows.sources.base import Rows as Rows
+from onward.rows.sources.base import Source as Source
+from onward.rows.sources.cells import Cell as Cell
+from onward.rows.sources.cells import is_missing as is_missing
+from onward.rows.sources.cells import numbers as numbers
+from onward.rows.sources.open import open_rows as open_rows

@@ -1,0 +1,83 @@
+"""JSON lines: an object a line."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from onward.errors import OnwardError
+from onward.rows.sources.cells import MAX_COLUMNS, Cell
+from onward.rows.sources.complaints import Bad, Complaints
+from onward.rows.sources.lines import Lines, TextSource
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it is written."""
+
+
+class JsonSource(TextSource):
+    """An object a line."""
+
+    form = "jsonl"
+
+    def __init__(self, lines: Lines, complaints: Complaints) -> None:
+        super().__init__(lines, complaints)
+        self._decode = json.JSONDecoder(object_pairs_hook=_Pairs).decode
+        self._known: set[str] = set()
+        start = lines.held[0].strip()
+        if start.startswith(b"[") or start == b"{":
+            raise OnwardError(f"{self.name} is not JSON lines, an object a line: jq -c '.[]' makes them of a list")
+        with suppress(Bad):
+            self._learn(self._object(start))
+
+    def _learn(self, keys: Iterable[str]) -> None:
+        new = [key for key in keys if key not in self._known]
+        self.names += tuple(new)
+        self._known.update(new)
+        if len(self.names) > MAX_COLUMNS:
+            raise OnwardError(f"{self.name}: more than {MAX_COLUMNS:,} different keys; are some of them data?")
+
+    def _object(self, raw: bytes) -> dict[str, Any]:
+        try:
+            pairs = self._decode(raw.decode())
+            if b"\\u" in raw:
+                json.dumps(pairs, ensure_ascii=False).encode()  # half a character
+        except UnicodeDecodeError:
+            raise Bad("not UTF-8", "not UTF-8", cut=True) from None
+        except (ValueError, RecursionError):
+            raise Bad("not JSON", "not JSON", cut=True) from None
+        if not isinstance(pairs, _Pairs):
+            raise Bad("not an object", "not a JSON object")
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise Bad("a key twice", f"the key {twice!r:.80} comes twice")
+        return row
+
+    def _record(self, hold: bool) -> dict[str, Cell] | None:
+        if not self._lines.ready(hold):
+            raise EOFError
+        raw = self._lines.take()
+        if not raw.strip():
+            return None
+        row = self._object(raw)
+        if b"[" in raw or raw.count(b"{") > 1:
+            for key in [key for key, value in row.items() if isinstance(value, list)]:
+                row[key] = None
+                text = "a list or an object; counts as missing"
+                self.complaints.add("nested", text, row=self._row + 1, line=self._lines.line, column=key)
+        self._learn(row)
+        return row
+
+    def _columns(self, rows: list[dict[str, Cell]]) -> dict[str, Sequence[Cell]]:
+        return {name: [row.get(name) for row in rows] for name in self.names}
+
+    def _position(self) -> dict[str, Any]:
+        return super()._position() | {"names": list(self.names)}
+
+    def resume(self, position: dict[str, Any]) -> None:
+        """Go on from a position; the numbering of rows goes on with it."""
+        super().resume(position)
+        self.names, self._known = (), set()
+        self._learn(position["names"])

@@ -1,0 +1,69 @@
+"""Which form a source has, and whether it can be opened."""
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from onward.errors import OnwardError
+from onward.rows.sources.base import Source
+from onward.rows.sources.complaints import Complaints, reading
+from onward.rows.sources.csv import CsvSource
+from onward.rows.sources.jsonl import JsonSource
+from onward.rows.sources.lines import Lines
+from onward.rows.sources.parquet import ParquetSource
+
+FORMS = {"csv": (".csv", ".tsv", ".txt"), "jsonl": (".jsonl", ".ndjson", ".json"), "parquet": (".parquet", ".pq")}
+
+
+def _look(path: Path) -> None:
+    """An error that helps unless this can be opened."""
+    with reading(str(path)):
+        if path.is_dir():
+            raise OnwardError(f"{path} is a folder; name a file, such as one of {', '.join(FORMS)}")
+        if path.exists():
+            return
+        if not path.parent.is_dir():
+            raise OnwardError(f"there is no {path}, nor a folder {path.parent}")
+        close = difflib.get_close_matches(path.name, os.listdir(path.parent), 3)
+    raise OnwardError(f"there is no {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def open_rows(
+    source: str,
+    *,
+    form: str | None = None,
+    delimiter: str | None = None,
+    names: Sequence[str] | None = None,
+    complain: Callable[[str], None],
+    strict: bool = False,
+) -> Source:
+    """Open a file, or `-` for standard input, of which at least the first line is then read.
+
+    The form, csv, jsonl or parquet, is known by the end of the name; otherwise, what begins with `{` is JSON lines and
+    all else CSV. A CSV needs a header, unless `names` stand for one. Its delimiter, if not given, is that of comma,
+    semicolon, tab and bar which occurs most often in the header outside quotes. Whatever is wrong with rows is told
+    to `complain`, a line each; where `strict`, it is an error.
+    """
+    path = None if source == "-" else Path(source)
+    complaints = Complaints(source if path else "standard input", complain, strict)
+    if path:
+        _look(path)
+        end = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+        form = form or next((form for form, ends in FORMS.items() if end in ends), None)
+    if form not in (None, *FORMS):
+        raise OnwardError(f"there is no form {form!r}; there are {', '.join(FORMS)}")
+    if form == "parquet":
+        if not path or names:
+            raise OnwardError("Parquet is read from a file, not from standard input, and names its columns")
+        return ParquetSource(path, complaints)
+    lines = Lines(complaints.name, path)
+    try:
+        if (form or ("jsonl" if lines.held[0].lstrip().startswith(b"{") else "csv")) == "csv":
+            return CsvSource(lines, complaints, delimiter, names or None)
+        if names:
+            raise OnwardError(f"{lines.name} is JSON lines, which name their columns; names are for a CSV without")
+        return JsonSource(lines, complaints)
+    except BaseException:
+        lines.close()
+        raise

@@ -1,0 +1,12 @@
+"""A network that learns from rows of numbers: everything between a row and a prediction, compiled into one step."""
+
+from onward.rows.stream.density import interval as interval
+from onward.rows.stream.inside import Inside as Inside
+from onward.rows.stream.learner import RowLearner as RowLearner
+from onward.rows.stream.programs import BLOCK as BLOCK
+from onward.rows.stream.programs import MANY as MANY
+from onward.rows.stream.programs import ONE as ONE
+from onward.rows.stream.programs import Answers as Answers
+from onward.rows.stream.recipe import NETWORKS as NETWORKS
+from onward.rows.stream.recipe import RULES as RULES
+from onward.rows.stream.recipe import RowRecipe as RowRecipe

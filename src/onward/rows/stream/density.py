@@ -1,0 +1,80 @@
+"""The distribution of a number around its prediction, and the intervals that follow from it."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from onward.heads.mixture import Mixture
+from onward.types import PyTree
+
+_OPTIMISER = optax.adam(3e-3)
+
+
+class Density(NamedTuple):
+    """A mixture of Gaussians over the error of a prediction, which reads the network's features; weights of its own."""
+
+    head: Mixture
+    optimiser: PyTree
+
+    @classmethod
+    def start(cls, features: int, components: int) -> "Density":
+        """Before anything is learned."""
+        head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-2.0, 2.0))
+        return cls(head, _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array)))
+
+    def around(self, features: Array, output: Array, unit: Array) -> Float[Array, " 3*components"]:
+        """Log weights, means and log widths of the Gaussians around an output, in the target's own units."""
+        log_pi, mu, log_sigma = self.head.parts(self.head(features))
+        return jnp.concatenate([log_pi, output + unit * mu, log_sigma + jnp.log(unit)])
+
+    def learn(self, features: Array, residual: Array) -> "Density":
+        """One step up the log likelihood of an error, in units; none where it is not known."""
+        head, optimiser = self
+        known = jnp.isfinite(residual)
+        error = jnp.clip(jnp.where(known, residual, 0), -1e4, 1e4)
+        gradient = eqx.filter_grad(lambda h: -h.log_prob(h(features), error))(head)
+        updates, after = _OPTIMISER.update(gradient, optimiser)
+        choose = lambda new, old: jnp.where(known, new, old)
+        arrays = lambda tree: eqx.filter(tree, eqx.is_array)
+        chosen = jax.tree.map(choose, arrays(eqx.apply_updates(head, updates)), arrays(head))
+        return Density(eqx.combine(chosen, head), jax.tree.map(choose, after, optimiser))
+
+
+def interval(spread: np.ndarray, share: float, block: int) -> np.ndarray:
+    """(rows, 2): the ends between which `share` of the mixture lies, as much left out on either side.
+
+    `spread` (rows, 3 components): log weights, means and log widths, as in `Answers`.
+    By bisection, in blocks of `block` rows, each one compiled call.
+    """
+    parts = [np.zeros((0, 2), np.float32)]
+    for start in range(0, len(spread), block):
+        rows = spread[start : start + block]
+        filled = np.concatenate([rows, np.zeros((block - len(rows), rows.shape[1]), rows.dtype)])
+        parts.append(np.asarray(_ends(filled, np.float32(share)))[: len(rows)])
+    return np.concatenate(parts)
+
+
+@jax.jit
+def _ends(spread: Array, share: Array) -> Array:
+    # Components first, rows last: long vectors. The bracket holds the tails of every component.
+    log_pi, mu, log_sigma = jnp.split(spread.T, 3)
+    pi, sigma = jnp.exp(log_pi), jnp.exp(log_sigma)
+
+    def end(level: Array) -> Array:
+        def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            below = jnp.sum(pi * jax.scipy.special.ndtr((middle[None] - mu) / sigma), 0) < level
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        bracket = jnp.min(mu - 6 * sigma, 0), jnp.max(mu + 6 * sigma, 0)
+        low, high = lax.fori_loop(0, 32, halve, bracket)
+        return 0.5 * (low + high)
+
+    return jnp.stack([end((1 - share) / 2), end((1 + share) / 2)], 1)

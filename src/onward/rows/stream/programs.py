@@ -1,0 +1,160 @@
+"""The compiled programs of a recipe, shared by all that learn by it."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from onward.learners.late import LateState
+from onward.rows.packed import Packed, Packing
+from onward.rows.stream.recipe import RowRecipe
+from onward.rows.stream.step import Stream, StreamState
+from onward.types import PyTree
+
+# Rows of the programs of a learner: one a call, or a block of a file. Shorter stretches take the next longer one.
+ONE, MANY, BLOCK = 1, 128, 4096
+# Numbers from which on an array is handed over by itself, in place.
+LARGE = 512
+
+# The compiled function of several rows: (packed, x, plain, y, arrived, rows that count) -> (packed, answers).
+Program = Callable[..., Any]
+
+
+class Answers(NamedTuple):
+    """What is known of the target before it is known. Of rows, one each a line.
+
+    outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
+    spread: (rows, 3 components), log weights, means and log widths of a mixture of Gaussians, or (rows, 0).
+    """
+
+    outputs: np.ndarray
+    linear: np.ndarray
+    spread: np.ndarray
+
+
+class Programs:
+    """The compiled functions of a recipe at one capacity, number of classes and stage."""
+
+    def __init__(self, recipe: RowRecipe, capacity: int, classes: int, stage: int):
+        self.stream, self.stage = Stream(recipe, capacity, classes), stage
+        # The structure only; nothing is computed.
+        self.packing = Packing(eqx.filter_eval_shape(self.fresh), _apart)
+        self._start: Packed | None = None
+        self._changes: dict[Programs, Program] = {}
+        self._compiled: dict[tuple[str, int], Program] = {}
+
+    def fresh(self) -> StreamState:
+        """The state before the first row, grown to this stage."""
+        state = self.stream.init()
+        for _ in range(self.stage - 1):
+            state = self.stream.grow(state)
+        return state
+
+    def start(self) -> Packed:
+        """The same, packed. Computed once, for all learners."""
+        if self._start is None:
+            self._start = _once(lambda: self.packing.pack(self.fresh()))()
+        return own(self._start)
+
+    def change(self, after: "Programs") -> Program:
+        """The program that makes a state of these shapes one of those."""
+        if after not in self._changes:
+
+            def change(packed: Packed) -> Packed:
+                state = self.packing.unpack(packed)
+                grown = after.stage > self.stage
+                return after.packing.pack(
+                    self.stream.grow(state) if grown else self.stream.enlarge(state, after.fresh())
+                )
+
+            self._changes[after] = _once(change)
+        return self._changes[after]
+
+    def of(self, what: str, rows: int) -> Program:
+        """The program `what` for up to `rows` rows.
+
+        step: learn and answer. read: answer, move on and learn nothing. peek: answer a row, and nothing changes. Of
+        rows [x, targets]: row learns from one with lag 0 and answers nothing, ask and asks give the outputs for one,
+        and for each of many as if it came next.
+        """
+        if (what, rows) not in self._compiled:
+            programs: dict[str, Program] = {
+                "step": self._many(self.stream.step),
+                "read": self._many(self.stream.read),
+                "peek": self._peek,
+                "row": self._row,
+                "ask": self._ask,
+                "asks": self._asks,
+            }
+            donate: tuple[int, ...] = (0,) if what in ("step", "read", "row") else ()
+            self._compiled[what, rows] = jax.jit(programs[what], donate_argnums=donate)
+        return self._compiled[what, rows]
+
+    def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
+        return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
+
+    def _row(self, packed: Packed, row: Array, plain: Array) -> Packed:
+        y = row[self.stream.capacity :]
+        state = self.packing.unpack(packed)
+        return self.packing.pack(self.stream.step(state, row[: self.stream.capacity], plain, y, y)[0])
+
+    def _ask(self, packed: Packed, row: Array, plain: Array) -> Array:
+        return self._outputs(self.packing.unpack(packed), row, plain)
+
+    def _asks(self, packed: Packed, rows: Array, plain: Array) -> Array:
+        state = self.packing.unpack(packed)
+        return lax.map(lambda row: self._outputs(state, row, plain), rows)
+
+    def _outputs(self, state: StreamState, row: Array, plain: Array) -> Array:
+        capacity = self.stream.capacity
+        return self.stream.read(state, row[:capacity], plain, row[capacity:])[1][: self.stream.target.outputs]
+
+    def _many(self, step: Callable[..., tuple[StreamState, Array]]) -> Program:
+        def many(
+            packed: Packed, x: Array, plain: Array, y: Array, arrived: Array, count: Array
+        ) -> tuple[Packed, Array]:
+            state = self.packing.unpack(packed)
+            if len(x) == 1:
+                after, answer = step(state, x[0], plain, y[0], arrived[0])
+                return self.packing.pack(after), answer[None]
+            dynamic, static = eqx.partition(state, eqx.is_array)
+            size = eqx.filter_eval_shape(step, state, x[0], plain, y[0], arrived[0])[1].size
+
+            def body(i: Array, loop: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
+                dynamic, answers = loop
+                after, answer = step(eqx.combine(dynamic, static), x[i], plain, y[i], arrived[i])
+                return eqx.filter(after, eqx.is_array), answers.at[i].set(answer)
+
+            dynamic, answers = lax.fori_loop(0, count, body, (dynamic, jnp.zeros((len(x), size))))
+            return self.packing.pack(eqx.combine(dynamic, static)), answers
+
+        return many
+
+
+# Programs are shared by all learners of a recipe.
+programs_of = lru_cache(maxsize=64)(Programs)
+
+
+def _apart(state: StreamState) -> list[PyTree]:
+    """What is not packed: what waits, and arrays that take longer to copy than to hand over."""
+    large = [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "size", 0) >= LARGE]
+    waits = state.learned.rings if isinstance(state.learned, LateState) else ()
+    return [state.waiting, waits, *large]
+
+
+def _once(function: Callable[..., Packed]) -> Program:
+    """Compiled fast rather than well: it runs once."""
+    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    return jax.jit(function, compiler_options=fast)
+
+
+@jax.jit
+def own(packed: Packed) -> Packed:
+    """A copy in JAX's own memory. What NumPy shares must not be donated: it would be freed while it is in use."""
+    return jax.tree.map(jnp.copy, packed)

@@ -1,0 +1,93 @@
+"""What learns from rows, and the network at its start."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from onward.cells.base import AbstractCell
+from onward.cells.cascade import Cascade
+from onward.cells.columns import Columns
+from onward.cells.gru import GRU
+from onward.cells.lstm import LSTM, LSTMGates
+from onward.cells.skip import Skip
+from onward.credit.base import AbstractCredit
+from onward.credit.columnwise import Columnwise
+from onward.credit.rflo import RFLO
+from onward.credit.rtrl import RTRL
+from onward.credit.snap import SnAp
+from onward.credit.tbptt import TBPTT
+from onward.credit.uoro import UORO
+from onward.rows.stream.inside import Inside
+
+Kind = Literal["number", "class", "return"]
+Network = Literal["columnar", "ccn", "gru", "lstm"]
+NETWORKS: tuple[str, ...] = get_args(Network)
+RULES: dict[str, Callable[[], AbstractCredit]] = {
+    "exact": RTRL,
+    "snap-1": SnAp,
+    "rflo": RFLO,
+    "uoro": UORO,
+    "tbptt-10": lambda: TBPTT(10),
+}
+# Size of the columns' first weights, and the longest of their first memories, in rows.
+SPREAD, LONGEST = 1.5, 10.0
+
+
+@dataclass(frozen=True)
+class RowRecipe:
+    """What learns.
+
+    `targets`: numbers predicted side by side. `lag`: rows until the target of a prediction is known. `step_size`: of
+    the recurrent weights (of classes: of all); None: the usual one. `components`: Gaussians of the distribution of a
+    number; 0: none is learned.
+    """
+
+    kind: Kind = "number"
+    targets: int = 1
+    network: Network = "columnar"
+    rule: str = "exact"
+    units: int = 32
+    stages: int = 2
+    stage_rows: int = 20_000
+    horizon: int = 1
+    lag: int = 1
+    discount: float = 0.9
+    step_size: float | None = None
+    components: int = 0
+    seed: int = 0
+
+    def credit(self) -> AbstractCredit:
+        """The credit rule of the network."""
+        return Columnwise() if self._has_columns else Inside(RULES[self.rule]())
+
+    def cell(self, inputs: int, key: PRNGKeyArray) -> Skip:
+        """The network at the start; what it reads are features too."""
+        within: AbstractCell
+        if self._has_columns:
+            width = self.units // self.stages if self.network == "ccn" else self.units
+            columns = start_columns(Columns(LSTMGates(), inputs, width, key=key, spread=SPREAD), key)
+            within = Cascade(columns) if self.network == "ccn" else columns
+        else:
+            within = (GRU if self.network == "gru" else LSTM)(inputs, self.units, key=key)
+        return Skip(within)
+
+    @property
+    def _has_columns(self) -> bool:
+        return self.network in ("ccn", "columnar")
+
+
+def start_columns(columns: Columns, key: PRNGKeyArray) -> Columns:
+    """Content that tells inputs apart, gates that hardly see them yet, memories from one step to `LONGEST`."""
+    kinds = jax.random.split(jax.random.fold_in(key, 1), 3)
+    weight = SPREAD * jax.random.normal(kinds[0], columns.weight.shape) / jnp.sqrt(columns.inputs)
+    weight = weight.at[:, :-1].multiply(0.3)
+    bias = jnp.zeros_like(columns.bias).at[-1].set(0.3 * jax.random.normal(kinds[1], columns.bias[-1].shape))
+    log_time = jnp.log(LONGEST) * jax.random.uniform(kinds[2], columns.bias[-1].shape)
+    bias = columns.gates.remember(bias, log_time)
+    recurrent = columns.recurrent * (0.3 / columns.spread)
+    return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), columns, (weight, recurrent, bias))

@@ -1,0 +1,105 @@
+"""What is to be predicted in a table, as numbers that a network learns."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onward.errors import OnwardError
+from onward.rows.encoder import Encoder, Unit
+from onward.rows.options import Learn
+from onward.rows.sources import Cell, is_missing
+
+MOST_CLASSES = 1024
+# Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
+LARGEST = 1e100
+
+
+class Targets:
+    """What is to be predicted, as numbers: in units of the first value, or the number of a class."""
+
+    def __init__(self, options: Learn, encoder: Encoder):
+        self.options, self.encoder = options, encoder
+        self.units: dict[str, Unit] = {}
+        self.classes: dict[str, int] = {}
+
+    def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
+        """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
+        found = {0, n}
+        for name in self.options.target:
+            column, seen = cells.get(name) or [None] * n, set(self.classes)
+            if self.options.task == "classification":
+                for i, cell in enumerate(column):
+                    if not is_missing(cell) and (label := str(cell).strip()) not in seen:
+                        seen.add(label)
+                        found.add(i)
+            elif name not in self.units:
+                found.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
+        return sorted(found)
+
+    def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
+        """(rows, targets) real values or class numbers, NaN where missing."""
+        n = len(rows)
+        if self.options.task == "classification":
+            column = cells.get(self.options.target[0]) or [None] * n
+            found = np.full((n, 1), np.nan)
+            for i, cell in enumerate(column):
+                if not is_missing(cell):
+                    found[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
+                    if len(self.classes) > MOST_CLASSES:
+                        raise OnwardError(
+                            f"row {rows[i]}, column {self.options.target[0]!r}: {cell!r} would be class "
+                            f"{len(self.classes):,}, and {MOST_CLASSES:,} is the most; for numbers leave out --task"
+                        )
+            return found
+        return np.stack([self._numbers(name, cells.get(name) or [None] * n, rows) for name in self.options.target], 1)
+
+    def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
+        if name not in self.units:
+            first = next((i for i, cell in enumerate(column) if not is_missing(cell) and not _endless(cell)), None)
+            if first is None:
+                return np.full(len(rows), np.nan)
+            value = self.encoder.number(column[first])
+            if not np.isfinite(value):
+                raise OnwardError(
+                    f"row {rows[first]}, column {name!r}: the target {column[first]!r} is not a number; "
+                    "for a target of names say --task classification"
+                )
+            if abs(value) > LARGEST:
+                raise OnwardError(
+                    f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
+                    "learned beside others; leave the row out, or write nothing there if it stands for nothing"
+                )
+            self.units[name] = Unit(value)
+        unit = self.units[name]
+        return unit.back(self.encoder.measure(name, unit, column, rows))
+
+    def to_units(self, y: np.ndarray) -> np.ndarray:
+        """As the learner takes them."""
+        if self.options.task == "classification":
+            return y
+        none = Unit(0.0)
+        return np.stack([self.units.get(name, none).to(y[:, i]) for i, name in enumerate(self.options.target)], 1)
+
+    def from_units(self, u: np.ndarray) -> np.ndarray:
+        """Real values again; of a return, that of the real rewards."""
+        share = self.options.share
+        units = [self.units.get(name, Unit(0.0)) for name in self.options.target]
+        return np.stack([unit.origin * share + unit.length * u[:, i] for i, unit in enumerate(units)], 1)
+
+    def arrived_to_units(self, arrived: np.ndarray) -> np.ndarray:
+        """What is known now, as the learner takes it: targets, or returns."""
+        if self.options.task != "return":
+            return self.to_units(arrived)
+        unit = self.units.get(self.options.target[0], Unit(0.0))
+        return (arrived - unit.origin * self.options.share) / unit.length
+
+
+def _endless(cell: Cell) -> bool:
+    """Whether a cell says infinity, or a number beyond all that can be held."""
+    try:
+        return math.isinf(float(cell)) if cell is not None else False
+    except OverflowError:
+        return True
+    except ValueError:
+        return False
