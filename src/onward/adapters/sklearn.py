@@ -108,6 +108,7 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         if "model_" not in state:
             return state
         model: Model = state["model_"]
+        assert isinstance(model.head, Mixture)
         sizes = {"inputs": model.cell.inputs, "units": model.cell.feature_count, "components": model.head.components}
         network = {"format": FORMAT, "sizes": sizes, "arrays": named_arrays(model)}
         return {name: value for name, value in state.items() if name != "model_"} | {"network": network}
@@ -161,9 +162,10 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         # The result shall not depend on the user's setting.
         with jax.enable_x64(False):
             cell_key, time_key, key = jax.random.split(jax.random.key(seed), 3)
-            start = _network(xs.shape[2], int(self.units), int(self.components), key=cell_key)
+            cell = GRU(xs.shape[2], int(self.units), key=cell_key)
+            head = _head(int(self.units), int(self.components))
             self.model_ = _train(
-                Model(chrono(start.cell, len(xs), key=time_key), start.head),
+                Model(chrono(cell, len(xs), key=time_key), head),
                 key,
                 part(np.sort(order[held:])),
                 part(order[:held]),
@@ -339,7 +341,11 @@ class SequenceMixtureRegressor(_MixtureRegressor):
 
 
 def _network(inputs: int, units: int, components: int, *, key: Any) -> Model:
-    return Model(GRU(inputs, units, key=key), Mixture(units, components, bounds=BOUNDS, spread=SPREAD))
+    return Model(GRU(inputs, units, key=key), _head(units, components))
+
+
+def _head(units: int, components: int) -> Mixture:
+    return Mixture(units, components, bounds=BOUNDS, spread=SPREAD)
 
 
 @functools.partial(jax.jit, static_argnames=("updates", "batch_size"))

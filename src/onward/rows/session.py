@@ -130,12 +130,12 @@ class Session:
         start, parts = 0, []
         while start < n:
             stop = self.encoder.give_slots(cells, start, n)
-            self._make_room()
+            learner = self._room()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
                 plain = self.encoder.plain
-                parts.append(self.learner.learn(x, plain, u, a) if learn else self.learner.read(x, plain, u))
+                parts.append(learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u))
             start = stop
         answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         broken = ~np.isfinite(answers.outputs).all(1)
@@ -200,8 +200,8 @@ class Session:
         self.rewards = known[-(lag - 1) :] if lag > 1 else known[:0]
         return out
 
-    def _make_room(self) -> None:
-        """A learner, if there is none yet, and room in it for all columns and classes seen."""
+    def _room(self) -> RowLearner:
+        """The learner, made if there is none yet, with room for all columns and classes seen."""
         needed = 2
         while needed < len(self.targets.classes):
             needed *= 2
@@ -212,6 +212,7 @@ class Session:
             self.learner.widen(self.encoder.capacity)
         if classes > self.learner.classes:
             self.learner.add_classes(classes)
+        return self.learner
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""
@@ -317,6 +318,7 @@ class Session:
         self, folder: Path, position: dict[str, Any], fingerprint: dict[str, Any], written: dict[str, int]
     ) -> None:
         """A checkpoint: all that the next row needs, and how long the files were."""
+        assert self.learner is not None, "nothing was learned yet"
         arrays, learner = self.learner.save()
         kept = self._own_arrays() | {f"{LEARNER}{name}": array for name, array in arrays.items()}
         meta = {
