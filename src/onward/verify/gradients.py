@@ -166,7 +166,7 @@ def compare(gradient: PyTree, reference: PyTree) -> Comparison:
     if an array of the reference is zero, for then nothing could be said of it.
 
     >>> import jax.numpy as jnp
-    >>> compare({"w": jnp.array([2.0, 4.0])}, {"w": jnp.array([1.0, 2.0])})
+    >>> compare({"w": jnp.array([6.0, 8.0])}, {"w": jnp.array([3.0, 4.0])})
     Comparison(relative_error=1.0, cosine=1.0, ratio_min=2.0, ratio_max=2.0)
     """
     named = jax.tree_util.tree_leaves_with_path(reference)
