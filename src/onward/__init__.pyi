@@ -28,6 +28,7 @@ from .cells.start import chrono as chrono
 from .cells.start import knots as knots
 from .cells.start import orthogonal as orthogonal
 from .credit.base import AbstractCredit as AbstractCredit
+from .credit.base import AbstractKernel as AbstractKernel
 from .credit.columnwise import Columnwise as Columnwise
 from .credit.rflo import RFLO as RFLO
 from .credit.rtrl import RTRL as RTRL
