@@ -8,8 +8,8 @@
 what came of them: numbers as `float.hex()`, long ones as SHA-256. `--all` adds the methods of experiments that lead
 through no code of their own, and `onward verify` (minutes each). `check` does so for another revision and for this
 working tree, and compares. Only public interfaces are used, so that it runs before and after a refactoring. Programs
-are compiled as the tests compile them, fast rather than well: compiling is most of the time. So numbers are to be
-compared on one machine and one JAX only.
+are compiled as the tests compile them, fast rather than well: compiling is most of the time. With COMPILE=well in the
+environment they are compiled as users have them. Numbers are to be compared on one machine and one JAX only.
 """
 
 import argparse
@@ -42,6 +42,8 @@ HEX = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-]\d+|-?inf|nan")
 
 def fast() -> dict[str, str]:
     """Variables of the environment with which programs are compiled in half the time (as in tests/conftest.py)."""
+    if os.environ.get("COMPILE") == "well":
+        return {}
     from importlib.metadata import version
 
     older = version("jaxlib").split(".")[:2] == ["0", "10"]
