@@ -1,29 +1,18 @@
 """Networks that learn from one row at a time, as River estimators."""
 
-import datetime
 import math
 import numbers
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array
 
 from onward.errors import NotFinite
-from onward.rows.encoder import CALENDAR, REACH, Encoder, Unit, calendar
-from onward.rows.packed import Packed
-from onward.rows.sources import is_missing
-from onward.rows.stream import MANY, NETWORKS, RULES, RowLearner, RowRecipe
-from onward.rows.stream.programs import programs_of
+from onward.rows.encoder import REACH, Unit
+from onward.rows.features import FeatureLearner, ahead, number_of
+from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
-from onward.text import seconds
-from onward.types import PyTree
 
 try:
     from river import base
@@ -31,220 +20,12 @@ try:
 except ImportError as error:
     raise ImportError('onward.adapters.river needs river: pip install "onward[river]"') from error
 
-# A number of this size or more is no number of single precision: it counts as missing.
-HUGE = 1e38
 # Room for classes at the start; doubled whenever it is full.
 CLASSES = 2
 # Forecasts are made in stretches of powers of two, of at least so many rows.
 AHEAD = 16
 # What a forecaster reads besides the features: the target's last value, and its last change.
 LAST = ("last value", "last change")
-# A plan says where a feature goes. Of these it says that it is a category, or a time.
-_CATEGORY, _TIME = -1, -2
-
-
-def _number(value: Any) -> float:
-    """A number that single precision can hold, or NaN. Text is no number."""
-    if isinstance(value, numbers.Number | np.bool_ | Decimal):
-        try:
-            read = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            return math.nan
-        return read if -HUGE < read < HUGE else math.nan
-    return math.nan
-
-
-class _Core:
-    """Rows of features in, numbers of a learner out: an encoder, a learner, and the shortest way between them.
-
-    `reserved` names inputs that are computed; they come first.
-    """
-
-    def __init__(self, recipe: RowRecipe, reserved: Sequence[str] = (), classes: int = 0):
-        self.encoder = Encoder(plain=reserved)
-        self.encoder.plain[: len(reserved)] = False
-        self.learner = RowLearner(recipe, self.encoder.capacity, classes, lengths=(MANY,))
-        self.names: dict[Hashable, str] = {}
-        self._ready()
-
-    def _ready(self) -> None:
-        """What follows from the rest: where every feature goes, and the compiled programs."""
-        encoder, learner = self.encoder, self.learner
-        self.plan: dict[Hashable, tuple[int, float, float, Any]] = {}
-        for name, key in self.names.items():
-            if key in encoder.slots:
-                unit = encoder.units[key]
-                self.plan[name] = (encoder.slots[key], unit.origin, unit.length, None)
-            elif key in encoder.vocabulary:
-                self.plan[name] = (_CATEGORY, 0.0, 1.0, key)
-            else:
-                self.plan[name] = (_TIME, 0.0, 1.0, key)
-        plain = encoder.plain.tolist()
-        # Of a category every slot is 0 but one; a number is missing unless it is given.
-        self.blank = [0.0 if p else math.nan for p in plain] + [math.nan] * learner.recipe.targets
-        # A copy: the encoder writes into its own while a row that was sent off may still be read.
-        self.plain = jnp.asarray(encoder.plain.copy())
-        row, ask = (learner.programs.of(what, 1) for what in ("row", "ask"))
-        # Functions, that River's count of an estimator's memory passes over: programs are shared.
-        self._row: Callable[..., Packed] = lambda packed, x, plain: row(packed, x, plain)
-        self._ask: Callable[..., Array] = lambda packed, x, plain: ask(packed, x, plain)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"encoder": self.encoder.as_dict(), "learner": self.learner, "names": self.names}
-
-    def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.encoder, self.learner = Encoder.from_dict(kept["encoder"]), kept["learner"]
-        self.names = kept["names"]
-        self._ready()
-
-    # Rows.
-
-    def encode(self, x: Mapping[Any, Any]) -> list[float] | None:
-        """The row [inputs, targets], of which only the features are filled in; None: something in it is new."""
-        row = self.blank.copy()
-        for name, value in x.items():
-            place = self.plan.get(name)
-            if place is None:
-                if not self._passed_over(value):
-                    return None
-                continue
-            slot, origin, length, key = place
-            if slot >= 0:
-                if value.__class__ is not float:
-                    value = _number(value)
-                u = (value - origin) / length
-                if -REACH < u < REACH:
-                    row[slot] = u
-            elif slot == _CATEGORY:
-                if isinstance(value, str):
-                    category = self.encoder.slot_of(key, value)
-                    if category is not None:
-                        row[category] = 1.0
-                    elif not self._passed_over(value):
-                        return None
-            else:
-                for part, number in self._moment(key, value):
-                    row[self.encoder.slots[part]] = number - self.encoder.units[part].origin
-        return row
-
-    def known(self, x: Mapping[Any, Any]) -> list[float]:
-        """The row, without what is new in it."""
-        row = self.encode(x)
-        if row is None:
-            seen = {name: value for name, value in x.items() if name in self.plan}
-            row = self.encode(seen)
-            if row is None:  # new categories of a known feature
-                row = self.encode({n: v for n, v in seen.items() if self.plan[n][0] != _CATEGORY or self._has(n, v)})
-        assert row is not None
-        return row
-
-    def _has(self, name: Hashable, value: Any) -> bool:
-        return self.encoder.slot_of(self.plan[name][3], value) is not None
-
-    def _passed_over(self, value: Any) -> bool:
-        """Whether a feature, or a category, that has no place yet is to get none."""
-        if self.encoder.full:
-            return True
-        if isinstance(value, str):
-            return is_missing(value)
-        if isinstance(value, datetime.date | np.datetime64):
-            return math.isnan(seconds(value))
-        return math.isnan(_number(value))
-
-    def _moment(self, key: str, value: Any) -> Iterator[tuple[str, float]]:
-        """A time as where in the day, the week and the year it lies."""
-        moment = seconds(value) if isinstance(value, datetime.date | np.datetime64) else math.nan
-        if not math.isnan(moment):
-            for part, wave in calendar(np.array([moment])).items():
-                if f"{key} {part}" in self.encoder.slots:
-                    yield f"{key} {part}", float(wave[0])
-
-    def make_places(self, x: Mapping[Any, Any]) -> None:
-        """Give a place to all that is new in a row, and room where there is none left."""
-        cells: dict[str, list[Any]] = {}
-        encoder, words = self.encoder, set[str]()
-        for name, value in x.items():
-            place = self.plan.get(name)
-            if self._passed_over(value) or (place is not None and place[0] != _CATEGORY):
-                continue
-            key = self.names.get(name) or (name if isinstance(name, str) else repr((name,)))
-            if isinstance(value, str):
-                cells[key] = [value]
-                words.add(key)
-            elif place is not None:
-                continue
-            elif isinstance(value, datetime.date | np.datetime64):
-                # Waves are numbers of size 1, from zero.
-                cells |= {f"{key} {part}": [0.0] for part in CALENDAR}
-            else:
-                cells[key] = [_number(value)]
-            self.names[name] = key
-        encoder.categories |= words
-        encoder.give_slots(cells, 0, 1)
-        self.names = {
-            name: key
-            for name, key in self.names.items()
-            if key in encoder.slots or key in encoder.vocabulary or f"{key} {CALENDAR[0]}" in encoder.slots
-        }
-        if encoder.capacity > self.learner.capacity:
-            self.learner.widen(encoder.capacity)
-        self._ready()
-
-    def make_room(self, classes: int) -> None:
-        """Room for so many classes; doubled where it is full."""
-        if classes > self.learner.classes:
-            self.learner.add_classes(max(classes, 2 * self.learner.classes))
-            self._ready()
-
-    # Learning and asking.
-
-    def learn(self, row: list[float]) -> None:
-        """One row [inputs, targets]."""
-        learner = self.learner
-        if learner.learn_row(self._row(learner.packed, np.array(row, np.float32), self.plain)):
-            self._ready()
-
-    def learn_all(self, rows: list[list[float]]) -> None:
-        """Rows of equal length, in compiled calls of up to `MANY`."""
-        if len(rows) == 1:
-            self.learn(rows[0])
-        elif rows:
-            block, at, stage = np.array(rows, np.float32), self.learner.capacity, self.learner.stage
-            self.learner.learn(block[:, :at], self.plain, block[:, at:])  # type: ignore[arg-type]
-            if self.learner.stage != stage:
-                self._ready()
-
-    def ask(self, row: list[float]) -> np.ndarray:
-        """The outputs for a row; nothing changes."""
-        return np.asarray(self._ask(self.learner.packed, np.array(row, np.float32), self.plain))
-
-    def ask_all(self, rows: list[list[float]]) -> np.ndarray:
-        """The outputs for each of many rows as if it came next, in compiled calls of `MANY`."""
-        learner, parts = self.learner, []
-        for start in range(0, len(rows), MANY):
-            part = rows[start : start + MANY]
-            block = np.zeros((MANY, len(self.blank)), np.float32)
-            block[: len(part)] = part
-            answers = learner.programs.of("asks", MANY)(learner.packed, block, self.plain)
-            parts.append(np.asarray(answers)[: len(part)])
-        return np.concatenate(parts)
-
-    def take(self, rows: Iterable[Mapping[Any, Any]], fill: Callable[[int, list[float]], None]) -> None:
-        """Learn from rows in order. `fill` puts the targets of row i into its last places."""
-        waiting: list[list[float]] = []
-        for i, x in enumerate(rows):
-            row = self.encode(x)
-            if row is None:
-                self.learn_all(waiting)
-                waiting = []
-                self.make_places(x)
-                row = self.known(x)
-            fill(i, row)
-            waiting.append(row)
-            if len(waiting) == MANY:
-                self.learn_all(waiting)
-                waiting = []
-        self.learn_all(waiting)
 
 
 class _Network:
@@ -267,7 +48,7 @@ class _Network:
         self.rule = rule
         self.step_size = step_size
         self.seed = seed
-        self._core: _Core | None = None
+        self._core: FeatureLearner | None = None
         # Of numbers and of classes; an estimator uses its own.
         self._target = _Target(type(self).__name__)
         self._labels: dict[Hashable, int] = {}
@@ -328,7 +109,7 @@ class _Target:
     def number(self, y: Any) -> float:
         """The target; NaN where it is missing or unusable. ValueError: it is not a number."""
         if y is None or (isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex)):
-            return _number(y)
+            return number_of(y)
         raise ValueError(f"{self.owner}: the target must be a number, got {y!r}")
 
     def to(self, y: float) -> float:
@@ -405,9 +186,9 @@ class OnlineRegressor(_Network, base.Regressor):
         super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
         self.autoregressive = autoregressive
 
-    def _made(self) -> _Core:
+    def _made(self) -> FeatureLearner:
         if self._core is None:
-            self._core = _Core(self._recipe("number"), LAST if self.autoregressive else ())
+            self._core = FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
         return self._core
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
@@ -486,9 +267,9 @@ class OnlineClassifier(_Network, base.Classifier):
     def _multiclass(self) -> bool:
         return True
 
-    def _made(self) -> _Core:
+    def _made(self) -> FeatureLearner:
         if self._core is None:
-            self._core = _Core(self._recipe("class"), classes=CLASSES)
+            self._core = FeatureLearner(self._recipe("class"), classes=CLASSES)
         return self._core
 
     def _class(self, y: Any) -> float:
@@ -592,9 +373,9 @@ class OnlineForecaster(_Network, Forecaster):
         row[-1] = self._target.seen(self._target.to(value))
         core.learn(row)
 
-    def _made(self) -> _Core:
+    def _made(self) -> FeatureLearner:
         if self._core is None:
-            self._core = _Core(self._recipe("number"), LAST)
+            self._core = FeatureLearner(self._recipe("number"), LAST)
         return self._core
 
     def forecast(self, horizon: int, xs: Sequence[dict[Any, Any]] | None = None) -> list[float]:
@@ -617,29 +398,8 @@ class OnlineForecaster(_Network, Forecaster):
         block = np.zeros((max(AHEAD, 1 << (len(rows) - 1).bit_length()), len(core.blank)), np.float32)
         block[: len(rows)] = [core.known(x) for x in rows]
         learner = core.learner
-        run = _ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
+        run = ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
         start = np.array(self._target.past, np.float32)
         changes = np.asarray(run(learner.packed, block, core.plain, start, np.int32(len(rows))))[: len(rows)]
         # Summed in double precision: a long forecast does not drift.
         return unit.back(self._target.past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()
-
-
-@lru_cache(maxsize=64)
-def _ahead(recipe: RowRecipe, capacity: int, classes: int, stage: int) -> Callable[..., Array]:
-    """The program that forecasts: the changes, in units, of rows whose last value and change are those predicted."""
-    programs = programs_of(recipe, capacity, classes, stage)
-
-    def ahead(packed: Packed, rows: Array, plain: Array, start: Array, count: Array) -> Array:
-        dynamic, static = eqx.partition(programs.packing.unpack(packed), eqx.is_array)
-
-        def body(i: Array, loop: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
-            dynamic, past, changes = loop
-            x, y = rows[i, :capacity].at[: len(LAST)].set(past), rows[i, capacity:]
-            after, answer = programs.stream.read(eqx.combine(dynamic, static), x, plain, y)
-            change = answer[0]
-            past = jnp.stack([past[0] + change, change])
-            return eqx.filter(after, eqx.is_array), past, changes.at[i].set(change)
-
-        return lax.fori_loop(0, count, body, (dynamic, start, jnp.zeros(len(rows))))[2]
-
-    return jax.jit(ahead)
