@@ -87,7 +87,7 @@ class Drawing:
 def parts() -> Drawing:
     """One step of online learning, and who does what in it."""
     d = Drawing(860, 390)
-    d.frame(8, 8, 844, 374, "Run: the one loop (an Experiment chooses what is in it)")
+    d.frame(8, 8, 844, 374, "Loop: the one loop over time (an Experiment chooses what is in it)")
     d.frame(180, 32, 660, 336, "Learner: Online")
     d.frame(200, 68, 400, 108, "Model", BLUE)
     d.box(26, 100, 110, 60, "!Task", GREEN)
