@@ -9,6 +9,7 @@ import pytest
 import onward as ow
 from onward.errors import Stopped
 from onward.lab import metrics
+from onward.lab.folder import RunFolder
 from onward.lab.method import Growth, Method
 from onward.lab.progress import Progress
 from onward.lab.train import read_metrics, train
@@ -41,11 +42,10 @@ def method(batch_axis=0, **fields):
 
 
 def run(folder, stop=lambda: False, **fields):
-    for name in ("checkpoints", "records"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    train(
-        method(**fields), RUNS, job="m", folder=folder, digest="d", progress=Progress(quiet=True), stop=stop, start_offset=0
-    )  # fmt: skip
+    with RunFolder(folder, "run") as held:
+        train(
+            method(**fields), RUNS, job="m", folder=held, digest="d", progress=Progress(quiet=True), stop=stop, start_offset=0
+        )  # fmt: skip
     return read_metrics(folder)
 
 

@@ -362,13 +362,3 @@ def test_a_seed_does_not_depend_on_its_neighbours(tmp_path, finished):
 
 def test_config_round_trip(finished):
     assert read_config(finished)["fields"]["isi"] == [24, 36]
-
-
-@pytest.mark.parametrize("function", [jnp.arctan, jnp.tanh, jnp.exp, jnp.log1p, jnp.sin, jax.lax.erf, jax.nn.sigmoid])
-def test_the_compiler_options_of_the_loop_change_no_function(function, as_users_compile):
-    """XLA's arctangent is wrong in vectors of 512 bits: such programs are compiled without."""
-    x = jnp.linspace(0.01, 3, 999)
-    found = run._compile(jax.jit(function, compiler_options=as_users_compile), x)(x)
-    with jax.enable_x64(True):
-        true = function(jnp.asarray(np.asarray(x), jnp.float64))
-    np.testing.assert_allclose(found, true, rtol=2e-5)

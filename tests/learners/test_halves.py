@@ -361,7 +361,7 @@ def test_polyak_steps_by_the_loss(key):
 def test_only_what_grows_needs_to_say_how(key):
     """A cell, a head and an objective of one's own without `grow` learn; they are named where growth is asked for."""
     learner, example = online(), ow.Step(jnp.ones(3), 1.0)
-    with pytest.raises(TypeError, match=r"only a Cascade grows, or a cell of your own with grow.*; got Leak"):
+    with pytest.raises(TypeError, match="only a Cascade grows, got Leak"):
         learner.grow(learner.init(model(), example, key=key), example)
     head, objective = ow.Linear.__mro__[1], ow.Supervised.__mro__[1]
     assert not head.grow.__dict__.get("__isabstractmethod__")

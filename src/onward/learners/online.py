@@ -208,12 +208,7 @@ class Online(AbstractLearner):
         of old stages and their running moments go on. Prediction is unchanged by growth itself.
         TypeError for a cell that does not grow.
         """
-        grow_cell = getattr(state.model.cell, "grow", None)
-        if grow_cell is None:
-            raise TypeError(
-                f"only a Cascade grows, or a cell of your own with grow(carry, *, key); got "
-                f"{type(state.model.cell).__name__}"
-            )
+        grow_cell = state.model.cell.grow
         key, stage_key, credit_key = jax.random.split(state.key, 3)
         carry = state.carry
         if self.streams is None:
