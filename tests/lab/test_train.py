@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ import pytest
 
 from onward import saving
 from onward.cli import main
+from onward.errors import OnwardError
 from onward.lab import folder as run_folder
 from onward.lab import page as report
 from onward.lab import train as run
@@ -236,6 +236,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path, ca
 def test_a_checkpoint_of_another_version_is_passed_over_and_named(finished, interrupted, monkeypatch, capsys):
     folder = interrupted
     monkeypatch.setattr(saving, "FORMAT", 3)
+    monkeypatch.setattr(run_folder, "FORMAT", 3)
     config = json.loads((folder / "config.json").read_text()) | {"format": 3}
     (folder / "config.json").write_text(json.dumps(config))
     assert main(["run", "--resume", str(folder)]) == 0
@@ -343,9 +344,7 @@ def test_growth_is_due_after_so_many_steps_until_all_stages_are_there():
 
 
 def test_several_step_sizes_and_tiles(tmp_path, monkeypatch):
-    build = TracePatterningExperiment.build
-    by_three = lambda self, name: replace(build(self, name), tile=3)
-    monkeypatch.setattr(TracePatterningExperiment, "build", by_three)
+    monkeypatch.setattr(TracePatterningExperiment, "tile_of", lambda self, name: 3)
     execute(small(step_sizes=(1e-2, 1e-3)), tmp_path / "tiles", quiet=True)
     methods = load_summary(tmp_path / "tiles")["methods"]
     assert [m["name"] for m in methods] == ["ccn@0.01", "ccn@0.001"]
