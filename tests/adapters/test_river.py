@@ -235,7 +235,7 @@ def test_more_classes_leave_what_was_learned():
     before = [model.predict_proba_one({"a": float(i)}) for i in range(4)]
     assert model._core.learner.classes == 4
     wider = copy.deepcopy(model)
-    wider._core.room(5)
+    wider._core.make_room(5)
     for i in range(4):
         assert wider.predict_proba_one({"a": float(i)}) == pytest.approx(before[i], rel=1e-4)
     model.learn_one({"a": 0.0}, 4)
