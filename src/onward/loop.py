@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward import saving
 from onward.devices import platform
-from onward.learners.base import AbstractLearner
+from onward.learners.base import AbstractLearner, inside
 from onward.model import Model
 from onward.tasks.base import AbstractTask
 from onward.types import Info, PyTree
@@ -119,20 +120,15 @@ class Loop:
         """Learn for `steps` steps, and add up what is measured. Compiled once a stage, whatever the steps."""
         dynamic, static = self._parts()
         if "advance" not in self._programs:
-            measure, monitor = jax.vmap(self._measure), {n: jax.vmap(m) for n, m in self._monitor.items()}
+
+            def add(sums: PyTree, example: Any, info: Info) -> PyTree:
+                measured: Any = self._measure(example, info)
+                if self._monitor:
+                    measured = (*measured, {name: more(example, info) for name, more in self._monitor.items()})
+                return jax.tree.map(jnp.add, sums, measured)
 
             def chunk(dynamic: PyTree, sums: PyTree, data: PyTree, sizes: Array, steps: Array) -> Any:
-                step = self._step(static, data)
-
-                def body(_: Array, loop: Any) -> Any:
-                    dynamic, sums = loop
-                    dynamic, seen = step(dynamic, sizes)
-                    measured: Any = measure(*seen)
-                    if monitor:
-                        measured = (*measured, {name: more(*seen) for name, more in monitor.items()})
-                    return dynamic, jax.tree.map(jnp.add, sums, measured)
-
-                return lax.fori_loop(0, steps, body, (dynamic, sums))
+                return lax.fori_loop(0, steps, partial(self._step(static, data, add), sizes), (dynamic, sums))
 
             started = time.process_time()
             function = jax.jit(chunk, donate_argnums=(0, 1))
@@ -165,10 +161,10 @@ class Loop:
         if ("record", steps) not in self._programs:
 
             def roll(dynamic: PyTree, data: PyTree, sizes: Array) -> Any:
-                step = self._step(static, data)
+                step = self._step(static, data, lambda _, *seen: seen)
 
                 def body(dynamic: PyTree, _: None) -> Any:
-                    dynamic, seen = step(dynamic, sizes)
+                    dynamic, seen = step(sizes, None, (dynamic, ()))
                     return dynamic, jax.tree.map(lambda a: a[0], seen)
 
                 return lax.scan(body, dynamic, length=steps)[1]
@@ -301,16 +297,19 @@ class Loop:
         axis = eqx.if_array(self.axis)
         return eqx.filter_vmap(grow, in_axes=axis, out_axes=axis)(state)
 
-    def _step(self, static: PyTree, data: PyTree) -> Callable[..., Any]:
+    def _step(self, static: PyTree, data: PyTree, keep: Callable[..., PyTree]) -> Callable[..., Any]:
+        """A step of every run: (sizes, anything, (state, kept)) -> (state, what `keep(kept, example, info)` says)."""
         source = eqx.combine(data, self._task)
 
-        def step(dynamic: PyTree, size: Array) -> Any:
-            task, learned = eqx.combine(dynamic, static)
+        def step(size: Array, _: Any, run: Any) -> Any:
+            task, learned = eqx.combine(run[0], static)
             task, example = source.emit(task)
-            learned, info = self._learner(learned.model, size).step(learned, example)
-            return eqx.filter((task, learned), eqx.is_array), (example, info)
+            learner = self._learner(learned.model, size)
+            learned, info = inside(type(learner).step)(learner, learned, example)
+            return eqx.filter((task, learned), eqx.is_array), keep(run[1], example, info)
 
-        return jax.vmap(step, in_axes=(self.axis, 0), out_axes=(self.axis, 0))
+        axes = (self.axis, 0)
+        return jax.vmap(step, in_axes=(0, None, axes), out_axes=axes)
 
 
 def learner_by_size(learner: AbstractLearner | MakeLearner, *, keep: bool) -> MakeLearner:

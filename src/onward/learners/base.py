@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,8 @@ from onward.types import Info, PyTree, Sequence, Step
 
 Rate = float | Float[Array, ""]
 Method = TypeVar("Method", bound=Callable[..., Any])
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class AbstractLearner(eqx.Module):
@@ -55,6 +57,11 @@ def compiled(method: Method) -> Method:
         return alone(self, *jax.tree.map(number, arguments), **jax.tree.map(number, named))
 
     return call  # type: ignore[return-value]
+
+
+def inside(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A method as it is within a program that is traced anyhow: of a class, without what `compiled` put around it."""
+    return getattr(method, "__wrapped__", method)
 
 
 def start_optimiser(owner: str, optimiser: optax.GradientTransformation, parameters: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.cells.base import require_size
-from onward.learners.base import AbstractLearner, compiled
+from onward.learners.base import AbstractLearner, compiled, inside
 from onward.learners.online import Online, OnlineState
 from onward.model import Model
 from onward.objectives.supervised import Supervised
@@ -71,7 +71,7 @@ class Late(AbstractLearner):
         self, state: LateState, x: Float[Array, "*streams inputs"], reset: Bool[Array, "*streams"] | bool = False
     ) -> tuple[LateState, Array]:
         """`Online.read`. A prediction waits for its target from the next `learn` on."""
-        online, prediction = self.online.read(state.online, x, reset)
+        online, prediction = inside(Online.read)(self.online, state.online, x, reset)
         return state._replace(online=online), prediction
 
     @compiled
@@ -89,15 +89,15 @@ class Late(AbstractLearner):
         weight = jnp.where(age >= self.delay, example.weight, 0)
         steps = online.steps - (self.delay - 1)
         past = online._replace(carry=then[0], credit=then[1], steps=steps)
-        judged, info = self.online.learn(past, example._replace(weight=weight))
+        judged, info = inside(Online.learn)(self.online, past, example._replace(weight=weight))
         after = online._replace(model=judged.model, optimiser=judged.optimiser)
         return LateState(after, age + 1, rings), info
 
     @compiled
     def step(self, state: LateState, example: Step) -> tuple[LateState, Info]:  # type: ignore[override]
         """`learn` from the target of an earlier prediction, then `read`: the loss of that, the prediction of now."""
-        state, info = self.learn(state, example)
-        state, prediction = self.read(state, example.x, example.reset)
+        state, info = inside(Late.learn)(self, state, example)
+        state, prediction = inside(Late.read)(self, state, example.x, example.reset)
         return state, Info(prediction, info.loss)
 
     def grow(self, state: LateState, example: Step) -> LateState:

@@ -1,6 +1,7 @@
 """Learning at every step of a stream that never ends."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
 from onward.credit.base import AbstractCredit
-from onward.learners.base import AbstractLearner, Rate, compiled, descend, require_scalar, start_optimiser
+from onward.learners.base import AbstractLearner, Rate, compiled, descend, inside, require_scalar, start_optimiser
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.trees import select, when
@@ -114,12 +115,11 @@ class Online(AbstractLearner):
             )
 
     def _each(self, function: Callable[..., Result], state: OnlineState, steps: Array) -> Callable[..., Result]:
-        """The function of one stream, of each: with a last argument more, the key of this step."""
+        """The function of one stream, of each; its first argument is the key of this step."""
         key = jax.random.fold_in(state.key, steps)
         if self.streams is None:
-            return lambda *arguments: function(*arguments, key)
-        keys = jax.random.split(key, self.streams)
-        return lambda *arguments: jax.vmap(function)(*arguments, keys)
+            return partial(function, key)
+        return partial(jax.vmap(function), jax.random.split(key, self.streams))
 
     def _spread(self, values: Array | float) -> Array:
         """A weight or a reset that was given once for all streams, for each of them."""
@@ -137,13 +137,14 @@ class Online(AbstractLearner):
         """
         model = state.model
         self._require(model, x)
+        rule = self.credit.on(model.cell)
 
         def advance(
-            carry: Carry, credit: PyTree, objective: PyTree, x: Array, reset: Array, key: PRNGKeyArray
+            key: PRNGKeyArray, carry: Carry, credit: PyTree, objective: PyTree, x: Array, reset: Array
         ) -> PyTree:
-            fresh = (model.init().hidden, self.credit.init(model.cell, x, key=key), self.objective.init(model))
+            fresh = (model.init().hidden, rule.init(x, key=key), self.objective.init(model))
             hidden, credit, objective = select(reset, fresh, (carry.hidden, credit, objective))
-            carry, credit = self.credit.advance(model.cell, Carry(hidden, carry.stats), x, credit, key=key)
+            carry, credit = rule.advance(Carry(hidden, carry.stats), x, credit, key=key)
             return carry, credit, objective, model.head(model.features(carry, key=key))
 
         each = self._each(advance, state, state.steps)
@@ -161,13 +162,14 @@ class Online(AbstractLearner):
         model = state.model
         require_scalar("Online", "step_size", self.step_size)
         example = example._replace(weight=self._spread(example.weight), reset=self._spread(example.reset))
+        rule = self.credit.on(model.cell)
 
-        def judge(carry: Carry, credit: PyTree, objective: PyTree, example: Step, key: PRNGKeyArray) -> PyTree:
+        def judge(key: PRNGKeyArray, carry: Carry, credit: PyTree, objective: PyTree, example: Step) -> PyTree:
             prediction, pullback = model.answer(carry, key=key)
 
             def pull(cotangent: Array) -> PyTree:
                 head, hidden = pullback(cotangent)
-                return Model(self.credit.pull(model.cell, credit, hidden), head)
+                return Model(rule.pull(credit, hidden), head)
 
             return self.objective.step(objective, model, prediction, example, pull)
 
@@ -183,8 +185,8 @@ class Online(AbstractLearner):
     @compiled
     def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
         """One example (or one of each parallel stream): `read` x, then `learn`."""
-        state, _ = self.read(state, example.x, example.reset)
-        return self.learn(state, example)
+        state, _ = inside(Online.read)(self, state, example.x, example.reset)
+        return inside(Online.learn)(self, state, example)
 
     def _update(
         self, model: Model, optimiser: PyTree, gradient: PyTree, learn: Array, loss: Array

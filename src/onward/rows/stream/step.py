@@ -1,5 +1,6 @@
 """The step of a recipe: what happens between a row and its prediction."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from onward.learners.base import inside
 from onward.learners.late import LateState
 from onward.learners.online import OnlineState
 from onward.model import Model
@@ -59,6 +61,7 @@ class Stream:
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.targets if self.target.anchored else 0)
         self.learner: Any = self.target.learner()  # Online or Late, each with its own state
+        self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
 
     def init(self) -> StreamState:
@@ -106,7 +109,7 @@ class Stream:
         state = state._replace(inputs=inputs)
         known = jnp.isfinite(y)
         targets, label = self.target.label_now(state.targets, y, known)
-        learned, info = self.learner.step(state.learned, self._example(z, label, known))
+        learned, info = self._learn(state.learned, self._example(z, label, known))
         outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
         linear = self.target.linear(state.linear, z)
         features = state.learned.model.features(_online(learned).carry)
@@ -133,7 +136,7 @@ class Stream:
             density = density.learn(features, ((arrived - was) / unit)[0])
         label = self.target.label(state.targets, state.changes, y, arrived, was, base)
         inputs, moves, z = self._normalised(state, x, plain, y)
-        learned, info = self.learner.step(state.learned, self._example(z, label.value, label.known))
+        learned, info = self._learn(state.learned, self._example(z, label.value, label.known))
         state = state._replace(
             inputs=inputs,
             targets=label.targets,
