@@ -3,6 +3,7 @@
 import copy
 import datetime
 import importlib
+import io
 import math
 import pickle
 import re
@@ -16,9 +17,12 @@ pytest.importorskip("river")
 
 from river import checks, datasets, linear_model, preprocessing
 
+from damage import DAMAGE
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.errors import NotFinite
 from onward.rows import encoder
+from onward.rows.stream import RowLearner
+from onward.saving import Unreadable
 
 pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 
@@ -112,6 +116,41 @@ def test_a_pickle_and_a_copy_go_on_as_the_original(kind):
         learn(model, x, y)
     for other in others:
         assert ask(other, xs[7]) == ask(model, xs[7]) != answer
+
+
+class Altered(pickle.Pickler):
+    """Writes another state of what learns from rows, where there is one."""
+
+    def __init__(self, file, change):
+        super().__init__(file)
+        self.change = change
+
+    def reducer_override(self, part):
+        if isinstance(part, RowLearner):
+            return part.__class__.__new__, (part.__class__,), self.change(*part.__getstate__())
+        return NotImplemented
+
+
+@ALL
+def test_a_pickle_that_was_changed_is_refused_by_name(kind):
+    model, xs, _ = made(kind)
+    answer, before = ask(model, xs[0]), pickle.dumps(model)
+    name, learner = "learned.model.cell.cell.bias", model._core.learner
+    changes = {
+        said.format(re.escape(name)): lambda arrays, meta, c=change: (c(arrays, name), meta)
+        for change, said in DAMAGE.values()
+    }
+    changes["has format 9, this version of onward reads format"] = lambda arrays, meta: (arrays, meta | {"format": 9})
+    changes["was written by onward 0.1"] = lambda arrays, meta: ({"floats": np.zeros(9)}, meta)
+    for said, change in changes.items():
+        file = io.BytesIO()
+        Altered(file, change).dump(model)
+        with pytest.raises(Unreadable, match="the pickle of a learner of rows:? " + said):
+            pickle.loads(file.getvalue())
+        with pytest.raises(Unreadable, match=said):
+            learner.__setstate__(change(*learner.__getstate__()))
+    assert ask(model, xs[0]) == answer
+    assert pickle.dumps(model) == before
 
 
 @ALL

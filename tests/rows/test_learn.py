@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from damage import DAMAGE
 from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
@@ -29,6 +30,7 @@ from onward.rows.options import Learn
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
+from onward.rows.stream import RowRecipe
 from onward.rows.targets import MOST_CLASSES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -283,6 +285,11 @@ def test_a_cut_last_line_is_reported_on_a_file(here, capsys):
     assert [r["row"] for r in table("out")][-3:] == ["20", "21", "22"]
 
 
+def test_what_is_left_out_is_chosen_by_the_recipe():
+    assert Learn(target=("y",), interval=0.0).recipe == RowRecipe()
+    assert Learn(target=("y",), step_size=0.01).recipe.step_size == 0.01
+
+
 def test_a_constant_target_is_said_to_be_one(here, capsys):
     (here / "data.csv").write_text("x,y\n" + "".join(f"{i},4\n" for i in range(1, 30)))
     assert main(["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]) == 0
@@ -456,6 +463,38 @@ def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
             go("data.csv", checkpoint_seconds=0.0)
     go("data.csv", resume=True)
     assert contents("out") == contents("whole")
+
+
+def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undrawn):
+    write("data.csv", rows_of(200), ["x", "y", "place"])
+    go("data.csv", checkpoint_seconds=0.0)
+    before, (newest, _) = contents("out"), newest_first(Path("out/checkpoints"), "learn")
+
+    def damage(path, how, name):
+        meta, arrays = saving.load_arrays(path)
+        meta = {key: value for key, value in meta.items() if key not in ("format", "onward")}
+        saving.save_arrays(path, DAMAGE[how][0](arrays, name), meta)
+
+    good, options = newest.read_bytes(), Learn(**(TINY | {"target": ("y",)}))
+    for name in ("learner.linear.weight", "waiting.said", "baselines.means", "window"):
+        for how, (_, said) in DAMAGE.items():
+            damage(newest, how, name)
+            words = said.format(re.escape(name.removeprefix("learner.")))
+            with pytest.raises(saving.Unreadable, match=f"checkpoint {newest}:? {words}"):
+                Session(options, "", print).load(newest)
+            newest.write_bytes(good)
+    # The one before is used, and gives the same; where none is good, nothing is loaded.
+    damage(newest, "inserted", "baselines.means")
+    go("data.csv", resume=True)
+    assert "baselines.means is float64" in (err := capsys.readouterr().err)
+    assert "; trying the one before" in err
+    assert contents("out") == before
+    for path in newest_first(Path("out/checkpoints"), "learn"):
+        damage(path, "missing", "learner.linear.weight")
+    refused(["predict", "out", "data.csv"], capsys, "out has no checkpoint: nothing was learned there yet")
+    go("data.csv", resume=True)
+    assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err
+    assert contents("out") == before
 
 
 # No look-ahead

@@ -135,7 +135,7 @@ class Learn:
             horizon=0 if kind == "return" else self.horizon,
             lag=self.lag,
             discount=self.discount,
-            step_size=self.step_size or 0.0,
+            step_size=self.step_size,
             components=density,
             seed=self.seed,
         )
