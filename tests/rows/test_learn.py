@@ -490,7 +490,7 @@ def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undr
     assert "; trying the one before" in err
     assert contents("out") == before
     for path in newest_first(Path("out/checkpoints"), "learn"):
-        damage(path, "missing", "learner.linear.weight")
+        damage(path, "missing", "window")
     refused(["predict", "out", "data.csv"], capsys, "out has no checkpoint: nothing was learned there yet")
     go("data.csv", resume=True)
     assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err

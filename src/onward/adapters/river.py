@@ -1,13 +1,16 @@
 """Networks that learn from one row at a time, as River estimators."""
 
+import abc
 import math
 import numbers
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from onward.adapters.parameters import is_real, require_whole
 from onward.errors import NotFinite
 from onward.rows.encoder import REACH, Unit
 from onward.rows.features import FeatureLearner, ahead, number_of
@@ -28,30 +31,20 @@ AHEAD = 16
 LAST = ("last value", "last change")
 
 
-class _Network:
+@dataclass(eq=False, repr=False)
+class _Network(abc.ABC):
     """What the three estimators share: their parameters, and a core that is made when the first row comes."""
 
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        step_size: float | None = None,
-        seed: int = 0,
-    ):
-        self.network = network
-        self.units = units
-        self.stages = stages
-        self.stage_rows = stage_rows
-        self.rule = rule
-        self.step_size = step_size
-        self.seed = seed
+    network: str = "columnar"
+    units: int = 32
+    stages: int = 2
+    stage_rows: int = 20_000
+    rule: str = "exact"
+    step_size: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         self._core: FeatureLearner | None = None
-        # Of numbers and of classes; an estimator uses its own.
-        self._target = _Target(type(self).__name__)
-        self._labels: dict[Hashable, int] = {}
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -60,18 +53,14 @@ class _Network:
     def _recipe(self, kind: Kind) -> RowRecipe:
         """What learns, or a ValueError that names the parameter which is not allowed."""
         name = type(self).__name__
-        for parameter, least in (("units", 1), ("stages", 1), ("stage_rows", 1), ("seed", 0)):
-            value = getattr(self, parameter)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-                raise ValueError(f"{name}: {parameter} must be a whole number of at least {least}, got {value!r}")
+        require_whole(self, units=self.units, stages=self.stages, stage_rows=self.stage_rows)
+        require_whole(self, 0, seed=self.seed)
         for parameter, allowed in (("network", NETWORKS), ("rule", tuple(RULES))):
             value = getattr(self, parameter)
             if value not in allowed:
                 raise ValueError(f"{name}: {parameter} must be one of {', '.join(allowed)}, got {value!r}")
         step = self.step_size
-        if step is not None and (
-            isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 < step < math.inf
-        ):
+        if step is not None and (not is_real(step) or not 0 < step < math.inf):
             raise ValueError(
                 f"{name}: step_size must be a positive, finite number, or None for the usual, got {step!r}"
             )
@@ -91,6 +80,14 @@ class _Network:
             seed=int(self.seed),
             **grows,
         )
+
+    @abc.abstractmethod
+    def _new_core(self) -> FeatureLearner: ...
+
+    def _made(self) -> FeatureLearner:
+        if self._core is None:
+            self._core = self._new_core()
+        return self._core
 
     def _finite(self, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -141,7 +138,36 @@ def _pairs(owner: str, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], lis
     return records, targets
 
 
-class OnlineRegressor(_Network, base.Regressor):
+class _Numbers(_Network):
+    """What predicts numbers: from the target's last value and change, too, where it is `autoregressive`."""
+
+    autoregressive: bool = True
+    _predicts_change: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._target = _Target(type(self).__name__)
+
+    def _new_core(self) -> FeatureLearner:
+        return FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
+
+    def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
+        value, core = self._target.number(y), self._made()
+        row = core.placed(x)
+        self._fill(row, value)
+        core.learn(row)
+
+    def _fill(self, row: list[float], value: float) -> None:
+        """What the row's target has to do with it."""
+        if self.autoregressive:
+            row[: len(LAST)] = self._target.past
+        u = self._target.to(value)
+        change = self._target.seen(u)
+        row[-1] = change if self._predicts_change else u
+
+
+@dataclass(eq=False, repr=False)
+class OnlineRegressor(_Numbers, base.Regressor):
     """A recurrent network that predicts a number from a row of features and all rows before it.
 
     It learns at every row, in constant memory, with an exact or approximate online gradient and no replay: a network
@@ -172,45 +198,14 @@ class OnlineRegressor(_Network, base.Regressor):
     13
     """
 
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        autoregressive: bool = True,
-        step_size: float | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
-        self.autoregressive = autoregressive
-
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
-        return self._core
+    autoregressive: bool = field(default=True, kw_only=True)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         """Read a row and learn from its target. Where y is None or NaN the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
-        value = self._target.number(y)
-        core = self._made()
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-            row = core.known(x)
-        self._fill(row, value)
-        core.learn(row)
-
-    def _fill(self, row: list[float], value: float) -> None:
-        """What the row's target has to do with it."""
-        if self.autoregressive:
-            row[: len(LAST)] = self._target.past
-        row[-1] = u = self._target.to(value)
-        self._target.seen(u)
+        self._learn(x, y)
 
     def _asked(self, x: Mapping[Any, Any]) -> list[float]:
         row = self._made().known(x)
@@ -263,14 +258,16 @@ class OnlineClassifier(_Network, base.Classifier):
     'high'
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._labels: dict[Hashable, int] = {}
+
     @property
     def _multiclass(self) -> bool:
         return True
 
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("class"), classes=CLASSES)
-        return self._core
+    def _new_core(self) -> FeatureLearner:
+        return FeatureLearner(self._recipe("class"), classes=CLASSES)
 
     def _class(self, y: Any) -> float:
         """The number of a class; NaN where it is missing."""
@@ -285,13 +282,8 @@ class OnlineClassifier(_Network, base.Classifier):
         """
         core = self._made()
         label = self._class(y)
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-        if len(self._labels) > core.learner.classes:
-            core.make_room(len(self._labels))
-        if row is None:
-            row = core.known(x)
+        core.make_room(len(self._labels))
+        row = core.placed(x)
         row[-1] = label
         core.learn(row)
 
@@ -342,7 +334,7 @@ class OnlineClassifier(_Network, base.Classifier):
         return {label: p / total for label, p in zip(self._labels, seen, strict=True)}
 
 
-class OnlineForecaster(_Network, Forecaster):
+class OnlineForecaster(_Numbers, Forecaster):
     """A recurrent network that forecasts a series, from its past and from features that are known ahead.
 
     At every row it predicts the target's next change from its last value, its last change, the features of the row
@@ -358,25 +350,14 @@ class OnlineForecaster(_Network, Forecaster):
     [0, 1, 0]
     """
 
+    _predicts_change: ClassVar[bool] = True
+
     def learn_one(self, y: Any, x: dict[Any, Any] | None = None) -> None:
         """Read the features of a row and learn from its target. Where y is None or NaN the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
-        value = self._target.number(y)
-        core, x = self._made(), x or {}
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-            row = core.known(x)
-        row[:2] = self._target.past
-        row[-1] = self._target.seen(self._target.to(value))
-        core.learn(row)
-
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("number"), LAST)
-        return self._core
+        self._learn(x or {}, y)
 
     def forecast(self, horizon: int, xs: Sequence[dict[Any, Any]] | None = None) -> list[float]:
         """The next `horizon` values; `xs`: the features of those rows, where there are any. Nothing changes.
@@ -385,12 +366,10 @@ class OnlineForecaster(_Network, Forecaster):
         is not a whole number of at least 1, or `xs` has another length. `onward.errors.NotFinite`: `step_size` is too
         large.
         """
-        name = type(self).__name__
-        if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
-            raise ValueError(f"{name}: horizon must be a whole number of at least 1, got {horizon!r}")
+        require_whole(self, horizon=horizon)
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
-            raise ValueError(f"{name}: xs must hold the features of {horizon} rows, got {len(rows)}")
+            raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
         unit = self._target.unit
         if unit is None:
             return [0.0] * int(horizon)
