@@ -18,7 +18,7 @@ from onward.lab.folder import CONFIG, RunFolder, Stop, newest_first, newest_good
 from onward.lab.progress import Progress
 from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
-from onward.rows.scores import CONTESTANTS
+from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Rows, Source, open_rows
 from onward.rows.stream import BLOCK, ONE
@@ -261,8 +261,7 @@ def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first."""
     content = json.loads((folder / SUMMARY).read_text())
     errors = np.mean(content["mean absolute error"], 1)
-    what = "error rate" if "class" in content.get("task", "") else "mean absolute error"
-    order = np.argsort(errors, kind="stable")
+    order, what = np.argsort(errors, kind="stable"), measure(content["task"])
     return [f"{content['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
 
 
