@@ -9,17 +9,7 @@ import numpy as np
 import pytest
 
 from onward.rows import encoder
-from onward.rows.encoder import (
-    CALENDAR,
-    CAPACITY,
-    MOST_SLOTS,
-    SHARED,
-    VOCABULARY,
-    Encoder,
-    Unit,
-    calendar,
-    is_date,
-)
+from onward.rows.encoder import CALENDAR, CAPACITY, MOST_SLOTS, SHARED, VOCABULARY, Encoder, Unit, calendar, is_date
 from onward.text import seconds
 
 

@@ -297,8 +297,7 @@ NASTY_JSON = (
 
 
 @pytest.mark.parametrize(
-    ("data", "name"),
-    [(NASTY, "t.csv"), (NASTY, "t.csv.gz"), (NASTY_JSON, "t.jsonl"), (NASTY_JSON, "t.jsonl.gz")],
+    ("data", "name"), [(NASTY, "t.csv"), (NASTY, "t.csv.gz"), (NASTY_JSON, "t.jsonl"), (NASTY_JSON, "t.jsonl.gz")]
 )
 @pytest.mark.parametrize("piece", [1, 7, lines.PIECE])
 def test_reading_in_two_parts_is_reading_in_one(write, said, monkeypatch, data, name, piece):
