@@ -737,16 +737,6 @@ def mutate(data, changes):
     return data
 
 
-def test_random_pieces_are_survived(tmp_path):
-    chance = random.Random(0)
-    for _ in range(100):
-        changes = [
-            (chance.randrange(200), chance.randrange(4), chance.choice(PIECES)) for _ in range(chance.randrange(6))
-        ]
-        survive(tmp_path, mutate(chance.choice([NASTY, b"a,b\n" + b"1,2\n" * 9]), changes), "t.csv")
-        survive(tmp_path, mutate(NASTY_JSON, changes), "t.jsonl")
-
-
 def test_anything_is_survived(tmp_path):
     fuzz(tmp_path, 120)
 
