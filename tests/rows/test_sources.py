@@ -326,17 +326,6 @@ def test_reading_in_two_parts_is_reading_in_one(write, said, monkeypatch, data, 
             assert told == said[len(said) - len(told) :]
 
 
-def test_resuming_midway_goes_back(write):
-    path = write("a\n" + "".join(f"{i}\n" for i in range(5000)))
-    with open_rows(path, complain=print) as source:
-        blocks = source.blocks(100)
-        position = next(blocks).position
-        here = [next(blocks).numbers[-1] for _ in range(30)][-1]
-        assert here == 3100
-        source.resume(position)
-        assert next(blocks).first == 101
-
-
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
 def test_another_file_is_refused(write, name):
     lines = [f"{i},{i * i}\n" for i in range(30_000)]

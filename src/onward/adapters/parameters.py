@@ -1,12 +1,8 @@
 """Parameters of estimators, which other libraries let pass unchecked until they are used."""
 
 import numbers
+from collections.abc import Callable
 from typing import Any
-
-
-def is_real(value: Any) -> bool:
-    """Whether this is a real number; True and False are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def require_whole(owner: object, least: int = 1, **sizes: Any) -> None:
@@ -14,3 +10,10 @@ def require_whole(owner: object, least: int = 1, **sizes: Any) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < least:
             raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least {least}, got {size!r}")
+
+
+def require_real(owner: object, allowed: str, fits: Callable[[Any], bool], **values: Any) -> None:
+    """A ValueError, with what is `allowed` in it, unless all are real numbers and `fits` says so of each."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(value):
+            raise ValueError(f"{type(owner).__name__}: {name} must be {allowed}, got {value!r}")

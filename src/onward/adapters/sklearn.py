@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from onward.adapters.parameters import is_real, require_whole
+from onward.adapters.parameters import require_real, require_whole
 from onward.cells.gru import GRU
 from onward.cells.start import chrono
 from onward.errors import NotFinite
@@ -182,8 +182,7 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
 
     def predict_interval(self, X: Any, level: float = 0.9) -> np.ndarray:
         """The central interval in which y lies with probability `level`, 0 < level < 1: (n, 2), lower and upper end."""
-        if not is_real(level) or not 0 < level < 1:
-            raise ValueError(f"{type(self).__name__}: level must be a number between 0 and 1, got {level!r}")
+        require_real(self, "a number between 0 and 1", lambda share: 0 < share < 1, level=level)
         return self.predict_quantile(X, [(1 - level) / 2, (1 + level) / 2])
 
     def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -206,16 +205,11 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         return answers[:, 0] - math.log(spread[0]) - math.log(unit[0])
 
     def _check_parameters(self) -> None:
-        sizes = ("units", "components", "updates", "batch_size")
-        require_whole(self, **{name: getattr(self, name) for name in sizes})
-        if not is_real(self.step_size) or not 0 < self.step_size < math.inf:
-            raise ValueError(
-                f"{type(self).__name__}: step_size must be a positive, finite number, got {self.step_size!r}"
-            )
-        if not is_real(self.validation) or not 0 <= self.validation < 1:
-            raise ValueError(
-                f"{type(self).__name__}: validation must be a number of at least 0 and below 1, got {self.validation!r}"
-            )
+        require_whole(self, units=self.units, components=self.components)
+        require_whole(self, updates=self.updates, batch_size=self.batch_size)
+        positive, share = "a positive, finite number", "a number of at least 0 and below 1"
+        require_real(self, positive, lambda size: 0 < size < math.inf, step_size=self.step_size)
+        require_real(self, share, lambda part: 0 <= part < 1, validation=self.validation)
 
     def _values(self, method: str, X: Any, arguments: Callable[[int], np.ndarray]) -> np.ndarray:
         """The head's answers (n, k) as values of y, with arguments of so many rows."""
