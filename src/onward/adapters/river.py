@@ -300,7 +300,11 @@ class OnlineClassifier(_Network, base.Classifier):
                 core.make_room(len(self._labels))
                 labels.append(label)
                 stop += 1
-            core.take(records[start:stop], lambda i, row, labels=labels: row.__setitem__(-1, labels[i]))  # type: ignore[misc]
+
+            def fill(i: int, row: list[float], labels: list[float] = labels) -> None:
+                row[-1] = labels[i]
+
+            core.take(records[start:stop], fill)
             start = stop
 
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
