@@ -821,6 +821,13 @@ def finish(process, status=0):
     return out, err
 
 
+def fed(arguments, environment, text):
+    """What is said of all that comes on standard input."""
+    process = start(arguments, environment, stdin=subprocess.PIPE)
+    process.stdin.write(text)
+    return finish(process)
+
+
 def test_kill_9_and_sigterm_then_resume_equal_an_uninterrupted_run(here, environment):
     write("data.csv", rows_of(9000), ["time", "x", "y", "place", "late"])
     fields = ["data.csv", "--time", "time", "--target", "y", "--checkpoint-seconds", "0", "--every", "300"]
@@ -934,14 +941,10 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     process.stderr.close()
     # All in one: the same.
     last = int(re.search(r"up to row (\d+)", err)[1])
-    process = start(["-", "--resume", "out"], environment, stdin=subprocess.PIPE)
-    process.stdin.write("y,x\n" + "".join(rows[last:]))
-    out, err = finish(process)
+    out, err = fed(["-", "--resume", "out"], environment, "y,x\n" + "".join(rows[last:]))
     assert len(out.splitlines()) == 1 + 60 - last  # nothing but predictions
     assert "report: out/report.html" in err
-    whole = start([*fields[:3], "--out", "whole", *fields[5:]], environment, stdin=subprocess.PIPE)
-    whole.stdin.write("y,x\n" + "".join(rows))
-    finish(whole)
+    fed([*fields[:3], "--out", "whole", *fields[5:]], environment, "y,x\n" + "".join(rows))
     assert contents() == contents("whole")
 
 
@@ -950,9 +953,7 @@ def test_standard_input_killed_and_fed_again(here, environment):
     rows = ["y,x,place\n"] + [f"{i % 7},{i},{'abcdef'[i % (1 + i // 100)]}\n" for i in range(600)]
     fields = ["--target", "y", "--network", "ccn", "--units", "4", "--stage-rows", "150", "--every", "50"]
     fields += ["--checkpoint-seconds", "0.01", "--horizon", "3"]
-    whole = start(["-", *fields, "--out", "whole"], environment, stdin=subprocess.PIPE)
-    whole.stdin.write("".join(rows))
-    finish(whole)
+    fed(["-", *fields, "--out", "whole"], environment, "".join(rows))
     draw, kept = random.Random(0), 0
     arguments = ["-", *fields, "--out", "out"]
     for _ in range(4):
@@ -967,9 +968,7 @@ def test_standard_input_killed_and_fed_again(here, environment):
         arguments = ["-", "--resume", "out"]
         newest = newest_first(Path("out/checkpoints"), "learn")
         kept = saving.read_meta(newest[0])["last_row"]
-    process = start(arguments, environment, stdin=subprocess.PIPE)
-    process.stdin.write(rows[0] + "".join(rows[1 + kept :]))
-    finish(process)
+    fed(arguments, environment, rows[0] + "".join(rows[1 + kept :]))
     assert contents() == contents("whole")
 
 
