@@ -14,14 +14,12 @@ from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.sweeps.plan import Range
 
 
-def fails(arguments, capsys, *words):
-    status = main(arguments)
+def fails(arguments, capsys, words):
+    assert main(arguments) == 1
     said = capsys.readouterr().err.strip()
-    assert status == 1
     assert said.startswith("onward: ")
     assert "\n" not in said, said
-    for word in words:
-        assert word in said, said
+    assert words in said, said
 
 
 def test_help_and_list(capsys):
@@ -54,17 +52,17 @@ def test_every_command_has_its_own_help(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("line", "words"),
     [
-        ["run", "-h", "memory"],
-        ["run", "memory", "--steps", "many", "-h"],
-        ["sweep", "--units", "3", "memory", "--help"],
-        ["learn", "a.csv", "-h", "--target"],
+        ("run -h memory", "--step-sizes"),
+        ("run memory --steps many -h", "--step-sizes"),
+        ("sweep --units 3 memory --help", "--step-sizes"),
+        ("learn a.csv -h --target", "Column to predict"),
     ],
 )
-def test_help_is_given_wherever_it_is_asked_for(words, capsys):
-    assert main(words) == 0
-    assert "--step-sizes" in (said := capsys.readouterr().out) or "--step-size " in said
+def test_help_is_given_wherever_it_is_asked_for(line, words, capsys):
+    assert main(line.split()) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_list_does_not_import_jax():
@@ -92,25 +90,17 @@ def experiment_of(*words):
     return experiment
 
 
-@pytest.mark.parametrize(
-    "steps", [["--steps", "1e6"], ["--steps=1_000_000"], ["--steps", "1000000"], ["--steps", "1e6 "]]
-)
-@pytest.mark.parametrize(
-    "methods", [["--methods", "rtrl,uoro"], ["--methods", "rtrl", "uoro"], ["--methods=rtrl,uoro"]]
-)
-def test_one_meaning_may_be_written_in_several_ways(steps, methods):
-    sizes = [["--step-sizes", "1e-3,1e-2"], ["--step-sizes", "1e-3,", "1e-2"], ["--step_sizes", "1e-3", "1e-2"]]
-    for words in (
-        [*steps, *methods, *sizes[0], "memory"],
-        ["memory", *sizes[1], *steps, *methods],
-        [*sizes[2], "memory"],
-    ):
-        experiment = experiment_of("run", *words)
+@pytest.mark.parametrize("steps", ["--steps|1e6", "--steps=1_000_000", "--steps|1000000", "--steps|1e6 "])
+@pytest.mark.parametrize("methods", ["--methods|rtrl,uoro", "--methods|rtrl|uoro", "--methods=rtrl,uoro"])
+@pytest.mark.parametrize("sizes", ["--step-sizes|1e-3,1e-2", "--step-sizes|1e-3,|1e-2", "--step_sizes|1e-3|1e-2"])
+def test_one_meaning_may_be_written_in_several_ways(steps, methods, sizes):
+    words = [word for option in (sizes, steps, methods) for word in option.split("|")]
+    for line in ([*words, "memory"], ["memory", *words]):
+        experiment = experiment_of("run", *line)
         assert experiment.step_sizes == (1e-3, 1e-2)
-        if "--steps" in words or "--steps=1_000_000" in words:
-            assert experiment.steps == 1_000_000
-            assert isinstance(experiment.steps, int)
-            assert experiment.methods == ("rtrl", "uoro")
+        assert experiment.steps == 1_000_000
+        assert isinstance(experiment.steps, int)
+        assert experiment.methods == ("rtrl", "uoro")
 
 
 def test_fields_of_several_values_take_commas_and_spaces():
@@ -156,24 +146,10 @@ def test_one_slip_is_near(name):
     assert nearest(name[:start] + name[start:].replace("-", "_"), NAMES) == name
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        "",
-        "x",
-        "foo",
-        "rust",
-        "--speed",
-        "train",
-        "evaluate",
-        "--epochs",
-        "--lr",
-        "--verbose",
-        "--gpu",
-        "--batch-size",
-        "--model",
-    ],
-)
+FAR = ["", "x", "foo", "rust", "--speed", "train", "evaluate", "--epochs", "--lr", "--verbose", "--gpu", "--model"]
+
+
+@pytest.mark.parametrize("word", [*FAR, "--batch-size"])
 def test_another_word_is_not_near(word):
     assert nearest(word, NAMES) is None
 
@@ -216,6 +192,22 @@ def test_another_word_is_not_near(word):
         ("run trace-patterning --isi 3", "--isi takes 2 whole numbers, got 3"),
         ("run trace-patterning --isi 3 4 5", "--isi takes 2 whole numbers, got 3 4 5"),
         ("run trace-patterning --spread wide", "--spread takes a number, or none, got 'wide'"),
+        ("run trace-patterning --steps 0", "--steps must be positive, got 0"),
+        ("run trace-patterning --steps -5", "--steps must be positive, got -5"),
+        ("run trace-patterning --seeds 0", "--seeds must be positive"),
+        ("run trace-patterning --ccn-width 3", "--ccn-width must divide --ccn-columns"),
+        ("run trace-patterning --columnar-columns 0", "--columnar-columns must be positive"),
+        ("run trace-patterning --isi 36 24", "--isi must be two whole numbers, 1 <= least <= most, got 36 24"),
+        ("run trace-patterning --iti -1 4", "--iti"),
+        ("run trace-patterning --discount 1", "--discount must be in [0, 1), got 1.0"),
+        ("run trace-patterning --discount nan", "--discount must be in [0, 1)"),
+        ("run trace-patterning --trace-decay 1.5", "--trace-decay must be in [0, 1]"),
+        ("run trace-patterning --step-sizes 0", "--step-sizes must be positive"),
+        ("run trace-patterning --step-sizes 0.1 0.1", "the same value is given twice"),
+        ("run trace-patterning --gates rnn", "gates"),
+        ("run sequential-digits --columns 0", "--columns must be positive"),
+        ("run sequential-digits --stages 0", "--stages must be positive"),
+        ("run sequential-digits --passes -1", "--passes must be positive, got -1"),
         ("run piano --every=3", "--every/--no-every takes no value"),
         ("run memory --resume a --replace", "choose one"),
         ("run memory --resume a --out b", "leave out --out"),
@@ -255,39 +247,6 @@ def test_a_hurried_person_is_told_in_one_line(line, words, capsys, tmp_path, mon
     assert not list(tmp_path.iterdir()), "a refused command left something behind"
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        (["--steps", "0"], "--steps must be positive, got 0"),
-        (["--steps", "-5"], "--steps"),
-        (["--steps", "many"], "--steps"),
-        (["--seeds", "0"], "--seeds must be positive"),
-        (["--ccn-width", "3"], "--ccn-width must divide --ccn-columns"),
-        (["--columnar-columns", "0"], "--columnar-columns must be positive"),
-        (["--isi", "36", "24"], "--isi must be two whole numbers, 1 <= least <= most, got 36 24"),
-        (["--iti", "-1", "4"], "--iti"),
-        (["--discount", "1"], "--discount must be in [0, 1), got 1.0"),
-        (["--discount", "-0.1"], "--discount must be in [0, 1)"),
-        (["--discount", "nan"], "--discount must be in [0, 1)"),
-        (["--trace-decay", "1.5"], "--trace-decay must be in [0, 1]"),
-        (["--step-sizes", "0"], "--step-sizes must be positive"),
-        (["--step-sizes", "0.1", "0.1"], "the same value is given twice"),
-        (["--gates", "rnn"], "gates"),
-    ],
-)
-def test_bad_fields_end_with_one_clear_line(fields, words, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fails(["run", "trace-patterning", *fields], capsys, words)
-    assert not list(tmp_path.iterdir()), "a refused run left something behind"
-
-
-def test_bad_fields_of_digits(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fails(["run", "sequential-digits", "--columns", "0"], capsys, "--columns must be positive")
-    fails(["run", "sequential-digits", "--stages", "0"], capsys, "--stages must be positive")
-    fails(["run", "sequential-digits", "--passes", "-1"], capsys, "--passes must be positive, got -1")
-
-
 def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     fails(["run", "trace-patterning", "--out", str(tmp_path)], capsys, "is not empty")
@@ -296,18 +255,7 @@ def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):
 
 
 def test_digits_end_to_end(tmp_path, capsys):
-    words = [
-        "--passes",
-        "0.2",
-        "--seeds",
-        "2",
-        "--columns",
-        "6",
-        "--ccn-width",
-        "2",
-        "--units",
-        "3",
-    ]
+    words = ["--passes", "0.2", "--seeds", "2", "--columns", "6", "--ccn-width", "2", "--units", "3"]
     assert main(["run", "sequential-digits", *words, "--out", str(tmp_path / "d")]) == 0
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
     assert [m["name"] for m in summary["methods"]] == ["columnar", "ccn", "bptt"]

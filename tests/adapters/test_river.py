@@ -3,6 +3,7 @@
 import copy
 import datetime
 import importlib
+import io
 import math
 import pickle
 import re
@@ -16,9 +17,12 @@ pytest.importorskip("river")
 
 from river import checks, datasets, linear_model, preprocessing
 
+from damage import DAMAGE
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.errors import NotFinite
 from onward.rows import encoder
+from onward.rows.stream import RowLearner
+from onward.saving import Unreadable
 
 pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 
@@ -64,8 +68,7 @@ def made(kind, rows=60, **parameters):
     """A model that has learned, and the data."""
     xs, ys = rows_of(rows, labels=("low", "middle", "high") if kind is OnlineClassifier else None)
     model = kind(**{"units": 4} | parameters)
-    for x, y in zip(xs, ys, strict=True):
-        model.learn_one(y, x) if kind is OnlineForecaster else model.learn_one(x, y)
+    learn_all(model, xs, ys)
     return model, xs, ys
 
 
@@ -77,6 +80,11 @@ def ask(model, x):
 
 def learn(model, x, y):
     model.learn_one(y, x) if isinstance(model, OnlineForecaster) else model.learn_one(x, y)
+
+
+def learn_all(model, xs, ys):
+    for x, y in zip(xs, ys, strict=True):
+        learn(model, x, y)
 
 
 @ALL
@@ -105,13 +113,46 @@ def test_a_pickle_and_a_copy_go_on_as_the_original(kind):
     others = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model.clone(include_attributes=True)]
     answer = ask(model, xs[0])
     for other in others:
-        for x, y in zip(xs[:5], ys[:5], strict=True):
-            learn(other, x, y)
+        learn_all(other, xs[:5], ys[:5])
     assert ask(model, xs[0]) == answer
-    for x, y in zip(xs[:5], ys[:5], strict=True):
-        learn(model, x, y)
+    learn_all(model, xs[:5], ys[:5])
     for other in others:
         assert ask(other, xs[7]) == ask(model, xs[7]) != answer
+
+
+class Altered(pickle.Pickler):
+    """Writes another state of what learns from rows, where there is one."""
+
+    def __init__(self, file, change):
+        super().__init__(file)
+        self.change = change
+
+    def reducer_override(self, part):
+        if isinstance(part, RowLearner):
+            return part.__class__.__new__, (part.__class__,), self.change(*part.__getstate__())
+        return NotImplemented
+
+
+@ALL
+def test_a_pickle_that_was_changed_is_refused_by_name(kind):
+    model, xs, _ = made(kind)
+    answer, before = ask(model, xs[0]), pickle.dumps(model)
+    name, learner = "learned.model.cell.cell.bias", model._core.learner
+    changes = {
+        said.format(re.escape(name)): lambda arrays, meta, c=change: (c(arrays, name), meta)
+        for change, said in DAMAGE.values()
+    }
+    changes["has format 9, this version of onward reads format"] = lambda arrays, meta: (arrays, meta | {"format": 9})
+    changes["was written by onward 0.1"] = lambda arrays, meta: ({"floats": np.zeros(9)}, meta)
+    for said, change in changes.items():
+        file = io.BytesIO()
+        Altered(file, change).dump(model)
+        with pytest.raises(Unreadable, match="the pickle of a learner of rows:? " + said):
+            pickle.loads(file.getvalue())
+        with pytest.raises(Unreadable, match=said):
+            learner.__setstate__(change(*learner.__getstate__()))
+    assert ask(model, xs[0]) == answer
+    assert pickle.dumps(model) == before
 
 
 @ALL
@@ -146,8 +187,7 @@ def test_many_rows_are_learned_and_answered_as_one_by_one(kind):
     ys[210] = None
     ys[250] = "a fourth class" if kind is OnlineClassifier else 3.0
     one, many, chunks = (kind(units=4) for _ in range(3))
-    for x, y in zip(xs, ys, strict=True):
-        one.learn_one(x, y)
+    learn_all(one, xs, ys)
     many.learn_many(Frame(xs), np.array(ys, object))
     for i in range(0, 300, 50):
         chunks.learn_many(xs[i : i + 50], iter(ys[i : i + 50]))
@@ -195,12 +235,11 @@ def test_a_row_without_a_target_is_read_and_not_learned_from(y):
         if kind is OnlineClassifier and y not in (None, math.nan):
             continue
         model, xs, _ = made(kind)
-        weights = model._core.learner.programs.packing.unpack(model._core.learner.packed).learned.model
-        before, answer = jax.tree.leaves(weights)[:3], ask(model, xs[3])
-        before = [np.array(a) for a in before]
+        learner, answer = model._core.learner, ask(model, xs[3])
+        before = jax.tree.map(np.array, learner.programs.packing.on_host(learner.packed).learned.model)
         learn(model, xs[0], y)
-        weights = model._core.learner.programs.packing.unpack(model._core.learner.packed).learned.model
-        assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(weights)[:3], strict=True))
+        after = learner.programs.packing.on_host(learner.packed).learned.model
+        assert all(map(np.array_equal, jax.tree.leaves(before)[:3], jax.tree.leaves(after)[:3]))
         assert ask(model, xs[3]) != answer
 
 
@@ -310,8 +349,7 @@ def test_every_network_and_stage_learns():
     staged = OnlineRegressor(units=4, network="ccn", stage_rows=20)
     other = OnlineRegressor(units=3, network="lstm", rule="rflo")
     for model in (staged, other):
-        for x, y in zip(xs, ys, strict=True):
-            model.learn_one(x, y)
+        learn_all(model, xs, ys)
         assert model.predict_one(xs[0]) == pytest.approx(np.mean(ys), abs=2)
     assert staged._core.learner.stage == 2
 

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from damage import DAMAGE
 from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
@@ -29,12 +30,14 @@ from onward.rows.options import Learn
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
+from onward.rows.stream import RowRecipe
 from onward.rows.targets import MOST_CLASSES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
 TINY = {"network": "columnar", "units": 2, "interval": 0.0, "every": 20, "checkpoint_seconds": 1e9}
 FLAGS = ["--network", "columnar", "--units", "2", "--interval", "0", "--every", "20", "--checkpoint-seconds", "1e9"]
+LEARN = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
 SLOW_H3 = pytest.param({"horizon": 3}, marks=pytest.mark.slow)
 PIECE = 64  # rows of a block here: many blocks of one small program
 
@@ -94,25 +97,37 @@ def write(path, rows, columns=None):
     return path
 
 
+def options_of(**options):
+    return Learn(**({"target": ("y",)} | TINY | options))
+
+
+def session_of(**options):
+    return Session(options_of(**options), "data.csv", print, block=PIECE)
+
+
 def go(source, folder="out", *, resume=False, **options):
     """Learn in this process; the folder."""
-    options = {"target": ("y",)} | options
-    learn.learn(Learn(**(TINY | options)), str(source), Path(folder), resume=resume)
+    learn.learn(options_of(**options), str(source), Path(folder), resume=resume)
     return Path(folder)
 
 
-def table(folder):
+def learned(n, columns=None, folder="out", **options):
+    """Learn from a table of so many rows, data.csv; the folder."""
+    return go(write("data.csv", rows_of(n), columns), folder, **options)
+
+
+def table(folder="out"):
     """predictions.csv as dicts."""
     with open(Path(folder) / "predictions.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def contents(folder):
+def contents(folder="out"):
     """The two files that must be equal to the byte."""
     return [(Path(folder) / name).read_bytes() for name in ("predictions.csv", "metrics.jsonl")]
 
 
-def summary(folder):
+def summary(folder="out"):
     return json.loads((Path(folder) / "summary.json").read_text())
 
 
@@ -134,7 +149,7 @@ def refused(arguments, capsys, *words):
         assert word in last, last
 
 
-def finite(folder):
+def finite(folder="out"):
     """Every number that was said is finite."""
     for row in table(folder):
         for name, cell in row.items():
@@ -154,11 +169,8 @@ def finite(folder):
         (["--target", "y", "--ignore", "lat"], ["no column 'lat'", "'late'"]),
         (["--target", "y", "--categories", "plaze"], ["no column 'plaze'", "'place'"]),
         (["--target", "qqqq"], ["no column 'qqqq'", "there are 'time', 'y', 'x'"]),
-        ([], ["--target: name the column to predict"]),
-        (["--target", "y", "--horizn", "3"], ["no field --horizn", "did you mean --horizon?"]),
         (["--target", "y", "--horizon", "-1"], ["--horizon"]),
         (["--target", "y", "--horizon", "soon"], ["--horizon"]),
-        (["--target", "y", "--task", "forecast"], ["--task"]),
         (["--target", "y", "x", "--task", "classification"], ["predicts one column"]),
         (["--target", "y", "--time", "y"], ["--time and --target are the same column 'y'"]),
         (["--target", "y", "y"], ["--target: a column is named twice"]),
@@ -169,7 +181,6 @@ def finite(folder):
         (["--target", "y", "--step-size", "nan"], ["--step-size"]),
         (["--target", "y", "--delimiter", ";;"], ["one character"]),
         (["--target", "y", "--resume", "nowhere"], ["nowhere is not a run folder"]),
-        (["--target", "y", "--out"], ["--out takes a folder, got nothing"]),
         (["--target", "y", "--out", "data.csv"], ["data.csv is a file"]),
     ],
 )
@@ -177,18 +188,6 @@ def test_wrong_words_are_told_and_leave_no_folder(fields, words, here, capsys):
     write("data.csv", rows_of(5))
     refused(["learn", "data.csv", *fields], capsys, *words)
     assert os.listdir(here) == ["data.csv"]
-
-
-def test_without_a_source_it_is_asked_for(capsys):
-    refused(["learn"], capsys, "learn from what?")
-    refused(["learn", "--target", "y"], capsys, "learn from what?")
-
-
-def test_a_source_that_is_a_folder_or_not_there(here, capsys):
-    (here / "series").mkdir()
-    refused(["learn", "series", "--target", "y"], capsys, "series is a folder")
-    write("data.csv", rows_of(3))
-    refused(["learn", "dta.csv", "--target", "y"], capsys, "there is no dta.csv; did you mean data.csv?")
 
 
 @pytest.mark.parametrize(
@@ -210,28 +209,27 @@ def test_a_source_that_is_a_folder_or_not_there(here, capsys):
 def test_a_table_that_cannot_be_learned_is_refused_and_leaves_the_folder_free(text, words, here, capsys):
     (here / "data.csv").write_bytes(text)
     for _ in range(2):  # the second time the folder is as free as the first
-        refused(["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS], capsys, *words)
+        refused(LEARN, capsys, *words)
 
 
 def test_horizon_longer_than_the_data(here, capsys):
     write("data.csv", rows_of(4), ["x", "y"])
-    fields = ["learn", "data.csv", "--target", "y", "--horizon", "5", "--out", "out", *FLAGS]
-    refused(fields, capsys, "data.csv has 4 rows: no target is known 5 rows ahead", "smaller --horizon")
-    refused(["learn", "data.csv", "--target", "y", "--task", "return", *FLAGS], capsys, "4 rows", "--discount")
+    words = "data.csv has 4 rows: no target is known 5 rows ahead", "smaller --horizon"
+    refused([*LEARN, "--horizon", "5"], capsys, *words)
+    refused([*LEARN, "--task", "return"], capsys, "4 rows", "--discount")
 
 
-def test_too_many_classes_are_refused(here):
-    (here / "data.csv").write_text("y\n" + "".join(f"c{i}\n" for i in range(MOST_CLASSES + 2)))
-    session = Session(Learn(**(TINY | {"target": ("y",), "task": "classification"})), "data.csv", print)
+def test_too_many_classes_are_refused():
+    targets, names = session_of(task="classification").targets, [f"c{i}" for i in range(MOST_CLASSES + 2)]
     with pytest.raises(OnwardError, match=r"row 1025.*would be class 1,025"):
-        session.targets.read({"y": [f"c{i}" for i in range(MOST_CLASSES + 2)]}, range(1, MOST_CLASSES + 3))
+        targets.read({"y": names}, range(1, len(names) + 1))
 
 
 def test_the_first_target_is_infinite(here, capsys):
     (here / "data.csv").write_text("x,y\n1,inf\n2,\n3,5\n4,6\n5,7\n")
     go("data.csv")
-    assert [r["target"] for r in table("out")] == ["", "", "5", "6", "7", ""]
-    assert table("out")[2]["prediction"] == "0"  # said before any target was known
+    assert [r["target"] for r in table()] == ["", "", "5", "6", "7", ""]
+    assert table()[2]["prediction"] == "0"  # said before any target was known
 
 
 def test_bad_cells_count_as_missing_and_are_told(here, capsys):
@@ -241,10 +239,10 @@ def test_bad_cells_count_as_missing_and_are_told(here, capsys):
     err = capsys.readouterr().err
     for row, cell in ((3, "inf"), (4, "-inf")):
         assert f"data.csv: row {row}, column 'y': {cell!r} is not a usable number" in err
-    assert [r["target"] for r in table("out")][:12] == ["5", "", "", "", "", "", "", "6", "", "1", "7", "8"]
-    finite("out")
-    assert math.isfinite(summary("out")["mean absolute error"][0][0])
-    assert summary("out")["notes"]
+    assert [r["target"] for r in table()][:12] == ["5", "", "", "", "", "", "", "6", "", "1", "7", "8"]
+    finite()
+    assert math.isfinite(summary()["mean absolute error"][0][0])
+    assert summary()["notes"]
 
 
 def test_rows_that_cannot_be_read_are_left_out_and_counted(here, capsys):
@@ -256,55 +254,62 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(here, capsys):
     assert "data.csv, row 3 (line 4): 1 cell where the header has 2; left out" in err
     assert "data.csv, row 7 (line 8): 3 cells where the header has 2; left out" in err
     assert "data.csv, row 9 (line 10): not UTF-8; left out" in err
-    assert [int(r["row"]) for r in table("out")] == [i for i in range(1, 32) if i not in (3, 7, 9)]
-    assert any("row 7" in note for note in summary("out")["notes"])
+    assert [int(r["row"]) for r in table()] == [i for i in range(1, 32) if i not in (3, 7, 9)]
+    assert any("row 7" in note for note in summary()["notes"])
 
 
 def test_strict_ends_at_the_first_and_keeps_what_was_learned(here, capsys, monkeypatch, undrawn):
     lines = [b"x,y"] + [b"%d,%d" % (i, i % 5) for i in range(1, 301)]
     lines[200] = b"200"
     (here / "data.csv").write_bytes(b"\n".join(lines) + b"\n")
-    fields = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
-    refused([*fields, "--strict"], capsys, "data.csv, row 200 (line 201): 1 cell where the header has 2")
+    refused([*LEARN, "--strict"], capsys, "data.csv, row 200 (line 201): 1 cell where the header has 2")
     assert newest_first(Path("out/checkpoints"), "learn")
     status, _, err = said_by(["learn", "data.csv", "--resume", "out", "--no-strict"], capsys)
     assert status == 0, err
-    assert len(table("out")) == 300
+    assert len(table()) == 300
 
 
 def test_a_cut_last_line_is_reported_on_a_file(here, capsys):
     (here / "data.csv").write_text("x,y\n" + "".join(f"{i},{i}\n" for i in range(1, 20)) + "20")
     go("data.csv")
     assert "data.csv, row 20 (line 21): cut off, without a line end; left out" in capsys.readouterr().err
-    assert table("out")[-1]["row"] == "20"  # the forecast
+    assert table()[-1]["row"] == "20"  # the forecast
     with open("data.csv", "a") as file:
         file.write(",20\n21,21\n")
     go("data.csv", resume=True)
-    assert [r["row"] for r in table("out")][-3:] == ["20", "21", "22"]
+    assert [r["row"] for r in table()][-3:] == ["20", "21", "22"]
+
+
+def test_what_is_left_out_is_chosen_by_the_recipe():
+    assert Learn(target=("y",), interval=0.0).recipe == RowRecipe()
+    assert Learn(target=("y",), step_size=0.01).recipe.step_size == 0.01
 
 
 def test_a_constant_target_is_said_to_be_one(here, capsys):
     (here / "data.csv").write_text("x,y\n" + "".join(f"{i},4\n" for i in range(1, 30)))
-    assert main(["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]) == 0
-    assert summary("out")["constant"]
+    assert main(LEARN) == 0
+    assert summary()["constant"]
     assert "never changed" in Path("out/report.html").read_text()
-    assert {r["prediction"] for r in table("out")[1:]} == {"4"}
+    assert {r["prediction"] for r in table()[1:]} == {"4"}
 
 
-def test_a_clock_that_runs_backwards_is_told(here, capsys):
-    rows = list(rows_of(20))
-    rows[7], rows[8] = rows[8], rows[7]
-    write("data.csv", rows)
-    go("data.csv", time="time")
-    err = capsys.readouterr().err
-    assert "data.csv: row 9, column 'time': the clock runs backwards, to 2024-03-01T07:00:00" in err
-    assert len(table("out")) == 21
-
-
-def test_times_that_are_none_are_told(here, capsys):
-    write("data.csv", [{"time": f"{i}/5/24 noon", "y": str(i)} for i in range(1, 9)])
-    go("data.csv", time="time")
-    assert "data.csv: row 1, column 'time': '1/5/24 noon' is no time" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (
+            ["2024-03-01T00:00", "2024-03-01T02:00", "2024-03-01T01:00"],
+            "row 3, column 'time': the clock runs backwards",
+        ),
+        (
+            ["1/5/24 noon", "2/5/24", ""],
+            "row 1, column 'time': '1/5/24 noon' is no time; write it as 2026-01-31T23:59:00",
+        ),
+    ],
+)
+def test_times_that_run_backwards_or_are_none_are_told(times, said, capsys):
+    go(write("data.csv", [{"time": time, "y": str(i)} for i, time in enumerate(times)]), time="time")
+    assert f"data.csv: {said}" in capsys.readouterr().err
+    assert len(table()) == 4
 
 
 # A folder
@@ -312,28 +317,26 @@ def test_times_that_are_none_are_told(here, capsys):
 
 def test_a_folder_with_a_run_is_not_overwritten(here, capsys, undrawn):
     write("data.csv", rows_of(30), ["x", "y"])
-    fields = ["learn", "data.csv", "--target", "y", "--out", "out", *FLAGS]
-    assert said_by(fields, capsys)[0] == 0
-    before = contents("out")
-    refused(fields, capsys, "out is not empty: it holds a run already", "--resume out", "--replace")
+    assert said_by(LEARN, capsys)[0] == 0
+    before = contents()
+    refused(LEARN, capsys, "out is not empty: it holds a run already", "--resume out", "--replace")
     refused(["learn", "dat.csv", "--target", "y", "--out", "out", "--replace"], capsys, "no dat.csv")
     refused(["learn", "data.csv", "--target", "z", "--out", "out", "--replace"], capsys, "no column 'z'")
-    assert contents("out") == before  # a mistake with --replace deletes nothing
-    refused([*fields[:4], "--resume", "out", "--replace"], capsys, "choose one")
-    assert said_by([*fields, "--replace"], capsys)[0] == 0
-    assert contents("out") == before
+    assert contents() == before  # a mistake with --replace deletes nothing
+    refused([*LEARN[:4], "--resume", "out", "--replace"], capsys, "choose one")
+    assert said_by([*LEARN, "--replace"], capsys)[0] == 0
+    assert contents() == before
     (here / "mine").mkdir()
     (here / "mine/thesis.txt").write_text("")
     refused(
-        [*fields[:4], "--out", "mine", "--replace"],
+        [*LEARN[:4], "--out", "mine", "--replace"],
         capsys,
         "mine is not empty and not a run folder: --replace will not delete it",
     )
 
 
 def test_a_folder_in_use_is_refused(here, capsys, undrawn):
-    write("data.csv", rows_of(30), ["x", "y"])
-    go("data.csv")
+    learned(30, ["x", "y"])
     with RunFolder(Path("out"), "learn"):
         refused(["learn", "data.csv", "--resume", "out"], capsys, "out is in use by another onward")
     assert said_by(["learn", "data.csv", "--resume", "out"], capsys)[0] == 0
@@ -346,7 +349,7 @@ def test_a_resume_with_something_else_is_refused_and_harms_nothing(here, capsys,
     write("fewer.csv", rows_of(150), ["y", "x"])
     write("short.csv", rows_of(50), ["x", "y", "place"])
     go("data.csv", horizon=1)
-    before = contents("out")
+    before = contents()
     for source, words in (
         ("other.csv", ["other.csv is another file"]),
         ("columns.csv", ["other columns than before", "another order"]),
@@ -362,14 +365,13 @@ def test_a_resume_with_something_else_is_refused_and_harms_nothing(here, capsys,
         (["--out", "elsewhere"], ["leave out --out"]),
     ):
         refused(["learn", "data.csv", "--resume", "out", *fields], capsys, *words)
-    assert contents("out") == before
+    assert contents() == before
     assert said_by(["learn", "data.csv", "--resume", "out", "--target", "y", "--every", "7"], capsys)[0] == 0
-    assert contents("out")[0] == before[0]
+    assert contents()[0] == before[0]
 
 
 def test_a_file_that_was_cut_or_changed_since_is_refused(here, capsys, undrawn):
-    write("data.csv", rows_of(80), ["x", "y"])
-    go("data.csv")
+    learned(80, ["x", "y"])
     with open("out/predictions.csv", "r+b") as file:
         file.truncate(100)
     refused(["learn", "data.csv", "--resume", "out"], capsys, "predictions.csv has 100 bytes", "was changed")
@@ -394,32 +396,9 @@ def test_a_resume_after_the_file_has_grown_equals_one_run(here, options):
     assert summary("one")["mean absolute error"] == summary("two")["mean absolute error"]
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_again(here, capsys):
-    write("data.csv", rows_of(200), ["x", "y", "place"])
-    go("data.csv", "whole")
-    go("data.csv")
-    for path in Path("out/checkpoints").iterdir():
-        path.unlink()
-    go("data.csv", resume=True)
-    assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err
-    assert contents("out") == contents("whole")
-
-
-def test_a_damaged_checkpoint_is_passed_over(here, capsys):
-    write("data.csv", rows_of(300), ["x", "y", "place"])
-    go("data.csv", checkpoint_seconds=0.0)
-    before = contents("out")
-    newest = newest_first(Path("out/checkpoints"), "learn")[0]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    go("data.csv", resume=True)
-    assert "is damaged" in capsys.readouterr().err
-    assert contents("out") == before
-
-
 @pytest.mark.parametrize("exact", [True, False])
 def test_an_error_in_the_middle_of_a_block_keeps_no_half_state(here, monkeypatch, exact):
-    write("data.csv", rows_of(300), ["x", "y", "place"])
-    go("data.csv", "whole")
+    learned(300, ["x", "y", "place"], "whole")
     take = Session.take
 
     def stop(self, block):
@@ -435,12 +414,11 @@ def test_an_error_in_the_middle_of_a_block_keeps_no_half_state(here, monkeypatch
         with pytest.raises(OnwardError, match="stopped"):
             go("data.csv", checkpoint_seconds=0.0)
     go("data.csv", resume=True)
-    assert contents("out") == contents("whole")
+    assert contents() == contents("whole")
 
 
 def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
-    write("data.csv", rows_of(300), ["x", "y", "place"])
-    go("data.csv", "whole")
+    learned(300, ["x", "y", "place"], "whole")
     append, calls = RunFolder.append, []
 
     def full(self, name, text):
@@ -455,7 +433,41 @@ def test_a_full_disk_keeps_what_was_checkpointed(here, monkeypatch):
         with pytest.raises(OnwardError, match="No space"):
             go("data.csv", checkpoint_seconds=0.0)
     go("data.csv", resume=True)
-    assert contents("out") == contents("whole")
+    assert contents() == contents("whole")
+
+
+def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undrawn):
+    learned(200, ["x", "y", "place"], checkpoint_seconds=0.0)
+    before, (newest, _) = contents(), newest_first(Path("out/checkpoints"), "learn")
+
+    def damage(path, how, name):
+        meta, arrays = saving.load_arrays(path)
+        meta = {key: value for key, value in meta.items() if key not in ("format", "onward")}
+        saving.save_arrays(path, DAMAGE[how][0](arrays, name), meta)
+
+    good = newest.read_bytes()
+    for name in ("learner.linear.weight", "waiting.said", "baselines.means", "window"):
+        for how, (_, said) in DAMAGE.items():
+            damage(newest, how, name)
+            words = said.format(re.escape(name.removeprefix("learner.")))
+            with pytest.raises(saving.Unreadable, match=f"checkpoint {newest}:? {words}"):
+                session_of().load(newest)
+            newest.write_bytes(good)
+    # The one before is used, and gives the same; where none is good, nothing is loaded.
+    damage(newest, "inserted", "baselines.means")
+    for words in ("baselines.means is float64", "is damaged"):
+        go("data.csv", resume=True)
+        assert re.search(f"{words}.*; trying the one before", capsys.readouterr().err)
+        assert contents() == before
+        good = newest.read_bytes()
+        newest.write_bytes(good[:1000])
+    newest.write_bytes(good)
+    for path in newest_first(Path("out/checkpoints"), "learn"):
+        damage(path, "missing", "window")
+    refused(["predict", "out", "data.csv"], capsys, "out has no checkpoint: nothing was learned there yet")
+    go("data.csv", resume=True)
+    assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err
+    assert contents() == before
 
 
 # No look-ahead
@@ -478,7 +490,7 @@ def test_no_look_ahead_what_comes_later_changes_no_line(here, options):
     write("data.csv", rows)
     go("data.csv", time="time", **options)
     lines = (here / "out/predictions.csv").read_bytes().splitlines()
-    lag = Learn(**(TINY | {"target": ("y",)} | options)).lag if options.get("task") == "return" else 0
+    lag = options_of(**options).lag if options.get("task") == "return" else 0
     for t in (1, 3, 110, 300):  # the season is found at row 256
         later = rows[t:]
         random.Random(t).shuffle(later)
@@ -527,15 +539,7 @@ def test_blocks_make_no_difference(here, monkeypatch, options):
     go("data.csv", time="time", every=50, **options)
     # The same program, fed by rows and by ragged pieces.
     for seed in (1, 2):
-        draw, session = (
-            random.Random(seed),
-            Session(
-                Learn(**(TINY | {"target": ("y",), "time": "time", "every": 50} | options)),
-                "data.csv",
-                print,
-                block=PIECE,
-            ),
-        )
+        draw, session = random.Random(seed), session_of(time="time", every=50, **options)
         lines, at = [], 0
         while at < 300:
             stop = min(300, at + (1 if seed == 1 and at < 100 else draw.randint(1, PIECE)))
@@ -555,7 +559,7 @@ def test_scores_are_those_of_the_file_and_of_plain_baselines(here, horizon):
     rows = list(rows_of(200))
     write("data.csv", rows, ["y", "x"])
     go("data.csv", horizon=horizon, period=24, every=60)
-    said, found = table("out"), summary("out")
+    said, found = table(), summary()
     y = [float(r["y"]) for r in rows]
     lines = said[:200]
     assert [int(r["row"]) for r in said] == list(range(1, 201 + horizon))
@@ -585,7 +589,7 @@ def test_classes_are_scored_by_hits(here):
     rows = list(rows_of(200))
     write("data.csv", rows, ["sky", "x"])
     go("data.csv", target=("sky",), task="classification")
-    lines, found = table("out")[:200], summary("out")
+    lines, found = table()[:200], summary()
     said, sky = [r["prediction"] for r in lines], [r["sky"] for r in rows]
     assert said[0] == ""
     assert all(0 < float(r["probability"]) <= 1 for r in lines[1:])
@@ -605,7 +609,7 @@ def test_returns_are_those_of_the_coming_values(here):
     write("data.csv", rows, ["y", "x"])
     go("data.csv", task="return", discount=0.5)
     y = [float(r["y"]) for r in rows]
-    lines = table("out")
+    lines = table()
     assert [int(r["row"]) for r in lines] == list(range(1, 151))
     lag = Learn(target=("y",), task="return", discount=0.5).lag
     for i, row in enumerate(lines[: 150 - lag]):
@@ -623,8 +627,7 @@ def everything(folder):
 
 def test_predict_learns_nothing_and_says_the_same_twice(here, capsys):
     columns = ["time", "x", "y", "place", "late"]
-    write("data.csv", rows_of(200), columns)
-    go("data.csv", time="time")
+    learned(200, columns, time="time")
     before = everything("out")
     rows = list(rows_of(90, 5))
     rows[40]["place"] = "unseen"
@@ -644,8 +647,7 @@ def test_predict_learns_nothing_and_says_the_same_twice(here, capsys):
 
 
 def test_predict_without_columns(here, capsys):
-    write("data.csv", rows_of(100), ["x", "y", "place"])
-    go("data.csv", horizon=0)
+    learned(100, ["x", "y", "place"], horizon=0)
     write("new.csv", rows_of(20, 5), ["place"])  # not even the target, which is what is asked for
     assert main(["predict", "out", "new.csv"]) == 0
     out, err = capsys.readouterr()
@@ -658,9 +660,7 @@ def test_predict_without_columns(here, capsys):
 
 
 def test_predict_refuses_in_one_line(here, capsys):
-    write("data.csv", rows_of(40), ["x", "y"])
-    go("data.csv")
-    refused(["predict", "out"], capsys, "onward predict FOLDER SOURCE")
+    learned(40, ["x", "y"])
     refused(["predict", "nowhere", "data.csv"], capsys, "nowhere is not a run folder")
     refused(["predict", "out", "dta.csv"], capsys, "did you mean data.csv?")
     refused(["predict", "out", "data.csv", "--out", "no/such/file.csv"], capsys, "cannot write no/such/file.csv")
@@ -681,33 +681,25 @@ def test_columns_that_appear_and_vanish(here):
             row |= {"d": 0.5 * i} if i == 150 else {}
             file.write(json.dumps(row) + "\n")
     go("data.jsonl")
-    finite("out")
-    assert len(table("out")) == 201
-    assert summary("out")["columns read"] == 5  # y, flag, a, b, d
+    finite()
+    assert len(table()) == 201
+    assert summary()["columns read"] == 5  # y, flag, a, b, d
 
 
 def test_more_categories_than_slots(here):
     write("data.csv", [{"id": f"n{i}", "y": f"{i % 5}"} for i in range(150)])
     go("data.csv")
-    finite("out")
-    assert summary("out")["inputs"] == 1 + 64 + 16
+    finite()
+    assert summary()["inputs"] == 1 + 64 + 16
     write("new.csv", [{"id": f"m{i}", "y": f"{i % 5}"} for i in range(20)])
     assert main(["predict", "out", "new.csv"]) == 0
-
-
-def test_a_column_missing_for_the_first_rows_and_flags(here):
-    rows = [{"y": f"{i % 9}", "late": f"{i * 0.5}" if i >= 100 else "", "flag": str(i % 2 == 0)} for i in range(300)]
-    write("data.csv", rows)
-    go("data.csv")
-    finite("out")
-    assert summary("out")["inputs"] == 4  # and the value one season before: y has one
 
 
 def test_several_targets_with_missing_values(here):
     rows = [{"a": f"{i % 9}" if i % 3 else "", "b": f"{i % 4}" if i > 50 else ""} for i in range(200)]
     write("data.csv", rows)
     go("data.csv", target=("a", "b"))
-    lines = table("out")
+    lines = table()
     assert list(lines[0]) == ["row", "time", "a", "a prediction", "a error", "b", "b prediction", "b error"]
     for i, (row, line) in enumerate(zip(rows, lines[:200], strict=True)):
         for name in "ab":
@@ -738,13 +730,13 @@ def test_every_network_rule_and_task(here, network, rule, task):
     options = {"network": network, "rule": rule, "task": task, "stage_rows": 50, "discount": 0.5}
     go("data.csv", target=(target,), **options)
     ahead = task != "return"
-    assert len(table("out")) == 100 + ahead
-    assert all(line["prediction"] for line in table("out")[2:])
+    assert len(table()) == 100 + ahead
+    assert all(line["prediction"] for line in table()[2:])
     assert learn.load_options(Path("out"))[0].network == network
-    before = contents("out")
+    before = contents()
     Path("out/summary.json").unlink()
     go("data.csv", target=(target,), resume=True, **options)
-    assert contents("out") == before
+    assert contents() == before
 
 
 def test_delimiters_and_forms(here):
@@ -790,13 +782,6 @@ def test_the_page_of_a_run(here, capsys, monkeypatch):
     assert said_by(["report", "out", "--markdown"], capsys)[1].splitlines()[0].startswith("| | mean absolute error |")
 
 
-def test_help_explains_every_option(capsys):
-    assert main(["learn", "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "--target" in said
-    assert "Column to predict" in said
-
-
 # Other processes: signals, pipes, kill -9
 
 SMALL = "import sys; from onward.rows import learn; learn.BLOCK = {}; from onward.cli import main; sys.exit(main())"
@@ -836,6 +821,13 @@ def finish(process, status=0):
     return out, err
 
 
+def fed(arguments, environment, text):
+    """What is said of all that comes on standard input."""
+    process = start(arguments, environment, stdin=subprocess.PIPE)
+    process.stdin.write(text)
+    return finish(process)
+
+
 def test_kill_9_and_sigterm_then_resume_equal_an_uninterrupted_run(here, environment):
     write("data.csv", rows_of(9000), ["time", "x", "y", "place", "late"])
     fields = ["data.csv", "--time", "time", "--target", "y", "--checkpoint-seconds", "0", "--every", "300"]
@@ -858,8 +850,8 @@ def test_kill_9_and_sigterm_then_resume_equal_an_uninterrupted_run(here, environ
         err.splitlines()[-1],
     )
     finish(start(["data.csv", "--resume", "out"], environment))
-    assert contents("out") == contents("whole")
-    assert summary("out")["mean absolute error"] == summary("whole")["mean absolute error"]
+    assert contents() == contents("whole")
+    assert summary()["mean absolute error"] == summary("whole")["mean absolute error"]
 
 
 @pytest.mark.slow
@@ -900,7 +892,7 @@ def test_ten_kills_at_random_moments(here, environment, options):
         if Path("out/config.json").exists():
             go_on = ["data.csv", "--resume", "out"]
     finish(start(go_on, environment, block=block))
-    assert contents("out") == contents("whole")
+    assert contents() == contents("whole")
 
 
 def ask(process, line):
@@ -919,13 +911,13 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     said = [process.stdout.readline()] + [ask(process, row) for row in rows[1:20]]
     assert [int(line.split(",")[0]) for line in said] == list(range(2, 22))
     assert all(math.isfinite(float(cell)) for line in said for cell in line.split(","))
-    assert len(table("out")) == 20  # written as it goes
+    assert len(table()) == 20  # written as it goes
     # Half a line waits, and so does Ctrl-C for nothing.
     process.stdin.write("6,")
     process.stdin.flush()
     time.sleep(0.3)
     assert process.poll() is None
-    assert len(table("out")) == 20
+    assert len(table()) == 20
     process.send_signal(signal.SIGINT)
     rest, err = finish(process, 130)
     assert rest == ""
@@ -949,15 +941,11 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     process.stderr.close()
     # All in one: the same.
     last = int(re.search(r"up to row (\d+)", err)[1])
-    process = start(["-", "--resume", "out"], environment, stdin=subprocess.PIPE)
-    process.stdin.write("y,x\n" + "".join(rows[last:]))
-    out, err = finish(process)
+    out, err = fed(["-", "--resume", "out"], environment, "y,x\n" + "".join(rows[last:]))
     assert len(out.splitlines()) == 1 + 60 - last  # nothing but predictions
     assert "report: out/report.html" in err
-    whole = start([*fields[:3], "--out", "whole", *fields[5:]], environment, stdin=subprocess.PIPE)
-    whole.stdin.write("y,x\n" + "".join(rows))
-    finish(whole)
-    assert contents("out") == contents("whole")
+    fed([*fields[:3], "--out", "whole", *fields[5:]], environment, "y,x\n" + "".join(rows))
+    assert contents() == contents("whole")
 
 
 @pytest.mark.slow
@@ -965,9 +953,7 @@ def test_standard_input_killed_and_fed_again(here, environment):
     rows = ["y,x,place\n"] + [f"{i % 7},{i},{'abcdef'[i % (1 + i // 100)]}\n" for i in range(600)]
     fields = ["--target", "y", "--network", "ccn", "--units", "4", "--stage-rows", "150", "--every", "50"]
     fields += ["--checkpoint-seconds", "0.01", "--horizon", "3"]
-    whole = start(["-", *fields, "--out", "whole"], environment, stdin=subprocess.PIPE)
-    whole.stdin.write("".join(rows))
-    finish(whole)
+    fed(["-", *fields, "--out", "whole"], environment, "".join(rows))
     draw, kept = random.Random(0), 0
     arguments = ["-", *fields, "--out", "out"]
     for _ in range(4):
@@ -982,10 +968,8 @@ def test_standard_input_killed_and_fed_again(here, environment):
         arguments = ["-", "--resume", "out"]
         newest = newest_first(Path("out/checkpoints"), "learn")
         kept = saving.read_meta(newest[0])["last_row"]
-    process = start(arguments, environment, stdin=subprocess.PIPE)
-    process.stdin.write(rows[0] + "".join(rows[1 + kept :]))
-    finish(process)
-    assert contents("out") == contents("whole")
+    fed(arguments, environment, rows[0] + "".join(rows[1 + kept :]))
+    assert contents() == contents("whole")
 
 
 # Anything at all

@@ -297,8 +297,7 @@ NASTY_JSON = (
 
 
 @pytest.mark.parametrize(
-    ("data", "name"),
-    [(NASTY, "t.csv"), (NASTY, "t.csv.gz"), (NASTY_JSON, "t.jsonl"), (NASTY_JSON, "t.jsonl.gz")],
+    ("data", "name"), [(NASTY, "t.csv"), (NASTY, "t.csv.gz"), (NASTY_JSON, "t.jsonl"), (NASTY_JSON, "t.jsonl.gz")]
 )
 @pytest.mark.parametrize("piece", [1, 7, lines.PIECE])
 def test_reading_in_two_parts_is_reading_in_one(write, said, monkeypatch, data, name, piece):
@@ -325,17 +324,6 @@ def test_reading_in_two_parts_is_reading_in_one(write, said, monkeypatch, data, 
                 assert (table(source, limit)[0]) == whole[i + 1 :]
                 assert table(source)[0] == []
             assert told == said[len(said) - len(told) :]
-
-
-def test_resuming_midway_goes_back(write):
-    path = write("a\n" + "".join(f"{i}\n" for i in range(5000)))
-    with open_rows(path, complain=print) as source:
-        blocks = source.blocks(100)
-        position = next(blocks).position
-        here = [next(blocks).numbers[-1] for _ in range(30)][-1]
-        assert here == 3100
-        source.resume(position)
-        assert next(blocks).first == 101
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
@@ -736,16 +724,6 @@ def mutate(data, changes):
     for at, lost, new in changes:
         data = data[:at] + new + data[at + lost :]
     return data
-
-
-def test_random_pieces_are_survived(tmp_path):
-    chance = random.Random(0)
-    for _ in range(100):
-        changes = [
-            (chance.randrange(200), chance.randrange(4), chance.choice(PIECES)) for _ in range(chance.randrange(6))
-        ]
-        survive(tmp_path, mutate(chance.choice([NASTY, b"a,b\n" + b"1,2\n" * 9]), changes), "t.csv")
-        survive(tmp_path, mutate(NASTY_JSON, changes), "t.jsonl")
 
 
 def test_anything_is_survived(tmp_path):

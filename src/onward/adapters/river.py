@@ -1,13 +1,16 @@
 """Networks that learn from one row at a time, as River estimators."""
 
+import abc
 import math
 import numbers
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite
 from onward.rows.encoder import REACH, Unit
 from onward.rows.features import FeatureLearner, ahead, number_of
@@ -28,30 +31,20 @@ AHEAD = 16
 LAST = ("last value", "last change")
 
 
-class _Network:
+@dataclass(eq=False, repr=False)
+class _Network(abc.ABC):
     """What the three estimators share: their parameters, and a core that is made when the first row comes."""
 
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        step_size: float | None = None,
-        seed: int = 0,
-    ):
-        self.network = network
-        self.units = units
-        self.stages = stages
-        self.stage_rows = stage_rows
-        self.rule = rule
-        self.step_size = step_size
-        self.seed = seed
+    network: str = "columnar"
+    units: int = 32
+    stages: int = 2
+    stage_rows: int = 20_000
+    rule: str = "exact"
+    step_size: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         self._core: FeatureLearner | None = None
-        # Of numbers and of classes; an estimator uses its own.
-        self._target = _Target(type(self).__name__)
-        self._labels: dict[Hashable, int] = {}
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -60,21 +53,15 @@ class _Network:
     def _recipe(self, kind: Kind) -> RowRecipe:
         """What learns, or a ValueError that names the parameter which is not allowed."""
         name = type(self).__name__
-        for parameter, least in (("units", 1), ("stages", 1), ("stage_rows", 1), ("seed", 0)):
-            value = getattr(self, parameter)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-                raise ValueError(f"{name}: {parameter} must be a whole number of at least {least}, got {value!r}")
-        for parameter, allowed in (("network", NETWORKS), ("rule", tuple(RULES))):
-            value = getattr(self, parameter)
-            if value not in allowed:
-                raise ValueError(f"{name}: {parameter} must be one of {', '.join(allowed)}, got {value!r}")
+        require_whole(self, units=self.units, stages=self.stages, stage_rows=self.stage_rows)
+        require_whole(self, 0, seed=self.seed)
+        for parameter, known in (("network", NETWORKS), ("rule", tuple(RULES))):
+            if (value := getattr(self, parameter)) not in known:
+                raise ValueError(f"{name}: {parameter} must be one of {', '.join(known)}, got {value!r}")
         step = self.step_size
-        if step is not None and (
-            isinstance(step, bool) or not isinstance(step, numbers.Real) or not 0 < step < math.inf
-        ):
-            raise ValueError(
-                f"{name}: step_size must be a positive, finite number, or None for the usual, got {step!r}"
-            )
+        if step is not None:
+            allowed = "a positive, finite number, or None for the usual"
+            require_real(self, allowed, lambda size: 0 < size < math.inf, step_size=step)
         if self.network in ("columnar", "ccn") and self.rule != "exact":
             raise ValueError(f"{name}: rule {self.rule!r}: columns learn exactly; other rules need network gru or lstm")
         if self.network == "ccn" and self.units % self.stages:
@@ -91,6 +78,14 @@ class _Network:
             seed=int(self.seed),
             **grows,
         )
+
+    @abc.abstractmethod
+    def _new_core(self) -> FeatureLearner: ...
+
+    def _made(self) -> FeatureLearner:
+        if self._core is None:
+            self._core = self._new_core()
+        return self._core
 
     def _finite(self, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -141,7 +136,40 @@ def _pairs(owner: str, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], lis
     return records, targets
 
 
-class OnlineRegressor(_Network, base.Regressor):
+class _Numbers(_Network):
+    """What predicts numbers: from the target's last value and change, too, where it is `autoregressive`."""
+
+    autoregressive: bool = True
+    _predicts_change: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._target = _Target(type(self).__name__)
+
+    def _new_core(self) -> FeatureLearner:
+        return FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
+
+    def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
+        value, core = self._target.number(y), self._made()
+        row = core.placed(x)
+        self._fill(row, value)
+        core.learn(row)
+
+    def _with_past(self, row: list[float]) -> list[float]:
+        if self.autoregressive:
+            row[: len(LAST)] = self._target.past
+        return row
+
+    def _fill(self, row: list[float], value: float) -> None:
+        """What the row's target has to do with it."""
+        self._with_past(row)
+        u = self._target.to(value)
+        change = self._target.seen(u)
+        row[-1] = change if self._predicts_change else u
+
+
+@dataclass(eq=False, repr=False)
+class OnlineRegressor(_Numbers, base.Regressor):
     """A recurrent network that predicts a number from a row of features and all rows before it.
 
     It learns at every row, in constant memory, with an exact or approximate online gradient and no replay: a network
@@ -172,51 +200,14 @@ class OnlineRegressor(_Network, base.Regressor):
     13
     """
 
-    def __init__(
-        self,
-        network: str = "columnar",
-        units: int = 32,
-        stages: int = 2,
-        stage_rows: int = 20_000,
-        rule: str = "exact",
-        autoregressive: bool = True,
-        step_size: float | None = None,
-        seed: int = 0,
-    ):
-        super().__init__(network, units, stages, stage_rows, rule, step_size, seed)
-        self.autoregressive = autoregressive
-
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
-        return self._core
+    autoregressive: bool = field(default=True, kw_only=True)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         """Read a row and learn from its target. Where y is None or NaN the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
-        value = self._target.number(y)
-        core = self._made()
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-            row = core.known(x)
-        self._fill(row, value)
-        core.learn(row)
-
-    def _fill(self, row: list[float], value: float) -> None:
-        """What the row's target has to do with it."""
-        if self.autoregressive:
-            row[: len(LAST)] = self._target.past
-        row[-1] = u = self._target.to(value)
-        self._target.seen(u)
-
-    def _asked(self, x: Mapping[Any, Any]) -> list[float]:
-        row = self._made().known(x)
-        if self.autoregressive:
-            row[: len(LAST)] = self._target.past
-        return row
+        self._learn(x, y)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would, at a fifth of the cost: one compiled call a 128 rows.
@@ -235,7 +226,8 @@ class OnlineRegressor(_Network, base.Regressor):
         unit = self._target.unit
         if unit is None:
             return 0.0
-        u = self._made().ask(self._asked(x))[0].item()
+        core = self._made()
+        u = core.ask(self._with_past(core.known(x)))[0].item()
         if not math.isfinite(u):
             self._finite(np.array(u))
         return unit.origin + unit.length * u
@@ -245,7 +237,8 @@ class OnlineRegressor(_Network, base.Regressor):
         records, unit = _records(rows), self._target.unit
         if unit is None or not records:
             return np.zeros(len(records))
-        answers = self._made().ask_all([self._asked(x) for x in records])[:, 0]
+        core = self._made()
+        answers = core.ask_all([self._with_past(core.known(x)) for x in records])[:, 0]
         return unit.back(self._finite(answers).astype(float))
 
 
@@ -263,14 +256,16 @@ class OnlineClassifier(_Network, base.Classifier):
     'high'
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._labels: dict[Hashable, int] = {}
+
     @property
     def _multiclass(self) -> bool:
         return True
 
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("class"), classes=CLASSES)
-        return self._core
+    def _new_core(self) -> FeatureLearner:
+        return FeatureLearner(self._recipe("class"), classes=CLASSES)
 
     def _class(self, y: Any) -> float:
         """The number of a class; NaN where it is missing."""
@@ -285,13 +280,8 @@ class OnlineClassifier(_Network, base.Classifier):
         """
         core = self._made()
         label = self._class(y)
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-        if len(self._labels) > core.learner.classes:
-            core.make_room(len(self._labels))
-        if row is None:
-            row = core.known(x)
+        core.make_room(len(self._labels))
+        row = core.placed(x)
         row[-1] = label
         core.learn(row)
 
@@ -310,7 +300,11 @@ class OnlineClassifier(_Network, base.Classifier):
                 core.make_room(len(self._labels))
                 labels.append(label)
                 stop += 1
-            core.take(records[start:stop], lambda i, row, labels=labels: row.__setitem__(-1, labels[i]))  # type: ignore[misc]
+
+            def fill(i: int, row: list[float], labels: list[float] = labels) -> None:
+                row[-1] = labels[i]
+
+            core.take(records[start:stop], fill)
             start = stop
 
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
@@ -320,14 +314,16 @@ class OnlineClassifier(_Network, base.Classifier):
         """
         if not self._labels:
             return {}
-        return self._shares(self._made().ask(self._made().known(x)))
+        core = self._made()
+        return self._shares(core.ask(core.known(x)))
 
     def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
         """The same of each row, as if it came next."""
         records = _records(rows)
         if not self._labels or not records:
             return [{} for _ in records]
-        return [self._shares(answer) for answer in self._made().ask_all([self._made().known(x) for x in records])]
+        core = self._made()
+        return [self._shares(answer) for answer in core.ask_all([core.known(x) for x in records])]
 
     def predict_many(self, rows: Any) -> list[Any]:
         """The most probable class of each row, as if it came next; None before any class is known."""
@@ -342,7 +338,7 @@ class OnlineClassifier(_Network, base.Classifier):
         return {label: p / total for label, p in zip(self._labels, seen, strict=True)}
 
 
-class OnlineForecaster(_Network, Forecaster):
+class OnlineForecaster(_Numbers, Forecaster):
     """A recurrent network that forecasts a series, from its past and from features that are known ahead.
 
     At every row it predicts the target's next change from its last value, its last change, the features of the row
@@ -358,25 +354,14 @@ class OnlineForecaster(_Network, Forecaster):
     [0, 1, 0]
     """
 
+    _predicts_change: ClassVar[bool] = True
+
     def learn_one(self, y: Any, x: dict[Any, Any] | None = None) -> None:
         """Read the features of a row and learn from its target. Where y is None or NaN the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
-        value = self._target.number(y)
-        core, x = self._made(), x or {}
-        row = core.encode(x)
-        if row is None:
-            core.make_places(x)
-            row = core.known(x)
-        row[:2] = self._target.past
-        row[-1] = self._target.seen(self._target.to(value))
-        core.learn(row)
-
-    def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = FeatureLearner(self._recipe("number"), LAST)
-        return self._core
+        self._learn(x or {}, y)
 
     def forecast(self, horizon: int, xs: Sequence[dict[Any, Any]] | None = None) -> list[float]:
         """The next `horizon` values; `xs`: the features of those rows, where there are any. Nothing changes.
@@ -385,12 +370,10 @@ class OnlineForecaster(_Network, Forecaster):
         is not a whole number of at least 1, or `xs` has another length. `onward.errors.NotFinite`: `step_size` is too
         large.
         """
-        name = type(self).__name__
-        if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
-            raise ValueError(f"{name}: horizon must be a whole number of at least 1, got {horizon!r}")
+        require_whole(self, horizon=horizon)
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
-            raise ValueError(f"{name}: xs must hold the features of {horizon} rows, got {len(rows)}")
+            raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
         unit = self._target.unit
         if unit is None:
             return [0.0] * int(horizon)

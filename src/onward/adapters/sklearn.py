@@ -4,8 +4,8 @@
 import abc
 import functools
 import math
-import numbers
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import equinox as eqx
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from onward.adapters.parameters import require_real, require_whole
 from onward.cells.gru import GRU
 from onward.cells.start import chrono
 from onward.errors import NotFinite
@@ -80,27 +81,17 @@ class Scale(NamedTuple):
         return (self.centre + self.spread * z) * self.unit
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
     """Fits a GRU with a mixture head to sequences, and asks it; how a row is a sequence is up to the subclass."""
 
-    def __init__(
-        self,
-        *,
-        units: int = 32,
-        components: int = 3,
-        updates: int = 1000,
-        batch_size: int = 64,
-        step_size: float = 3e-3,
-        validation: float = 0.1,
-        random_state: Any = None,
-    ):
-        self.units = units
-        self.components = components
-        self.updates = updates
-        self.batch_size = batch_size
-        self.step_size = step_size
-        self.validation = validation
-        self.random_state = random_state
+    units: int = 32
+    components: int = 3
+    updates: int = 1000
+    batch_size: int = 64
+    step_size: float = 3e-3
+    validation: float = 0.1
+    random_state: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Parameters and scales as they are; of the network, every array under its name, and its sizes."""
@@ -191,13 +182,12 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
 
     def predict_interval(self, X: Any, level: float = 0.9) -> np.ndarray:
         """The central interval in which y lies with probability `level`, 0 < level < 1: (n, 2), lower and upper end."""
-        if not _is_real(level) or not 0 < level < 1:
-            raise ValueError(f"{type(self).__name__}: level must be a number between 0 and 1, got {level!r}")
+        require_real(self, "a number between 0 and 1", lambda share: 0 < share < 1, level=level)
         return self.predict_quantile(X, [(1 - level) / 2, (1 + level) / 2])
 
     def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Independent draws of y given each row, (n, n_samples)."""
-        _require_whole(self, n_samples=n_samples)
+        require_whole(self, n_samples=n_samples)
         random = check_random_state(random_state)
         return self._values("sample", X, lambda rows: random.randint(2**32, size=(rows, n_samples), dtype=np.uint32))
 
@@ -215,16 +205,11 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         return answers[:, 0] - math.log(spread[0]) - math.log(unit[0])
 
     def _check_parameters(self) -> None:
-        sizes = ("units", "components", "updates", "batch_size")
-        _require_whole(self, **{name: getattr(self, name) for name in sizes})
-        if not _is_real(self.step_size) or not 0 < self.step_size < math.inf:
-            raise ValueError(
-                f"{type(self).__name__}: step_size must be a positive, finite number, got {self.step_size!r}"
-            )
-        if not _is_real(self.validation) or not 0 <= self.validation < 1:
-            raise ValueError(
-                f"{type(self).__name__}: validation must be a number of at least 0 and below 1, got {self.validation!r}"
-            )
+        require_whole(self, units=self.units, components=self.components)
+        require_whole(self, updates=self.updates, batch_size=self.batch_size)
+        positive, share = "a positive, finite number", "a number of at least 0 and below 1"
+        require_real(self, positive, lambda size: 0 < size < math.inf, step_size=self.step_size)
+        require_real(self, share, lambda part: 0 <= part < 1, validation=self.validation)
 
     def _values(self, method: str, X: Any, arguments: Callable[[int], np.ndarray]) -> np.ndarray:
         """The head's answers (n, k) as values of y, with arguments of so many rows."""
@@ -287,6 +272,7 @@ class MixtureDensityRegressor(_MixtureRegressor):
         return np.broadcast_to(X, (READS, *X.shape))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SequenceMixtureRegressor(_MixtureRegressor):
     """The distribution of a number y given a sequence: a GRU reads it, and a `Mixture` its last state.
 
@@ -305,32 +291,11 @@ class SequenceMixtureRegressor(_MixtureRegressor):
     (3, 4)
     """
 
-    def __init__(
-        self,
-        *,
-        features: int = 1,
-        units: int = 32,
-        components: int = 3,
-        updates: int = 1000,
-        batch_size: int = 64,
-        step_size: float = 3e-3,
-        validation: float = 0.1,
-        random_state: Any = None,
-    ):
-        super().__init__(
-            units=units,
-            components=components,
-            updates=updates,
-            batch_size=batch_size,
-            step_size=step_size,
-            validation=validation,
-            random_state=random_state,
-        )
-        self.features = features
+    features: int = 1
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        _require_whole(self, features=self.features)
+        require_whole(self, features=self.features)
 
     def _series(self, X: np.ndarray) -> np.ndarray:
         if X.shape[1] % self.features:
@@ -428,13 +393,3 @@ def _pad(array: np.ndarray, size: int, axis: int, mode: Any = "constant") -> np.
 def _power_of_two(size: int, least: int) -> int:
     """The first that is neither below `size` nor below `least`, itself one."""
     return max(1 << max(size - 1, 0).bit_length(), least)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _require_whole(owner: Any, **sizes: Any) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
-            raise ValueError(f"{type(owner).__name__}: {name} must be a whole number of at least 1, got {size!r}")

@@ -11,6 +11,7 @@ LOOK = (256, 512, 1024, 2048, MEMORY)
 # Least autocorrelation, of the series without its trend, that makes a period.
 LEAST = 0.2
 NAMES = ("last value", "seasonal", "mean")
+_ARRAYS = ("past", "means", "total", "count", "counts")
 
 
 class Baselines:
@@ -41,7 +42,8 @@ class Baselines:
         """
         parts, ahead = [], []
         while len(y):
-            upto = min((event for event in (*LOOK, self._next_look()) if event > self.rows), default=self.rows + len(y))
+            later = MEMORY * (self.rows // MEMORY + 1)
+            upto = min(event for event in (*LOOK, later) if event > self.rows)
             part, y = y[: upto - self.rows], y[upto - self.rows :]
             said, season = self._stretch(part)
             parts.append(said)
@@ -54,32 +56,24 @@ class Baselines:
         self.ahead = np.concatenate(ahead) if ahead else np.zeros((0, targets))
         return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets))
 
-    def _next_look(self) -> int:
-        return MEMORY * (self.rows // MEMORY + 1)
-
     def _stretch(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n = len(y)
         filled = _carry_forward(np.concatenate([self.past, y]))
         means = np.concatenate([self.means, self._means(y)])
-        self.rows += n
-        first = self.memory
-        period = self.period or 1
-        back = period * -(-self.lag // period) if self.period else self.lag
+        self.rows += len(y)
+        back = self.period * -(-self.lag // self.period) if self.period else self.lag
         if back > self.memory:
             back = self.lag
-        seasonal = filled[first - back : first - back + n]
-        last = filled[first - self.lag : first - self.lag + n]
-        seasonal = np.where(np.isnan(seasonal), last, seasonal)
-        out = np.stack([last, seasonal, means[first - self.lag : first - self.lag + n]])
-        at = first + self.lag - back
-        ahead = filled[at : at + n].copy() if self.period else np.full(y.shape, np.nan)
+        before = lambda values, rows: values[self.memory - rows :][: len(y)]
+        last, seasonal = before(filled, self.lag), before(filled, back)
+        out = np.stack([last, np.where(np.isnan(seasonal), last, seasonal), before(means, self.lag)])
+        ahead = before(filled, back - self.lag).copy() if self.period else np.full(y.shape, np.nan)
         self.past, self.means = filled[-self.memory :].copy(), means[-self.memory :].copy()
         return out, ahead
 
     def _means(self, y: np.ndarray) -> np.ndarray:
-        known = ~np.isnan(y)
         if self.classes:
             return self._majority(y[:, 0])[:, None]
+        known = ~np.isnan(y)
         # Sequential sums: the same whatever the blocks.
         total = np.cumsum(np.concatenate([self.total[None], np.where(known, y, 0)]), 0)[1:]
         count = np.cumsum(np.concatenate([self.count[None], known]), 0)[1:]
@@ -102,19 +96,14 @@ class Baselines:
     def arrays(self) -> dict[str, np.ndarray]:
         """What changes, for a checkpoint."""
         scalars = np.array([self.rows, self.period or 0], np.int64)
-        return {"scalars": scalars, "past": self.past, "means": self.means} | {
-            "total": self.total,
-            "count": self.count,
-            "counts": self.counts,
-        }
+        return {"scalars": scalars} | {name: getattr(self, name) for name in _ARRAYS}
 
     def restore(self, arrays: dict[str, Any]) -> None:
         """Go on from there."""
         self.rows, period = (int(v) for v in arrays["scalars"])
         self.period = period or None
-        self.past, self.means = np.array(arrays["past"]), np.array(arrays["means"])
-        self.total, self.count = np.array(arrays["total"]), np.array(arrays["count"])
-        self.counts = np.array(arrays["counts"])
+        for name in _ARRAYS:
+            setattr(self, name, np.array(arrays[name]))
 
 
 def _carry_forward(y: np.ndarray) -> np.ndarray:

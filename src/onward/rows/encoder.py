@@ -1,5 +1,6 @@
 """Named cells of a row as numbers that a network reads: one slot a number, one slot a category."""
 
+import copy
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,10 @@ SHARED = 16
 REACH = 1e15
 # Below this a first value says nothing about the size of those to come.
 SMALL = 1e-9
-_NUMBER, _CATEGORY = "number", "category"
 _DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
 CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
+# What is kept of an encoder as it is.
+_KEPT = ("slots", "waves", "vocabulary", "shared", "used", "capacity", "full", "odd")
 
 
 class Unit:
@@ -101,7 +103,7 @@ class Encoder:
                 )
                 self.full = True
                 break
-            self._register(name, value)
+            self._register(name, value, needs)
         return stop
 
     def _news(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> list[tuple[int, str, Cell]]:
@@ -119,42 +121,37 @@ class Encoder:
                 if not self._is_category(name, column[first]):
                     news.append((first, name, column[first]))
                     continue
-            known = self.vocabulary.get(name, {})
             if name in self.shared:
                 continue
-            part = column[start:stop]
+            known, part = self.vocabulary.get(name, {}), column[start:stop]
             # By their text: 1, 1.0 and True are equal, and three categories.
             texts = part if set(map(type, part)) <= {str} else list(map(_text, part))
             first_row = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
-            for text, at in first_row.items():
-                if text not in known and not is_missing(part[at]):
-                    news.append((start + at, name, part[at]))
+            new = (at for text, at in first_row.items() if text not in known and not is_missing(part[at]))
+            news += [(start + at, name, part[at]) for at in new]
         return news
 
     def _is_category(self, name: str, cell: Cell) -> bool:
         return name in self.categories or not np.isfinite(self.number(cell))
 
     def _needs(self, name: str, value: Cell) -> int:
-        known = self.vocabulary.get(name)
-        if name in self.shared or known is None or _text(value) in known:
-            return 0 if name in self.shared or known is not None else 1
+        """How many slots a number, or a category, takes."""
+        known = self.vocabulary.get(name, {})
+        if name in self.shared or _text(value) in known:
+            return 0
         return SHARED if len(known) >= VOCABULARY else 1
 
-    def _register(self, name: str, value: Cell) -> None:
+    def _register(self, name: str, value: Cell, needs: int) -> None:
         if name not in self.vocabulary and not self._is_category(name, value):
             self.slots[name], self.units[name] = self.used, Unit(self.number(value))
-            self.used += 1
-            return
-        known = self.vocabulary.setdefault(name, {})
-        if name in self.shared or _text(value) in known:
-            return
-        many = 1
-        if len(known) >= VOCABULARY:
-            self.shared[name], many = self.used, SHARED
-        else:
-            known[_text(value)] = self.used
-        self.plain[self.used : self.used + many] = True
-        self.used += many
+        elif needs:
+            known = self.vocabulary.setdefault(name, {})
+            if len(known) >= VOCABULARY:
+                self.shared[name] = self.used
+            else:
+                known[_text(value)] = self.used
+            self.plain[self.used : self.used + needs] = True
+        self.used += needs
 
     def _double(self) -> None:
         self.plain = np.concatenate([self.plain, np.zeros(self.capacity, bool)])
@@ -222,28 +219,18 @@ class Encoder:
 
     def as_dict(self) -> dict[str, Any]:
         """All that was learned about columns, as JSON."""
-        return {
-            "categories": sorted(self.categories),
-            "slots": dict(self.slots),
-            "waves": dict(self.waves),
-            "origins": {name: unit.origin for name, unit in self.units.items()},
-            "vocabulary": {name: dict(known) for name, known in self.vocabulary.items()},
-            "shared": dict(self.shared),
-            "used": self.used,
-            "capacity": self.capacity,
-            "plain": np.flatnonzero(self.plain).tolist(),
-            "full": self.full,
-            "odd": dict(self.odd),
-        }
+        kept = {name: copy.deepcopy(getattr(self, name)) for name in _KEPT}
+        origins = {name: unit.origin for name, unit in self.units.items()}
+        plain = np.flatnonzero(self.plain).tolist()
+        return kept | {"categories": sorted(self.categories), "origins": origins, "plain": plain}
 
     @classmethod
     def from_dict(cls, kept: dict[str, Any], *, complain: Callable[[str], None] = lambda text: None) -> "Encoder":
         """The encoder again."""
         self = cls(categories=kept["categories"], complain=complain)
-        self.slots, self.waves = kept["slots"], kept["waves"]
-        self.vocabulary, self.shared = kept["vocabulary"], kept["shared"]
+        for name in _KEPT:
+            setattr(self, name, kept[name])
         self.units = {name: Unit(origin) for name, origin in kept["origins"].items()}
-        self.used, self.capacity, self.full, self.odd = kept["used"], kept["capacity"], kept["full"], kept["odd"]
         self.plain = np.zeros(self.capacity, bool)
         self.plain[kept["plain"]] = True
         return self

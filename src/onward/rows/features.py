@@ -61,10 +61,8 @@ class FeatureLearner:
             if key in encoder.slots:
                 unit = encoder.units[key]
                 self.plan[name] = (encoder.slots[key], unit.origin, unit.length, None)
-            elif key in encoder.vocabulary:
-                self.plan[name] = (_CATEGORY, 0.0, 1.0, key)
             else:
-                self.plan[name] = (_TIME, 0.0, 1.0, key)
+                self.plan[name] = (_CATEGORY if key in encoder.vocabulary else _TIME, 0.0, 1.0, key)
         plain = encoder.plain.tolist()
         # Of a category every slot is 0 but one; a number is missing unless it is given.
         self.blank = [0.0 if p else math.nan for p in plain] + [math.nan] * learner.recipe.targets
@@ -101,31 +99,38 @@ class FeatureLearner:
                 u = (value - origin) / length
                 if -REACH < u < REACH:
                     row[slot] = u
-            elif slot == _CATEGORY:
-                if isinstance(value, str):
-                    category = self.encoder.slot_of(key, value)
-                    if category is not None:
-                        row[category] = 1.0
-                    elif not self._passed_over(value):
-                        return None
-            else:
+            elif slot == _TIME:
                 for part, number in self._moment(key, value):
                     row[self.encoder.slots[part]] = number - self.encoder.units[part].origin
+            elif isinstance(value, str):
+                category = self.encoder.slot_of(key, value)
+                if category is not None:
+                    row[category] = 1.0
+                elif not self._passed_over(value):
+                    return None
         return row
 
     def known(self, x: Mapping[Any, Any]) -> list[float]:
         """The row, without what is new in it."""
         row = self.encode(x)
         if row is None:
-            seen = {name: value for name, value in x.items() if name in self.plan}
-            row = self.encode(seen)
-            if row is None:  # new categories of a known feature
-                row = self.encode({n: v for n, v in seen.items() if self.plan[n][0] != _CATEGORY or self._has(n, v)})
+            row = self.encode({name: value for name, value in x.items() if self._has_place(name, value)})
         assert row is not None
         return row
 
-    def _has(self, name: Hashable, value: Any) -> bool:
-        return self.encoder.slot_of(self.plan[name][3], value) is not None
+    def _has_place(self, name: Hashable, value: Any) -> bool:
+        if name not in self.plan:
+            return False
+        slot, *_, key = self.plan[name]
+        return slot != _CATEGORY or not isinstance(value, str) or self.encoder.slot_of(key, value) is not None
+
+    def placed(self, x: Mapping[Any, Any]) -> list[float]:
+        """The row; all that is new in it is given a place first."""
+        row = self.encode(x)
+        if row is None:
+            self.make_places(x)
+            row = self.known(x)
+        return row
 
     def _passed_over(self, value: Any) -> bool:
         """Whether a feature, or a category, that has no place yet is to get none."""
@@ -150,15 +155,13 @@ class FeatureLearner:
         cells: dict[str, list[Any]] = {}
         encoder, words = self.encoder, set[str]()
         for name, value in x.items():
-            place = self.plan.get(name)
-            if self._passed_over(value) or (place is not None and place[0] != _CATEGORY):
+            of_category = name in self.plan and self.plan[name][0] == _CATEGORY and isinstance(value, str)
+            if self._passed_over(value) or (name in self.plan and not of_category):
                 continue
             key = self.names.get(name) or (name if isinstance(name, str) else repr((name,)))
             if isinstance(value, str):
                 cells[key] = [value]
                 words.add(key)
-            elif place is not None:
-                continue
             elif isinstance(value, datetime.date | np.datetime64):
                 # Waves are numbers of size 1, from zero.
                 cells |= {f"{key} {part}": [0.0] for part in CALENDAR}
@@ -206,30 +209,23 @@ class FeatureLearner:
 
     def ask_all(self, rows: list[list[float]]) -> np.ndarray:
         """The outputs for each of many rows as if it came next, in compiled calls of `MANY`."""
-        learner, parts = self.learner, []
-        for start in range(0, len(rows), MANY):
-            part = rows[start : start + MANY]
-            block = np.zeros((MANY, len(self.blank)), np.float32)
-            block[: len(part)] = part
-            answers = learner.programs.of("asks", MANY)(learner.packed, block, self.plain)
-            parts.append(np.asarray(answers)[: len(part)])
-        return np.concatenate(parts)
+        learner = self.learner
+        block = np.zeros((-(-len(rows) // MANY), MANY, len(self.blank)), np.float32)
+        block.reshape(-1, len(self.blank))[: len(rows)] = rows
+        asks = learner.programs.of("asks", MANY)
+        return np.concatenate([asks(learner.packed, part, self.plain) for part in block])[: len(rows)]
 
     def take(self, rows: Iterable[Mapping[Any, Any]], fill: Callable[[int, list[float]], None]) -> None:
         """Learn from rows in order. `fill` puts the targets of row i into its last places."""
         waiting: list[list[float]] = []
         for i, x in enumerate(rows):
             row = self.encode(x)
-            if row is None:
+            if row is None or len(waiting) == MANY:
                 self.learn_all(waiting)
                 waiting = []
-                self.make_places(x)
-                row = self.known(x)
+                row = self.placed(x)
             fill(i, row)
             waiting.append(row)
-            if len(waiting) == MANY:
-                self.learn_all(waiting)
-                waiting = []
         self.learn_all(waiting)
 
 

@@ -6,28 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab.folder import (
-    CONFIG,
-    RunFolder,
-    Stop,
-    newest_first,
-    newest_good,
-    read_config,
-    same_fields,
-    stopping,
-)
+from onward.lab.folder import CONFIG, RunFolder, Stop, newest_first, newest_good, read_config, same_fields, stopping
 from onward.lab.progress import Progress
 from onward.rows.options import Learn
-from onward.rows.predictions import DIGITS, quoted
-from onward.rows.scores import CONTESTANTS
+from onward.rows.predictions import csv_line
+from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Rows, Source, open_rows
 from onward.rows.stream import BLOCK, ONE
@@ -63,6 +54,7 @@ class _Run:
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
             self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
+            self.session.learner = None  # it may be of a checkpoint that was bad in another part
             self.begin()
             return
         self.rows.resume(meta["position"])
@@ -73,13 +65,13 @@ class _Run:
     def begin(self) -> None:
         """Files as they are before the first row."""
         self.folder.cut(dict.fromkeys(WRITTEN, 0))
-        self.folder.append(PREDICTIONS, ",".join(map(quoted, self.session.header)) + "\n")
+        self.folder.append(PREDICTIONS, csv_line(self.session.header))
 
     def go(self) -> None:
         """Learn to the end of the source, or until somebody stops it; what was learned is kept either way."""
         try:
             if self.stream:
-                self._tell(",".join(map(quoted, self._stream_header())) + "\n")
+                self._tell(self.session.format.stream_header(ahead=self.options.task != "return"))
             blocks = self.rows.blocks(self.session.block)
             while (block := self._next(blocks)) is not None:
                 self.whole = False
@@ -116,7 +108,8 @@ class _Run:
     def _look_around(self) -> None:
         """Between two blocks: answer, stop if asked to, and now and then keep and show."""
         if self.stream:
-            self._tell(self._answer())
+            session, ahead = self.session, 0 if self.options.task == "return" else self.options.lag
+            self._tell(session.format.answers(session.answered, ahead, list(session.targets.classes)))
         if self.stop():
             raise KeyboardInterrupt
         if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
@@ -151,28 +144,6 @@ class _Run:
     def _tell(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-    def _stream_header(self) -> list[str]:
-        ahead = "of_row" if self.options.task != "return" else "from_row"
-        extra = {0: [], 1: ["probability"], 2: ["low", "high"]}[self.session.extras]
-        if len(self.options.target) == 1:
-            return [ahead, "prediction", *extra]
-        return [ahead, *(f"{name} prediction" for name in self.options.target)]
-
-    def _answer(self) -> str:
-        """What was said of the newest rows, one line each."""
-        said, session = self.session.answered, self.session
-        ahead = 0 if self.options.task == "return" else self.options.lag
-        names = list(session.targets.classes)
-        lines = []
-        for i, row in enumerate(said.rows):
-            if self.options.task == "classification":
-                cells = [quoted(names[int(said.said[i, 0])]) if names else ""]
-            else:
-                cells = [DIGITS % v for v in said.said[i].tolist()]
-            cells += [DIGITS % v for v in said.extra[i].tolist()]
-            lines.append(",".join([str(row + ahead), *cells]) + "\n")
-        return "".join(lines)
 
     def _end(self) -> None:
         """The source has ended: the last checkpoint, then what is written once."""
@@ -216,8 +187,7 @@ def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | 
 def open_source(options: Learn, source: str, say: Callable[[str], None]) -> Source:
     """The rows of a source, as the options say."""
     form = None if options.form == "auto" else options.form
-    delimiter = {"tab": "\t", "\\t": "\t"}.get(options.delimiter, options.delimiter) or None
-    return open_rows(source, form=form, delimiter=delimiter, complain=say, strict=options.strict)
+    return open_rows(source, form=form, delimiter=options.delimiter or None, complain=say, strict=options.strict)
 
 
 def summary(session: Session) -> dict[str, Any]:
@@ -291,8 +261,7 @@ def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first."""
     content = json.loads((folder / SUMMARY).read_text())
     errors = np.mean(content["mean absolute error"], 1)
-    what = "error rate" if "class" in content.get("task", "") else "mean absolute error"
-    order = np.argsort(errors, kind="stable")
+    order, what = np.argsort(errors, kind="stable"), measure(content["task"])
     return [f"{content['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
 
 
@@ -323,8 +292,8 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
         if rows.form != "jsonl":
             session.look(rows.names)
         session.forget_waiting()
-        with _written(out, source) if out else _stdout() as file:
-            file.write(",".join(map(quoted, session.header)) + "\n")
+        with _written(out, source) if out else nullcontext(sys.stdout) as file:
+            file.write(csv_line(session.header))
             for block in rows.blocks(session.block):
                 session.take(block, learn=False)
                 file.write("".join(session.lines))
@@ -334,20 +303,12 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
         rows.complaints.summary()
 
 
-@contextmanager
-def _written(out: str, source: str) -> Iterator[Any]:
+def _written(out: str, source: str) -> TextIO:
     """A new file; not the one that is read."""
     path = Path(out)
     if source != "-" and path.exists() and path.samefile(source):
         raise OnwardError(f"--out {out} is the source itself: name another file")
     try:
-        file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        return open(path, "w", encoding="utf-8", newline="")
     except OSError as error:
         raise OnwardError(f"cannot write {out}: {error.strerror or error}") from error
-    with file:
-        yield file
-
-
-@contextmanager
-def _stdout() -> Iterator[Any]:
-    yield sys.stdout

@@ -9,6 +9,7 @@ from onward.rows.stream import RowRecipe
 
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
+LEAST = {"horizon": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -72,31 +73,22 @@ class Learn:
         """Refuse what cannot be learned."""
         if not self.target:
             raise OnwardError("--target: name the column to predict")
-        for name, values in (("target", self.target), ("features", self.features), ("ignore", self.ignore)):
-            if len(set(values)) != len(values):
+        for name in ("target", "features", "ignore"):
+            if len(set(values := getattr(self, name))) != len(values):
                 raise OnwardError(f"--{name}: a column is named twice")
         if len(self.target) > 1 and self.task != "regression":
             raise OnwardError(f"--task {self.task} predicts one column, --target names {len(self.target)}")
         if self.time in self.target:
             raise OnwardError(f"--time and --target are the same column {self.time!r}")
-        for name, value, least in (
-            ("horizon", self.horizon, 0),
-            ("units", self.units, 1),
-            ("stages", self.stages, 1),
-            ("stage-rows", self.stage_rows, 1),
-            ("components", self.components, 1),
-            ("every", self.every, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < least:
-                raise OnwardError(f"--{name} must be at least {least}, got {value}")
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) < least:
+                raise OnwardError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         if self.period is not None and self.period < 2:
             raise OnwardError(f"--period {self.period}: a season has at least 2 rows; leave it out to have it found")
-        if not 0 <= self.discount < 1:
-            raise OnwardError(f"--discount must be in [0, 1), got {self.discount}")
-        if not 0 <= self.interval < 1:
-            raise OnwardError(f"--interval must be in [0, 1), got {self.interval}")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+        for name in ("discount", "interval"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise OnwardError(f"--{name} must be in [0, 1), got {share}")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise OnwardError(f"--step-size must be positive and finite, or left out, got {self.step_size}")
         if not self.checkpoint_seconds >= 0:
             raise OnwardError(f"--checkpoint-seconds must be 0 or more, got {self.checkpoint_seconds}")
@@ -135,7 +127,7 @@ class Learn:
             horizon=0 if kind == "return" else self.horizon,
             lag=self.lag,
             discount=self.discount,
-            step_size=self.step_size or 0.0,
+            step_size=self.step_size,
             components=density,
             seed=self.seed,
         )

@@ -56,69 +56,44 @@ class Packing:
 
     def pack(self, state: PyTree) -> Packed:
         """Traced or not."""
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))]
-        parts: dict[str, list[Array]] = {"floats": [], "whole": [], "long": []}
-        for place, leaf in zip(self._places, leaves, strict=True):
-            if place.part == "whole":
-                leaf = (
-                    leaf.astype(jnp.int32)
-                    if jnp.issubdtype(leaf.dtype, jnp.bool_)
-                    else lax.bitcast_convert_type(leaf, jnp.int32)
-                )
-            parts[place.part].append(leaf if place.part == "long" else leaf.reshape(-1))
-        join = lambda part, dtype: jnp.concatenate([jnp.zeros(0, dtype), *part])
-        return Packed(join(parts["floats"], jnp.float32), join(parts["whole"], jnp.int32), tuple(parts["long"]))
+        return self._joined(state, jnp)
+
+    def from_host(self, state: PyTree) -> Packed:
+        """`pack`, by NumPy; nothing is compiled."""
+        return self._joined(state, np)
 
     def unpack(self, packed: Packed) -> PyTree:
         """The state again; traced."""
-
-        def leaf(place: _Place) -> Array:
-            if place.part == "long":
-                return packed.long[place.start]
-            buffer = packed.floats if place.part == "floats" else packed.whole
-            size = int(np.prod(place.shape))
-            part = lax.slice(buffer, (place.start,), (place.start + size,)).reshape(place.shape)
-            if place.part == "whole":
-                flag = jnp.issubdtype(place.plain, jnp.bool_)
-                part = part.astype(bool) if flag else lax.bitcast_convert_type(part, place.plain)
-            return _typed(part, place)
-
-        return self._tree([leaf(place) for place in self._places])
+        return self._cut(packed, lambda buffer, start, stop: lax.slice(buffer, (start,), (stop,)))
 
     def on_host(self, packed: Packed) -> PyTree:
-        """The state, of NumPy arrays; nothing is compiled."""
-        host: Packed = jax.device_get(packed)
+        """`unpack`, by NumPy; nothing is compiled."""
+        return self._cut(jax.device_get(packed), lambda buffer, start, stop: buffer[start:stop])
 
-        def leaf(place: _Place) -> Any:
-            if place.part == "long":
-                return _typed(host.long[place.start], place)
-            buffer = np.asarray(host.floats if place.part == "floats" else host.whole)
-            part = buffer[place.start : place.start + int(np.prod(place.shape))].reshape(place.shape)
-            if place.part == "whole":
-                part = part.astype(bool) if place.plain == np.bool_ else part.view(place.plain)
-            return _typed(part, place)
-
-        return self._tree([leaf(place) for place in self._places])
-
-    def from_host(self, state: PyTree) -> Packed:
-        """`pack`, by NumPy."""
-        parts: dict[str, list[np.ndarray]] = {"floats": [], "whole": [], "long": []}
+    def _joined(self, state: PyTree, numpy: Any) -> Packed:
+        parts: dict[str, list[Any]] = {"floats": [], "whole": [], "long": []}
         for place, leaf in zip(self._places, jax.tree.leaves(eqx.filter(state, eqx.is_array)), strict=True):
-            array = np.asarray(_plain(leaf))
+            array = numpy.asarray(_plain(leaf))
             if place.part == "whole":
                 array = array.astype(np.int32) if array.dtype == np.bool_ else array.view(np.int32)
             parts[place.part].append(array if place.part == "long" else array.reshape(-1))
-        join = lambda part, dtype: np.concatenate([np.zeros(0, dtype), *part])
-        floats, whole = join(parts["floats"], np.float32), join(parts["whole"], np.int32)
-        return Packed(floats, whole, tuple(parts["long"]))  # type: ignore[arg-type]
+        join = lambda part, dtype: numpy.concatenate([numpy.zeros(0, dtype), *part])
+        return Packed(join(parts["floats"], np.float32), join(parts["whole"], np.int32), tuple(parts["long"]))
 
-    def _tree(self, leaves: list[Any]) -> PyTree:
-        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+    def _cut(self, packed: Packed, piece: Callable[[Any, int, int], Any]) -> PyTree:
+        def leaf(place: _Place) -> Any:
+            array = getattr(packed, place.part)
+            if place.part == "long":
+                array = array[place.start]
+            else:
+                array = piece(array, place.start, place.start + int(np.prod(place.shape))).reshape(place.shape)
+            if place.part == "whole":
+                array = array.astype(bool) if place.plain == np.bool_ else array.view(place.plain)
+            is_key = jnp.issubdtype(place.dtype, jax.dtypes.prng_key)
+            return jax.random.wrap_key_data(array) if is_key else array
+
+        return eqx.combine(jax.tree.unflatten(self.structure, [leaf(place) for place in self._places]), self.static)
 
 
 def _plain(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _typed(leaf: Any, place: _Place) -> Any:
-    return jax.random.wrap_key_data(leaf) if jnp.issubdtype(place.dtype, jax.dtypes.prng_key) else leaf

@@ -1,12 +1,14 @@
 """Predictions that wait for their targets, and the lines of predictions.csv."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 DIGITS = "%.7g"
+# What is said of a number or a class besides: nothing, a probability, or the ends of an interval.
+_EXTRA = ((), ("probability",), ("low", "high"))
 _SPECIAL = re.compile('[,"\r\n]')
 
 
@@ -21,6 +23,11 @@ def as_text(values: np.ndarray) -> list[str]:
 def quoted(cell: str) -> str:
     """A cell for a CSV."""
     return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """Cells as a line of a CSV."""
+    return ",".join(map(quoted, cells)) + "\n"
 
 
 class Waiting(NamedTuple):
@@ -66,9 +73,8 @@ class Format:
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
-        extra = {0: [], 1: ["probability"], 2: ["low", "high"]}[self.extra]
         if len(self.targets) == 1:
-            return ["row", "time", "target", "prediction", *extra, "error"]
+            return ["row", "time", "target", "prediction", *_EXTRA[self.extra], "error"]
         return ["row", "time", *(f"{name}{part}" for name in self.targets for part in ("", " prediction", " error"))]
 
     def lines(
@@ -94,3 +100,17 @@ class Format:
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
             columns += [as_text(judged.extra[:, j]) for j in range(self.extra)] + [as_text(error[:, i])]
         return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
+
+    def stream_header(self, *, ahead: bool) -> str:
+        """The first line of `answers`; `ahead`: whether they are of the row that is predicted."""
+        said = [f"{name} prediction" for name in self.targets] if len(self.targets) > 1 else ["prediction"]
+        return csv_line(["of_row" if ahead else "from_row", *said, *_EXTRA[self.extra]])
+
+    def answers(self, said: Waiting, ahead: int, labels: Sequence[str]) -> str:
+        """Lines for what was said at rows of a stream, of the rows `ahead` after them."""
+        lines = []
+        for row, values, extra in zip(said.rows, said.said.tolist(), said.extra.tolist(), strict=True):
+            numbers = [DIGITS % value for value in [*([] if self.classes else values), *extra]]
+            named = [labels[int(values[0])] if labels else ""] if self.classes else []
+            lines.append(csv_line([str(row + ahead), *named, *numbers]))
+        return "".join(lines)

@@ -25,33 +25,33 @@ class Targets:
 
     def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
         """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
-        found = {0, n}
+        cuts = {0, n}
         for name in self.options.target:
             column, seen = cells.get(name) or [None] * n, set(self.classes)
             if self.options.task == "classification":
                 for i, cell in enumerate(column):
                     if not is_missing(cell) and (label := str(cell).strip()) not in seen:
                         seen.add(label)
-                        found.add(i)
+                        cuts.add(i)
             elif name not in self.units:
-                found.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
-        return sorted(found)
+                cuts.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
+        return sorted(cuts)
 
     def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
         """(rows, targets) real values or class numbers, NaN where missing."""
         n = len(rows)
         if self.options.task == "classification":
             column = cells.get(self.options.target[0]) or [None] * n
-            found = np.full((n, 1), np.nan)
+            classes = np.full((n, 1), np.nan)
             for i, cell in enumerate(column):
                 if not is_missing(cell):
-                    found[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
+                    classes[i, 0] = self.classes.setdefault(str(cell).strip(), len(self.classes))
                     if len(self.classes) > MOST_CLASSES:
                         raise OnwardError(
                             f"row {rows[i]}, column {self.options.target[0]!r}: {cell!r} would be class "
                             f"{len(self.classes):,}, and {MOST_CLASSES:,} is the most; for numbers leave out --task"
                         )
-            return found
+            return classes
         return np.stack([self._numbers(name, cells.get(name) or [None] * n, rows) for name in self.options.target], 1)
 
     def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:

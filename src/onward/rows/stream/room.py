@@ -4,8 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
 
 from onward.types import PyTree
 
@@ -16,23 +15,8 @@ def enlarge(old: PyTree, new: PyTree, at: int) -> PyTree:
     def fit(a: Any, b: Any) -> Any:
         if not eqx.is_array(a) or a.shape == b.shape:
             return a
-        for axis in range(a.ndim):
-            more = b.shape[axis] - a.shape[axis]
-            if more:
-                size = a.shape[axis]
-                head, tail = lax.slice_in_dim(a, 0, at, axis=axis), lax.slice_in_dim(a, at, size, axis=axis)
-                part = lax.slice_in_dim(b, at, at + more, axis=axis)
-                # `b` is still larger along later axes: those places are filled when their turn comes.
-                for later in range(axis + 1, a.ndim):
-                    if b.shape[later] != a.shape[later]:
-                        extra = b.shape[later] - a.shape[later]
-                        ends = (
-                            lax.slice_in_dim(part, 0, at, axis=later),
-                            lax.slice_in_dim(part, at + extra, b.shape[later], axis=later),
-                        )
-                        part = jnp.concatenate(ends, later)
-                a = jnp.concatenate([head, part, tail], axis)
-        return a
+        kept = [np.delete(np.arange(n), slice(at, at + n - m)) for m, n in zip(a.shape, b.shape, strict=True)]
+        return b.at[np.ix_(*kept)].set(a)
 
     # Part by part: the structures may differ in what they say of sizes.
     leaves, structure = jax.tree.flatten(new)

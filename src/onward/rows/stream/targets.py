@@ -1,7 +1,7 @@
 """What is predicted: numbers, a class, or a return. How a row's value is learned from, and how a prediction answers."""
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -29,16 +29,37 @@ class Label(NamedTuple):
     known: Array
 
 
-def _late(online: Online, horizon: int) -> Online | Late:
-    return Late(online, horizon) if horizon else online
+class _Common:
+    """What targets of most kinds do; `outputs`: how many numbers are said of a row."""
+
+    anchored = False  # whether the change from the last known value is predicted
+
+    def __init__(self, recipe: RowRecipe, outputs: int):
+        self.recipe, self.outputs = recipe, outputs
+
+    def remembered(self, outputs: Array) -> Array:
+        """What `label` will be told that the prediction was; nothing, unless it asks."""
+        return jnp.zeros(1)
+
+    def linear(self, baseline: LinearBaseline, z: Array) -> Array:
+        """The baseline's answer."""
+        return baseline.number(z)
+
+    def learn_linear(self, baseline: LinearBaseline, z: Array, y: Array) -> LinearBaseline:
+        """The baseline after a target; NaN: none."""
+        return baseline.learn_number(z, y)
+
+    def _supervised(self, optimiser: optax.GradientTransformation) -> Online | Late:
+        online = Online(self.recipe.credit(), Supervised(), optimiser)
+        return Late(online, self.recipe.horizon) if self.recipe.horizon else online
 
 
-class NumberTarget:
+class NumberTarget(_Common):
     """Numbers, as changes from their last known value in units of their usual change; of the same row, as they are."""
 
     def __init__(self, recipe: RowRecipe):
-        self.recipe, self.outputs = recipe, recipe.targets
-        self.anchored = recipe.horizon > 0  # whether a change is predicted
+        super().__init__(recipe, recipe.targets)
+        self.anchored = recipe.horizon > 0
 
     def learner(self) -> Online | Late:
         """Least squares for the readout, RMSProp for the recurrent weights."""
@@ -47,8 +68,7 @@ class NumberTarget:
         # The further ahead, the more of an error is chance.
         # Of the same row the readout can say much at once: it starts free, and believes large errors.
         free = {} if recipe.horizon else {"prior": 1.0, "clip": 3.0}
-        optimiser = least_squares(cell, noise=math.sqrt(max(1, recipe.horizon)), **free)
-        return _late(Online(recipe.credit(), Supervised(), optimiser), recipe.horizon)
+        return self._supervised(least_squares(cell, noise=math.sqrt(max(1, recipe.horizon)), **free))
 
     def head(self, features: int) -> AbstractHead:
         """A number each."""
@@ -84,27 +104,13 @@ class NumberTarget:
         """What `label` will be told that the prediction was."""
         return outputs
 
-    def linear(self, baseline: LinearBaseline, z: Array) -> Array:
-        """The baseline's answer."""
-        return baseline.number(z)
 
-    def learn_linear(self, baseline: LinearBaseline, z: Array, y: Array) -> LinearBaseline:
-        """The baseline after a target; NaN: none."""
-        return baseline.learn_number(z, y)
-
-
-class ClassTarget:
+class ClassTarget(_Common):
     """One of several classes, by its number."""
-
-    anchored: ClassVar[bool] = False
-
-    def __init__(self, recipe: RowRecipe, classes: int):
-        self.recipe, self.outputs = recipe, classes
 
     def learner(self) -> Online | Late:
         """Adam for all weights."""
-        optimiser = optax.adam(1e-2 if self.recipe.step_size is None else self.recipe.step_size)
-        return _late(Online(self.recipe.credit(), Supervised(), optimiser), self.recipe.horizon)
+        return self._supervised(optax.adam(1e-2 if self.recipe.step_size is None else self.recipe.step_size))
 
     def head(self, features: int) -> AbstractHead:
         """Log odds of each class."""
@@ -126,10 +132,6 @@ class ClassTarget:
         """Probabilities."""
         return jnp.exp(prediction)
 
-    def remembered(self, outputs: Array) -> Array:
-        """`label` asks for nothing."""
-        return jnp.zeros(1)
-
     def linear(self, baseline: LinearBaseline, z: Array) -> Array:
         """The baseline's answer."""
         return baseline.label(z)
@@ -139,13 +141,8 @@ class ClassTarget:
         return baseline.learn_label(z, y)
 
 
-class ReturnTarget:
+class ReturnTarget(_Common):
     """The discounted sum of a number's coming values, learned from each of them by temporal differences."""
-
-    anchored: ClassVar[bool] = False
-
-    def __init__(self, recipe: RowRecipe):
-        self.recipe, self.outputs = recipe, recipe.targets
 
     def learner(self) -> Online:
         """TD(0.9) and RMSProp for all weights."""
@@ -174,18 +171,6 @@ class ReturnTarget:
         rest = targets.mean / (1 - self.recipe.discount)
         return rest + targets.deviation() * prediction
 
-    def remembered(self, outputs: Array) -> Array:
-        """`label` asks for nothing."""
-        return jnp.zeros(1)
-
-    def linear(self, baseline: LinearBaseline, z: Array) -> Array:
-        """The baseline's answer."""
-        return baseline.number(z)
-
-    def learn_linear(self, baseline: LinearBaseline, z: Array, y: Array) -> LinearBaseline:
-        """The baseline after a return; NaN: none."""
-        return baseline.learn_number(z, y)
-
 
 Target = NumberTarget | ClassTarget | ReturnTarget
 
@@ -194,4 +179,4 @@ def target_of(recipe: RowRecipe, classes: int) -> Target:
     """What a recipe predicts; `classes`: for how many of them there is room."""
     if recipe.kind == "class":
         return ClassTarget(recipe, classes)
-    return ReturnTarget(recipe) if recipe.kind == "return" else NumberTarget(recipe)
+    return ReturnTarget(recipe, recipe.targets) if recipe.kind == "return" else NumberTarget(recipe)
