@@ -54,7 +54,6 @@ class _Run:
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
             self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
-            self.session.learner = None  # it may be of a checkpoint that was bad in another part
             self.begin()
             return
         self.rows.resume(meta["position"])

@@ -26,6 +26,8 @@ from onward.text import seconds
 
 JOB = "learn"
 MOST_NOTES = 200
+# Numbers and words of a session that a checkpoint holds as they are.
+PLAIN = ("rows", "last_row", "dates", "backwards", "constant", "first_target", "notes", "cpu")
 LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
@@ -322,8 +324,7 @@ class Session:
         arrays, learner = self.learner.save()
         kept = self._own_arrays() | {f"{LEARNER}{name}": array for name, array in arrays.items()}
         meta = {
-            "rows": self.rows,
-            "last_row": self.last_row,
+            **{name: getattr(self, name) for name in PLAIN},
             "position": position,
             "fingerprint": fingerprint,
             "written": written,
@@ -332,14 +333,8 @@ class Session:
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
             "classes": list(self.targets.classes),
             "waiting": {"rows": self.waiting.rows, "times": self.waiting.times},
-            "dates": self.dates,
             "clock": None if np.isinf(self.clock) else self.clock,
-            "backwards": self.backwards,
             "extra": self.scores.extra.tolist(),
-            "constant": self.constant,
-            "first_target": self.first_target,
-            "notes": self.notes,
-            "cpu": self.cpu,
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
         run_folder.prune(folder, JOB)
@@ -349,19 +344,19 @@ class Session:
         meta, kept = saving.load_arrays(path)
         arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
         try:
-            self.learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, f"checkpoint {path}")
+            learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, f"checkpoint {path}")
+            encoder = Encoder.from_dict(meta["encoder"], complain=self.complain)
+            units = {name: Unit(origin) for name, origin in meta["units"].items()}
+            classes, extra = {name: i for i, name in enumerate(meta["classes"])}, np.array(meta["extra"])
+            plain = {name: meta[name] for name in PLAIN}
+            clock = -np.inf if meta["clock"] is None else float(meta["clock"])
             self._take_arrays({name: a for name, a in kept.items() if not name.startswith(LEARNER)}, meta, path)
-            self.scores.extra = np.array(meta["extra"])
-            self.encoder = Encoder.from_dict(meta["encoder"], complain=self.complain)
-            self.targets.encoder = self.encoder
-            self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
-            self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
-            self.rows, self.last_row, self.dates = meta["rows"], meta["last_row"], meta["dates"]
-            self.clock = -np.inf if meta["clock"] is None else meta["clock"]
-            self.backwards, self.constant, self.first_target = meta["backwards"], meta["constant"], meta["first_target"]
-            self.notes, self.cpu = meta["notes"], meta["cpu"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise saving.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
+        # Nothing was changed until all was found good.
+        self.learner, self.encoder, self.scores.extra = learner, encoder, extra
+        self.targets.encoder, self.targets.units, self.targets.classes = encoder, units, classes
+        vars(self).update(plain, clock=clock)
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
@@ -380,6 +375,7 @@ class Session:
         }
         arrays = saving.from_named_arrays(kept, like, f"checkpoint {path}")
         part = lambda name: {n.removeprefix(name): a for n, a in arrays.items() if n.startswith(name)}
+        waiting = Waiting(**part("waiting."), **meta["waiting"])
         self.baselines.restore(part("baselines."))
-        self.waiting = Waiting(**part("waiting."), **meta["waiting"])
+        self.waiting = waiting
         self.rewards, self.scores.total, self.scores.window = (arrays[n] for n in ("rewards", "total", "window"))
