@@ -143,7 +143,7 @@ def test_the_site_builds_without_a_warning_and_needs_nothing_from_outside(tmp_pa
     import onward
 
     reference = "".join(p.read_text() for p in (tmp_path / "api").glob("*.html"))
-    for name in onward.__all__:
+    for name in {*onward.__all__, "verify.gradient"} - {"verify"}:  # a module
         assert f'id="onward.{name}"' in reference
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text())
