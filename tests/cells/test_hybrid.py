@@ -1,7 +1,5 @@
 """Stochastic units: what they say, how often, what flows back through them, and many trajectories of them."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,9 +10,8 @@ import pytest
 import onward as ow
 from onward.learners.bptt import sequence_loss
 from onward.verify import targets as vt
+from onward.verify.gradients import quick
 
-# Tiny programs that run once: compile them fast rather than well.
-quick = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})
 read = quick(lambda cell, h, keys: jax.vmap(lambda k: cell.read(h, key=k))(keys))
 DRAWS = 20_000
 # A frequency may be this many standard errors off: one in a million of tests of a right one.

@@ -117,7 +117,7 @@ class Cascade(AbstractColumnar):
 
     def embed(self, live: Columns) -> Self:
         """A gradient for the live stage, None for the frozen ones."""
-        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        nothing = eqx.filter(self, False)
         return eqx.tree_at(lambda c: c.stage, nothing, live)
 
     def live_cotangent(self, cotangent: tuple[States, ...]) -> States:

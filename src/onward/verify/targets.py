@@ -387,7 +387,9 @@ def _mixture(head: ow.Mixture, features: np.ndarray, y: np.ndarray) -> float:
     return float((np.exp(log_pi) * np.exp(-square / (2 * sigma**2)) / (2 * np.pi * sigma**2) ** (d / 2)).sum())
 
 
+PARTS = (linear_inverse, exact_feedback, local, least_difference, no_share, straight_through, likelihoods)
+
+
 def checks() -> list[Check]:
     """Every claim of this module, in some 10 seconds."""
-    parts = (linear_inverse, exact_feedback, local, least_difference, no_share, straight_through, likelihoods)
-    return [check for part in parts for check in part()]
+    return [check for part in PARTS for check in part()]
