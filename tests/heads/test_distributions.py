@@ -103,26 +103,6 @@ def test_mixture_agrees_with_scipy():
         np.testing.assert_allclose(cdfs(head, prediction, ys), cdf, rtol=1e-9)
 
 
-def test_mixture_integrates_to_one():
-    with jax.enable_x64(True):
-        head = Mixture(3, 3)
-        prediction = by_hand(*THREE)
-        ys = np.linspace(-12, 12, 20001)
-        p = np.exp(log_probs(head, prediction, ys))
-        mean, variance = moments(head, prediction)
-        np.testing.assert_allclose(np.trapezoid(p, ys), 1, atol=1e-9)
-        np.testing.assert_allclose(np.trapezoid(p * ys, ys), mean, atol=1e-9)
-        np.testing.assert_allclose(np.trapezoid(p * (ys - mean) ** 2, ys), variance, atol=1e-9)
-        integral = np.cumsum(p) - (p + p[0]) / 2
-        np.testing.assert_allclose(cdfs(head, prediction, ys), integral * (ys[1] - ys[0]), atol=2e-5)
-
-        vector = stirred(Mixture(3, 2, outputs=2), 0.3)
-        grid = np.linspace(-8, 8, 401)
-        plane = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
-        p = np.exp(log_probs(vector, predict(vector, FEATURES), plane))
-        np.testing.assert_allclose(p.sum() * (grid[1] - grid[0]) ** 2, 1, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("make", "y"),
     [

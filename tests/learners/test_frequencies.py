@@ -272,25 +272,3 @@ def test_wrong_fields_are_refused(fields, message):
 def test_an_echo_of_nothing_is_refused(inputs):
     with pytest.raises(ValueError, match="Echo: inputs must be a whole number of at least 1"):
         ow.Echo(inputs)
-
-
-@pytest.mark.parametrize(
-    ("head", "y"),
-    [
-        (lambda: ow.Linear(2), np.ones((3, 1), "f")),
-        (lambda: ow.Mixture(2, 3), np.ones((3, 1), "f")),
-        (lambda: ow.Categorical(2, 3), np.zeros((3, 1), int)),
-        (lambda: ow.Bernoulli(2, 3), np.zeros((3, 1, 3), "f")),
-        (lambda: ow.MonteCarlo(ow.Categorical(2, 3), samples=2), np.zeros((3, 1), int)),
-    ],
-    ids=["linear", "mixture", "categorical", "bernoulli", "monte-carlo"],
-)
-def test_an_echo_serves_every_head(head, y, key):
-    example = ow.Sequence(np.arange(6, dtype="f").reshape(3, 1, 2), y, np.ones((3, 1), "f"))
-    bptt, made = ow.BPTT(optax.sgd(0.1)), head()
-    run = quick(lambda: bptt.step(bptt.init(ow.Model(ow.Echo(2), made), example, key=key), example))
-    state, info = run()
-    assert np.isfinite(info.loss)
-    assert jax.tree.leaves(state.model.cell) == []
-    before, after = (jax.tree.leaves(tree) for tree in (made, state.model.head))
-    assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -20,25 +20,19 @@ class Echo(AbstractCell):
     [3.0, 4.0]
     """
 
-    width: int = eqx.field(static=True)
+    inputs: int = eqx.field(static=True)
 
-    def __init__(self, inputs: int):
-        require_size("Echo", inputs=inputs)
-        self.width = inputs
-
-    @property
-    def inputs(self) -> int:
-        """Size of an observation, x of shape (inputs,)."""
-        return self.width
+    def __check_init__(self) -> None:
+        require_size("Echo", inputs=self.inputs)
 
     @property
     def feature_count(self) -> int:
         """As many features as inputs."""
-        return self.width
+        return self.inputs
 
     def init(self) -> Carry:
         """An observation of zeros, and no moments."""
-        return Carry((jnp.zeros(self.width),), ())
+        return Carry((jnp.zeros(self.inputs),), ())
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Keep this observation, forget the one before."""
