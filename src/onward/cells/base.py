@@ -141,14 +141,17 @@ def push_forward(derivatives: list[Derivatives], slots: States, states: States) 
 
 
 class AbstractCell(eqx.Module):
-    """A recurrent network: its parameters, its state and one step of it.
+    """A recurrent network: its parameters, its state and one step of it."""
 
-    `inputs` is the size of an observation, x of shape (inputs,), and `feature_count` that of the feature vector; a
-    field, a property or a constant of the class says them.
-    """
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> int:
+        """Size of an observation, x of shape (inputs,)."""
 
-    inputs: eqx.AbstractVar[int]
-    feature_count: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def feature_count(self) -> int:
+        """Size of the feature vector."""
 
     @abc.abstractmethod
     def init(self) -> Carry:

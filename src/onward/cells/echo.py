@@ -20,19 +20,25 @@ class Echo(AbstractCell):
     [3.0, 4.0]
     """
 
-    inputs: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        require_size("Echo", inputs=self.inputs)
+    def __init__(self, inputs: int):
+        require_size("Echo", inputs=inputs)
+        self.width = inputs
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation, x of shape (inputs,)."""
+        return self.width
 
     @property
     def feature_count(self) -> int:
         """As many features as inputs."""
-        return self.inputs
+        return self.width
 
     def init(self) -> Carry:
         """An observation of zeros, and no moments."""
-        return Carry((jnp.zeros(self.inputs),), ())
+        return Carry((jnp.zeros(self.width),), ())
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Keep this observation, forget the one before."""
