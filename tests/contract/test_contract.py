@@ -14,6 +14,7 @@ import onward as ow
 from contract import zoo
 from onward.cells.base import AbstractColumnar
 from onward.trees import parameter_count, trainable
+from onward.verify.targets import filled
 
 # Tiny programs that run once: compile them fast rather than well.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -86,7 +87,7 @@ def test_no_gradient_flows_through_statistics(name, key):
 
 @pytest.mark.parametrize("name", zoo.HEADS)
 def test_head(name, key):
-    head = zoo.HEADS[name](4)
+    head = filled(lambda: zoo.HEADS[name](4))
     features = jax.random.normal(key, (4,) if head.trajectories is None else (head.trajectories, 4))
     prediction = head(features)
     y = head.sample(prediction, key=key)
@@ -94,7 +95,9 @@ def test_head(name, key):
     assert np.isfinite(head.log_prob(prediction, y))
     assert np.isfinite(head.mean(prediction)).all()
     grown = head.grow(6)
-    assert np.array_equal(grown(jnp.concatenate([features, jnp.ones((*features.shape[:-1], 2))], -1)), prediction)
+    wider = jnp.concatenate([features, jnp.ones((*features.shape[:-1], 2))], -1)
+    np.testing.assert_allclose(grown(wider), prediction, rtol=1e-5, atol=1e-6)
+    assert type(grown) is type(head)
     with pytest.raises(ValueError, match="cannot grow"):
         head.grow(3)
 

@@ -109,7 +109,7 @@ class TPTT(AbstractLearner):
         require_size("TPTT", block=self.block, transitions=1 if self.transitions is None else self.transitions)
         require_supervised("TPTT", self.objective)
 
-    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
+    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:
         """Start; `example` gives shapes only.
 
         ValueError for shapes that do not fit, TypeError for a cell that the inverse does not fit.
@@ -127,7 +127,7 @@ class TPTT(AbstractLearner):
         require_sequences("TPTT", model, example)
 
     @compiled
-    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
+    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:
         """One batch: its predictions (outputs, batch, ...) and loss before the update."""
         self._require(state.model, example)
         key = jax.random.fold_in(state.key, state.steps)
