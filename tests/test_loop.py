@@ -38,8 +38,8 @@ def learned():
     return runs, *runs.means()
 
 
-def by_hand(size, seed, steps):
-    """The same run, one jitted step after another."""
+def by_hand(size, seed, steps, *, grow_after=None):
+    """The same run, one jitted step after another: mean loss, share that is right, and the learner's state."""
     model_key, task_key, learner_key = jax.random.split(jax.random.key(seed), 3)
     learner = ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(1.0), step_size=jnp.asarray(size, jnp.float32))
     task = TASK.init(task_key)
@@ -52,11 +52,13 @@ def by_hand(size, seed, steps):
         return task, state, info.loss, example.weight, jnp.argmax(info.prediction) == example.y
 
     seen = []
-    for _ in range(steps):
+    for t in range(steps):
+        if t == grow_after:
+            state = learner.grow(state, TASK.emit(task)[1])
         task, state, *numbers = step(task, state)
         seen.append(numbers)
     losses, weights, right = np.asarray(seen, np.float64).T
-    return losses.sum() / weights.sum(), right.mean()
+    return losses.sum() / weights.sum(), right.mean(), state
 
 
 def test_every_run_is_what_it_would_be_alone(learned):
@@ -64,10 +66,53 @@ def test_every_run_is_what_it_would_be_alone(learned):
     assert runs.runs == RUNS
     assert set(monitored) == {"right"}
     for i in (0, 3):
-        alone, right = by_hand(*RUNS[i], 60)
+        alone, right, _ = by_hand(*RUNS[i], 60)
         assert loss[i] == pytest.approx(alone, rel=1e-5)
         assert monitored["right"][i] == pytest.approx(right)
     assert len(set(loss)) == 4
+
+
+def test_a_run_that_grows_is_what_it_would_be_alone():
+    """Growth takes nothing from the task, and the learner goes on with what it had."""
+    runs = loop(runs=RUNS[1:3])
+    runs.start()
+    for steps in (30, 20):
+        runs.advance(steps)
+        if steps == 30:
+            runs.grow()
+    means = runs.means()[0]
+    for i, run in enumerate(RUNS[1:3]):
+        alone, _, state = by_hand(*run, 50, grow_after=30)
+        assert means[i] == pytest.approx(alone, rel=1e-5)
+        found, wanted = (eqx.filter(s.model, eqx.is_array) for s in (runs.state[1], state))
+        for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+            np.testing.assert_allclose(a[..., i], b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.xfail(raises=TypeError, strict=True, reason="Loop.load keeps the programs of another number of stages")
+def test_a_loop_that_has_run_loads_a_file_of_more_and_of_fewer_stages(tmp_path):
+    """What was compiled for the one number of stages is not used for the other."""
+    first, later = tmp_path / "first.npz", tmp_path / "later.npz"
+    runs = loop(keeps_best=True)
+    runs.start()
+    runs.advance(5)
+    runs.save(first)
+    runs.grow()
+    runs.advance(5)
+    runs.save(later)
+    runs.advance(3)
+    wanted = runs.state
+    other = loop(keeps_best=True)
+    other.start()
+    other.advance(9)
+    other.load(later)
+    other.advance(3)
+    assert eqx.tree_equal(other.state, wanted)
+    other.load(first)
+    assert other.stages == 1
+    other.grow()
+    other.advance(8)
+    assert eqx.tree_equal(other.state, wanted)
 
 
 @pytest.mark.parametrize("axis", [0, -1])

@@ -57,9 +57,7 @@ class Model(eqx.Module):
         trajectories = self.head.trajectories
         if trajectories is None:
             return function(*arguments, key)
-        if key is None:
-            return jax.vmap(lambda *some: function(*some, None))(*arguments)
-        return jax.vmap(function)(*arguments, jax.random.split(key, trajectories))
+        return jax.vmap(function)(*arguments, None if key is None else jax.random.split(key, trajectories))
 
     def evaluation(self) -> "Model":
         """The same network with as many trajectories as its head wants for measuring."""
@@ -76,7 +74,7 @@ class Model(eqx.Module):
 
     def gradient_of(self, cell: PyTree, head: PyTree) -> "Model":
         """A model-shaped gradient from that of its cell and that of its head: None in every other place."""
-        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        nothing = eqx.filter(self, False)
         return eqx.tree_at(lambda m: (m.cell, m.head), nothing, (cell, head))
 
     def trainable(self) -> PyTree:

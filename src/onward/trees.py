@@ -12,8 +12,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array
 
 from onward.batching import pointwise
-
-PyTree = Any
+from onward.types import PyTree
 
 
 def trainable(part: PyTree) -> PyTree:

@@ -104,18 +104,7 @@ INVERSES = {
 }
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {
-    "Carry",
-    "Step",
-    "Sequence",
-    "Info",
-    "rms",
-    "least_squares",
-    "scale_by_rms",
-    "scale_head",
-    "chrono",
-    "knots",
-    "orthogonal",
-}
+PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_by_rms", "scale_head"}
+PLAIN |= {"chrono", "knots", "orthogonal"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

@@ -222,13 +222,11 @@ def test_losses_and_objectives_that_do_not_fit_are_named(key):
 def test_a_negative_weight_counts_as_given(key):
     """As much away from a target as a positive one moves towards it, online and in batches."""
     sgd = optax.sgd(0.1)
-    move = lambda learner, example: jax.tree.map(
-        jnp.subtract,
-        *(
-            f(learner, example)
-            for f in (lambda a, e: a.step(a.init(model(), e, key=key), e)[0].model, lambda *_: model())
-        ),
-    )
+
+    def move(learner, example):
+        after, _ = learner.step(learner.init(model(), example, key=key), example)
+        return jax.tree.map(jnp.subtract, after.model, model())
+
     step, batch = ow.Step(jnp.ones(3), 1.0), sequences()
     down, up = (move(online(optimiser=sgd), step._replace(weight=w)) for w in (0.5, -0.5))
     # In batches the weight of all is one: of three rows one is negated, and the step is the mean of the three.

@@ -9,6 +9,7 @@ import pytest
 
 import onward as ow
 from onward import least_squares
+from onward.verify import in_float64
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -72,9 +73,8 @@ def test_equals_the_textbook_step_by_step(outputs, leak):
     """R = noise (1.25 mean |e|)^2, of the mean that the state says; |e| of several outputs is their root mean square."""
     with jax.enable_x64(True):
         x, y = _rows(120, outputs)
-        to = lambda t: jax.tree.map(lambda a: a.astype(jnp.float64), t)
         rule = least_squares(optax.sgd(0.0), prior=PRIOR, leak=leak, clip=1e9, noise=0.7, rate=0.05)
-        parts, states, _ = _learn(rule, to(_parts(outputs)), x, y)
+        parts, states, _ = _learn(rule, in_float64(_parts(outputs)), x, y)
         book = Textbook(outputs or 1, PRIOR)
         for t in range(len(x)):
             book.step(x[t], y[t], 0.7 * (1.25 * float(states.error[t])) ** 2, leak)
@@ -89,8 +89,7 @@ def test_a_forgotten_factor_is_caught():
     with jax.enable_x64(True):
         x, y = _rows(40)
         rule = least_squares(optax.sgd(0.0), prior=PRIOR, leak=0.0, clip=1e9)
-        to = lambda t: jax.tree.map(lambda a: a.astype(jnp.float64), t)
-        parts, states, _ = _learn(rule, to(_parts()), x, y)
+        parts, states, _ = _learn(rule, in_float64(_parts()), x, y)
         book = Textbook(1, PRIOR)
         for t in range(len(x)):
             book.step(x[t], y[t], 1.2 * (1.25 * float(states.error[t])) ** 2)
@@ -114,8 +113,7 @@ def test_equals_batch_weighted_ridge():
     with jax.enable_x64(True):
         x, y = _rows(500)
         rule = least_squares(optax.sgd(0.0), prior=PRIOR, leak=0.0, clip=1e9)
-        to = lambda t: jax.tree.map(lambda a: a.astype(jnp.float64), t)
-        parts, states, _ = _learn(rule, to(_parts()), x, y)
+        parts, states, _ = _learn(rule, in_float64(_parts()), x, y)
         noise = (1.25 * np.asarray(states.error)) ** 2
         phi = np.concatenate([x, np.ones((len(x), 1))], 1)
         batch = np.linalg.solve(phi.T @ (phi / noise[:, None]) + np.eye(FEATURES + 1) / PRIOR, phi.T @ (y / noise))

@@ -26,8 +26,6 @@ with warnings.catch_warnings():
 
 INPUTS, UNITS, STEPS = 3, 5, 40
 SEEN = "0.2.6"  # the version whose defect the last test documents
-has_elman = pytest.mark.skipif(not hasattr(ow, "Elman"), reason="this version of onward has no Elman layer")
-has_snap = pytest.mark.skipif(not hasattr(ow, "SnAp"), reason="this version of onward has no SnAp")
 
 
 def stream():
@@ -100,16 +98,12 @@ def dense(kind, key):
     return in_float64(getattr(ow, kind)(INPUTS, UNITS, key=key))
 
 
-KINDS = [pytest.param("Elman", marks=has_elman), "GRU"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["Elman", "GRU"])
 def test_saturated_snap_is_our_exact_gradient(kind, key):
     with jax.enable_x64(True):
         cell = dense(kind, key)
         # Every unit reads every unit: two steps reach all of them.
-        rule = ow.SnAp(2) if hasattr(ow, "SnAp") else ow.RTRL()
-        assert difference(ours(cell, rule), theirs(cell, braintrace.SnAp, n=2)) < 1e-9
+        assert difference(ours(cell, ow.SnAp(2)), theirs(cell, braintrace.SnAp, n=2)) < 1e-9
 
 
 def test_the_approximations_of_a_dense_layer(key):
@@ -120,8 +114,7 @@ def test_the_approximations_of_a_dense_layer(key):
         one, diagonal = theirs(cell, braintrace.SnAp, n=1), theirs(cell, braintrace.D_RTRL)
         assert difference(exact, one) > 0.01
         assert difference(exact, diagonal) > 0.01
-        if hasattr(ow, "SnAp"):
-            assert difference(ours(cell, ow.SnAp(1)), one) < 1e-9
+        assert difference(ours(cell, ow.SnAp(1)), one) < 1e-9
 
 
 class ForeignSparse(brainstate.nn.Module):
@@ -148,8 +141,6 @@ class ForeignSparse(brainstate.nn.Module):
         return self.h.value
 
 
-@has_elman
-@has_snap
 @pytest.mark.parametrize("n", [2, 3])
 def test_snap_on_a_sparse_layer(n, key):
     # A ring with self-connections and one more edge: two or three sources a unit; only n = 5 would be full.
@@ -165,15 +156,13 @@ def test_snap_on_a_sparse_layer(n, key):
         assert difference(ours(cell, ow.SnAp(n)), theirs) < 1e-9
 
 
-@pytest.mark.parametrize("gates", [pytest.param("ElmanGates", marks=has_elman), "GRUGates"])
+@pytest.mark.parametrize("gates", ["ElmanGates", "GRUGates"])
 def test_diagonal_rtrl_is_exact_for_columns(gates, key):
     with jax.enable_x64(True):
         cell = in_float64(ow.Columns(getattr(ow, gates)(), INPUTS, UNITS, key=key, spread=0.7))
         assert difference(ours(cell, ow.Columnwise()), theirs(cell, braintrace.D_RTRL)) < 1e-9
 
 
-@has_elman
-@pytest.mark.skipif(not hasattr(ow, "TBPTT"), reason="this version of onward has no TBPTT")
 def test_diagonal_rtrl_of_an_elman_layer_sees_one_step_only(key):
     # Without its recurrent matrix an Elman layer forgets: nothing but the immediate gradient is left.
     with jax.enable_x64(True):

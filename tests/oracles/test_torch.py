@@ -4,7 +4,6 @@ Same weights, same sequence, loss = sum_t c_t . h_t in float64; torch differenti
 our rule adds its pulls up step by step. PyTorch has a second bias: it stays zero and is not compared.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable
 
@@ -116,7 +115,6 @@ def test_columns_are_a_layer_with_diagonal_recurrent_blocks(kind, key):
         agree(cell, ow.Columnwise(), layer(kind), ORDER[kind], widen, narrow)
 
 
-@pytest.mark.skipif("mask" not in inspect.signature(ow.Dense).parameters, reason="this onward has no sparse layers")
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_a_sparse_layer_is_a_masked_dense_one(kind, key):
     # Ours holds row r of unit u, its source number r; units here have one to three sources.
@@ -140,7 +138,6 @@ def test_a_sparse_layer_is_a_masked_dense_one(kind, key):
         agree(cell, ow.RTRL(), layer(kind), ORDER[kind], widen, narrow)
 
 
-@pytest.mark.skipif(not hasattr(ow, "Elman"), reason="this version of onward has no Elman layer")
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_an_elman_layer(activation, key):
     with jax.enable_x64(True):

@@ -36,14 +36,19 @@ class Cascade(AbstractColumnar):
         self.frozen, self.stage = frozen, stage
 
     @property
+    def stages(self) -> tuple[Columns, ...]:
+        """All stages, oldest first."""
+        return (*self.frozen, self.stage)
+
+    @property
     def inputs(self) -> int:
         """Size of an observation, which the first stage reads."""
-        return (*self.frozen, self.stage)[0].inputs
+        return self.stages[0].inputs
 
     @property
     def feature_count(self) -> int:
         """How many columns all stages have together."""
-        return sum(s.columns for s in (*self.frozen, self.stage))
+        return sum(stage.columns for stage in self.stages)
 
     @property
     def live(self) -> Columns:
@@ -52,8 +57,7 @@ class Cascade(AbstractColumnar):
 
     def init(self) -> Carry:
         """Every stage at its start."""
-        carries = [s.init() for s in (*self.frozen, self.stage)]
-        return Carry(tuple(c.hidden for c in carries), tuple(c.stats for c in carries))
+        return Carry(*zip(*[stage.init() for stage in self.stages], strict=True))
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation, stage by stage."""
@@ -62,16 +66,13 @@ class Cascade(AbstractColumnar):
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
         """The features of all stages, oldest first."""
-        stages = zip((*self.frozen, self.stage), carry.hidden, carry.stats, strict=True)
-        return jnp.concatenate([s.features(Carry(h, m)) for s, h, m in stages])
+        stages = zip(self.stages, map(Carry, *carry), strict=True)
+        return jnp.concatenate([stage.features(own) for stage, own in stages])
 
     def trainable(self) -> PyTree:
         """A cell-shaped tree of bools: true in the live stage only."""
-        return eqx.tree_at(
-            lambda c: c.frozen,
-            jax.tree.map(eqx.is_inexact_array, self),
-            jax.tree.map(lambda _: False, self.frozen),
-        )
+        frozen = jax.tree.map(lambda _: False, self.frozen)
+        return eqx.tree_at(lambda c: c.frozen, jax.tree.map(eqx.is_inexact_array, self), frozen)
 
     @property
     def grows(self) -> bool:
@@ -117,7 +118,7 @@ class Cascade(AbstractColumnar):
 
     def embed(self, live: Columns) -> Self:
         """A gradient for the live stage, None for the frozen ones."""
-        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        nothing = eqx.filter(self, False)
         return eqx.tree_at(lambda c: c.stage, nothing, live)
 
     def live_cotangent(self, cotangent: tuple[States, ...]) -> States:

@@ -97,7 +97,7 @@ class Skip(AbstractColumnar):
 
     def around(self, gradient: PyTree) -> Self:
         """A gradient of the cell as one of this."""
-        nothing = eqx.filter(self, jax.tree.map(lambda _: False, self))
+        nothing = eqx.filter(self, False)
         return eqx.tree_at(lambda s: s.cell, nothing, gradient, is_leaf=lambda n: n is None)
 
     def live_cotangent(self, cotangent: Any) -> States:

@@ -1,7 +1,6 @@
 """Cells on top of one another."""
 
 import itertools
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -49,21 +48,17 @@ class Stack(AbstractCell):
 
     def init(self) -> Carry:
         """Every cell at its start."""
-        carries = [cell.init() for cell in self.cells]
-        return Carry(tuple(c.hidden for c in carries), tuple(c.stats for c in carries))
+        return Carry(*zip(*[cell.init() for cell in self.cells], strict=True))
 
     def __call__(self, carry: Carry, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None) -> Carry:
         """Read one observation, from the first cell to the last."""
-        hidden: list[Any] = []
-        stats: list[Any] = []
+        after: list[Carry] = []
         keys = [None] * len(self.cells) if key is None else list(jax.random.split(key, len(self.cells)))
-        for cell, h, s, k in zip(self.cells, carry.hidden, carry.stats, keys, strict=True):
-            after = cell(Carry(h, s), x, key=k)
+        for cell, before, k in zip(self.cells, map(Carry, *carry), keys, strict=True):
+            after.append(cell(before, x, key=k))
             # Other draws than those of the step that led here.
-            x = cell.features(after, key=None if k is None else jax.random.fold_in(k, 1))
-            hidden.append(after.hidden)
-            stats.append(after.stats)
-        return Carry(tuple(hidden), tuple(stats))
+            x = cell.features(after[-1], key=None if k is None else jax.random.fold_in(k, 1))
+        return Carry(*zip(*after, strict=True))
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
         """What a head reads: the last cell's features."""

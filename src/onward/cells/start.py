@@ -64,7 +64,5 @@ def _layer(owner: str, cell: Dense | Hybrid) -> Dense:
 
 
 def _with(cell: Layer, **arrays: jax.Array) -> Layer:
-    layer = cell.cell if isinstance(cell, Hybrid) else cell
-    pick = lambda d: [getattr(d, name) for name in arrays]
-    layer = eqx.tree_at(pick, layer, list(arrays.values()))
-    return eqx.tree_at(lambda c: c.cell, cell, layer) if isinstance(cell, Hybrid) else layer
+    pick = lambda c: [getattr(c.cell if isinstance(c, Hybrid) else c, name) for name in arrays]
+    return eqx.tree_at(pick, cell, list(arrays.values()))

@@ -119,14 +119,9 @@ class _OnAny(AbstractKernel[RankOne]):
 
 def _signs(seed: Array, count: Array, like: PyTree) -> PyTree:
     """A random sign for each number of a tree."""
-    leaves, structure = jax.tree.flatten(like)
-    ends = [0]
-    for leaf in leaves:
-        ends.append(ends[-1] + leaf.size)
-    drawn = bits(seed, count, jnp.arange(ends[-1], dtype=jnp.uint32))
-    signs = 1.0 - 2.0 * (drawn >> 31).astype(leaves[0].dtype)
-    parts = [signs[a:b].reshape(leaf.shape) for a, b, leaf in zip(ends, ends[1:], leaves, strict=False)]
-    return jax.tree.unflatten(structure, parts)
+    flat, unravel = ravel_pytree(like)
+    drawn = bits(seed, count, jnp.arange(flat.size, dtype=jnp.uint32))
+    return unravel(1.0 - 2.0 * (drawn >> 31).astype(flat.dtype))
 
 
 def _weighted(signs: PyTree, norms: PyTree) -> tuple[PyTree, PyTree]:

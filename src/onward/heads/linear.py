@@ -30,17 +30,14 @@ class Linear(AbstractHead):
     outputs: int | None = eqx.field(static=True)
 
     def __init__(self, features: int, outputs: int | None = None):
-        require_size("Linear", features=features, **({} if outputs is None else {"outputs": outputs}))
+        require_size("Linear", features=features, outputs=1 if outputs is None else outputs)
         shape = () if outputs is None else (outputs,)
         self.weight, self.bias, self.outputs = jnp.zeros((*shape, features)), jnp.zeros(shape), outputs
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, "*outputs"]:
         """The mean of y; `outputs` x features multiply-adds."""
-        return (
-            jnp.sum(self.weight * features, -1) + self.bias
-            if self.outputs is None
-            else self.weight @ features + self.bias
-        )
+        mean = jnp.sum(self.weight * features, -1) if self.outputs is None else self.weight @ features
+        return mean + self.bias
 
     def log_prob(self, prediction: Array, y: Array) -> Float[Array, ""]:
         """-(y - mean)^2 / 2 - log(2 pi) / 2, summed over outputs."""

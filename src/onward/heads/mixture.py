@@ -61,8 +61,7 @@ class Mixture(AbstractHead):
         bounds: tuple[float, float] = (-7.0, 3.0),
         spread: tuple[float, float] = (0.0, 1.0),
     ):
-        sizes = {} if outputs is None else {"outputs": outputs}
-        require_size("Mixture", features=features, components=components, **sizes)
+        require_size("Mixture", features=features, components=components, outputs=1 if outputs is None else outputs)
         self.components, self.outputs, self.bounds = components, outputs, _interval("bounds", bounds)
         low, high = _interval("spread", spread)
         mu = low + (high - low) * (np.arange(components) + 0.5) / components

@@ -33,9 +33,7 @@ class MonteCarlo(AbstractHead):
     evaluation: int | None = eqx.field(default=None, static=True)
 
     def __check_init__(self) -> None:
-        require_size("MonteCarlo", samples=self.samples)
-        if self.evaluation is not None:
-            require_size("MonteCarlo", evaluation=self.evaluation)
+        require_size("MonteCarlo", samples=self.samples, evaluation=1 if self.evaluation is None else self.evaluation)
         if self.head.trajectories is not None:
             raise ValueError("MonteCarlo: its head runs several trajectories already; give it a plain head")
 

@@ -65,7 +65,7 @@ class BPTT(AbstractLearner):
             require_size("BPTT", window=self.window)
         require_supervised("BPTT", self.objective)
 
-    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
+    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:
         """Start; `example` gives shapes only.
 
         ValueError for shapes that do not fit, TypeError for an optimiser that wants more than a learner gives.
@@ -82,7 +82,7 @@ class BPTT(AbstractLearner):
             raise ValueError(f"BPTT: a window needs targets at the last step only, the task gives {steps} steps")
 
     @compiled
-    def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
+    def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:
         """One batch: its predictions (outputs, batch, ...) and loss before the update."""
         self._require(state.model, example)
         parameters, rest = eqx.partition(state.model, state.model.trainable())

@@ -105,14 +105,38 @@ def _vector(tree: PyTree) -> Array:
     return ravel_pytree(tree)[0]
 
 
-def _check_training(owner: str, training: str, noise: float) -> None:
-    if training not in ("reconstruction", "difference"):
-        raise ValueError(f"{owner}: training must be 'reconstruction' or 'difference', got {training!r}")
-    if not (0 <= noise < math.inf):
-        raise ValueError(f"{owner}: noise must be at least 0 and finite, got {noise}")
+class AbstractTrained(AbstractInverse):
+    """An inverse that says h_{t-1} itself, and is trained on it (`reconstruction`) or on differences of it."""
+
+    training: eqx.AbstractVar[Training]
+    noise: eqx.AbstractVar[float]
+
+    def __check_init__(self) -> None:
+        owner = type(self).__name__
+        if self.training not in ("reconstruction", "difference"):
+            raise ValueError(f"{owner}: training must be 'reconstruction' or 'difference', got {self.training!r}")
+        if not (0 <= self.noise < math.inf):
+            raise ValueError(f"{owner}: noise must be at least 0 and finite, got {self.noise}")
+
+    @abc.abstractmethod
+    def value(self, weights: PyTree, transition: Transition) -> Array:
+        """G(x_t, h_t), as a vector."""
+
+    def loss(self, weights: PyTree, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
+        """Reconstruction error, or that of differences."""
+        if self.training == "difference":
+            return difference_loss(self, weights, cell, transition, key=key)
+        if self.noise:
+            hidden, as_tree = ravel_pytree(transition.before.hidden)
+            corrupt = as_tree(hidden + self.noise * jax.random.normal(key, hidden.shape, hidden.dtype))
+            before = Carry(corrupt, transition.before.stats)
+            after = cell(before, transition.x, key=transition.key).hidden
+            transition = Transition(before, transition.x, after, transition.key)
+        error = self.value(weights, transition) - _vector(transition.before.hidden)
+        return 0.5 * jnp.sum(jnp.square(error))
 
 
-class AffineInverse(AbstractInverse):
+class AffineInverse(AbstractTrained):
     """The paper's inverse (eq. 4): h_{t-1} ~ G(x_t, h_t) = squash(W x_t + V h_t + c).
 
     `training="reconstruction"` lowers |G(x_t, h_t) - h_{t-1}|^2 / 2; with `noise` s > 0 on corrupted transitions
@@ -132,7 +156,6 @@ class AffineInverse(AbstractInverse):
     def __check_init__(self) -> None:
         if self.squash not in ("tanh", "sigmoid"):
             raise ValueError(f"AffineInverse: squash must be 'tanh' or 'sigmoid', got {self.squash!r}")
-        _check_training("AffineInverse", self.training, self.noise)
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> _Affine:
         """Orthogonal W and V, c = 0, for any cell; its states are taken as one vector."""
@@ -152,10 +175,6 @@ class AffineInverse(AbstractInverse):
             moved += _squash(self.squash, a) - _vector(transition.before.hidden)
         return as_tree(moved)
 
-    def loss(self, weights: _Affine, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
-        """Reconstruction error, or that of differences."""
-        return _loss(self, weights, cell, transition, key)
-
 
 class _Residual(NamedTuple):
     """The weights of a residual inverse."""
@@ -164,7 +183,7 @@ class _Residual(NamedTuple):
     out: Float[Array, "width states"]
 
 
-class ResidualInverse(AbstractInverse):
+class ResidualInverse(AbstractTrained):
     """G(x_t, h_t) = h_t + B tanh(W x_t + V h_t + c): the identity at the start (B = 0), and learned from there.
 
     `width` hidden units of its own (None: as many as the cell has states). Training as for `AffineInverse`.
@@ -177,7 +196,6 @@ class ResidualInverse(AbstractInverse):
     def __check_init__(self) -> None:
         if self.width is not None and self.width < 1:
             raise ValueError(f"ResidualInverse: width must be a whole number of at least 1, got {self.width}")
-        _check_training("ResidualInverse", self.training, self.noise)
 
     def init(self, cell: AbstractCell, *, key: PRNGKeyArray) -> _Residual:
         """Orthogonal W and V, B = 0."""
@@ -197,29 +215,6 @@ class ResidualInverse(AbstractInverse):
         vector, as_tree = ravel_pytree(d)
         a, e = weights.hidden(transition.x, _vector(transition.after)), vector @ weights.hidden.hidden
         return as_tree(vector + squash_difference("tanh", a, e) @ weights.out)
-
-    def loss(self, weights: _Residual, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
-        """Reconstruction error, or that of differences."""
-        return _loss(self, weights, cell, transition, key)
-
-
-def _loss(
-    inverse: AffineInverse | ResidualInverse,
-    weights: PyTree,
-    cell: AbstractCell,
-    transition: Transition,
-    key: PRNGKeyArray,
-) -> Array:
-    if inverse.training == "difference":
-        return difference_loss(inverse, weights, cell, transition, key=key)
-    if inverse.noise:
-        hidden, as_tree = ravel_pytree(transition.before.hidden)
-        corrupt = as_tree(hidden + inverse.noise * jax.random.normal(key, hidden.shape, hidden.dtype))
-        before = Carry(corrupt, transition.before.stats)
-        after = cell(before, transition.x, key=transition.key).hidden
-        transition = Transition(before, transition.x, after, transition.key)
-    error = inverse.value(weights, transition) - _vector(transition.before.hidden)
-    return 0.5 * jnp.sum(jnp.square(error))
 
 
 class FeedbackInverse(AbstractInverse):

@@ -106,12 +106,10 @@ class TPTT(AbstractLearner):
         steps = self.inverse_steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"TPTT: inverse_steps must be a whole number of at least 0, got {steps!r}")
-        require_size(
-            "TPTT", block=self.block, **({} if self.transitions is None else {"transitions": self.transitions})
-        )
+        require_size("TPTT", block=self.block, transitions=1 if self.transitions is None else self.transitions)
         require_supervised("TPTT", self.objective)
 
-    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
+    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:
         """Start; `example` gives shapes only.
 
         ValueError for shapes that do not fit, TypeError for a cell that the inverse does not fit.
@@ -129,7 +127,7 @@ class TPTT(AbstractLearner):
         require_sequences("TPTT", model, example)
 
     @compiled
-    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
+    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:
         """One batch: its predictions (outputs, batch, ...) and loss before the update."""
         self._require(state.model, example)
         key = jax.random.fold_in(state.key, state.steps)
@@ -325,10 +323,7 @@ def _drawn(model: Model, passed: _Forward, count: int, key: PRNGKeyArray) -> Tra
     of_time, of_row = jax.random.split(key)
     t = jax.random.randint(of_time, (count,), 1, time)
     row = jax.random.randint(of_row, (count,), 0, rows)
-    before, x, keys = (
-        jax.tree.map(lambda a: a[t, row], passed.befores),
-        passed.xs[t, row // copies],
-        passed.keys[t, row],
-    )
+    before = jax.tree.map(lambda a: a[t, row], passed.befores)
+    x, keys = passed.xs[t, row // copies], passed.keys[t, row]
     after = jax.vmap(lambda c, x, k: model.cell(c, x, key=k))(before, x, keys).hidden
     return Transition(before, x, after, keys)

@@ -6,8 +6,7 @@ standard errors off, and neither is its ratio to the reference, whose standard e
 that a bias of a quarter would be noticed (else the test would say nothing). Biased: it must not be exact.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -62,10 +61,6 @@ class Row:
     samples: int = 1
     worst_z: float | None = None
     ratio_error: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return asdict(self)
 
 
 def name_of(rule: AbstractCredit) -> str:

@@ -1,8 +1,7 @@
 """What a credit rule costs: memory, work and time of one learning step."""
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -11,21 +10,9 @@ import optax
 from jax import lax
 from jaxtyping import Array
 
-from onward.cells.base import AbstractCell
-from onward.cells.columns import Columns
-from onward.cells.dense import Dense
-from onward.credit.base import AbstractCredit
-from onward.credit.columnwise import Columnwise
-from onward.credit.rflo import RFLO
-from onward.credit.rtrl import RTRL
-from onward.credit.snap import SnAp
-from onward.credit.tbptt import TBPTT
-from onward.credit.uoro import UORO
-from onward.heads.linear import Linear
-from onward.learners.online import Online
-from onward.model import Model
-from onward.objectives.supervised import Supervised
-from onward.types import PyTree, Step
+import onward as ow
+from onward.trees import parameter_count
+from onward.types import PyTree
 from onward.verify.claims import name_of
 from onward.verify.matrix import GATES
 
@@ -41,10 +28,6 @@ class Cost:
     multiply_adds: int
     microseconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return asdict(self)
-
 
 def measured(units: int = 32, inputs: int = 8) -> list[Cost]:
     """Memory, work and time of each rule on a dense GRU and LSTM, and of columns with as many parameters or fewer."""
@@ -52,21 +35,21 @@ def measured(units: int = 32, inputs: int = 8) -> list[Cost]:
     for label in ("GRU", "LSTM"):
         gates = GATES[label]()
         key = jax.random.key(0)
-        dense = Dense(gates, inputs, units, key=key)
-        columns = Columns(gates, inputs, 4 * units, key=key)
-        for rule in (Columnwise(), SnAp(1), RFLO(), UORO(), TBPTT(1), TBPTT(10), RTRL()):
-            cell: AbstractCell = columns if isinstance(rule, Columnwise) else dense
-            name = f"{label}, {4 * units} columns" if isinstance(rule, Columnwise) else f"{label}, {units} units"
+        dense = ow.Dense(gates, inputs, units, key=key)
+        columns = ow.Columns(gates, inputs, 4 * units, key=key)
+        for rule in (ow.Columnwise(), ow.SnAp(1), ow.RFLO(), ow.UORO(), ow.TBPTT(1), ow.TBPTT(10), ow.RTRL()):
+            cell: ow.AbstractCell = columns if isinstance(rule, ow.Columnwise) else dense
+            name = f"{label}, {4 * units} columns" if isinstance(rule, ow.Columnwise) else f"{label}, {units} units"
             spent.append(cost_of(rule, cell, name))
     return spent
 
 
-def cost_of(rule: AbstractCredit, cell: AbstractCell, name: str) -> Cost:
+def cost_of(rule: ow.AbstractCredit, cell: ow.AbstractCell, name: str) -> Cost:
     """Compile one learning step and time it for about a second; `name` says what the cell is."""
-    learner = Online(rule, Supervised(), optax.sgd(1.0), 1e-6)
+    learner = ow.Online(rule, ow.Supervised(), optax.sgd(1.0), 1e-6)
     zero = jnp.zeros(())
-    example = lambda t: Step(jnp.full(cell.inputs, 0.5) + 0.1 * t, zero, zero + 1, jnp.asarray(False), zero)
-    state = learner.init(Model(cell, Linear(cell.feature_count)), example(zero), key=jax.random.key(0))
+    example = lambda t: ow.Step(jnp.full(cell.inputs, 0.5) + 0.1 * t, zero, zero + 1, jnp.asarray(False), zero)
+    state = learner.init(ow.Model(cell, ow.Linear(cell.feature_count)), example(zero), key=jax.random.key(0))
     dynamic, static = eqx.partition(state, eqx.is_array)
 
     def step(dynamic: PyTree, t: Array) -> PyTree:
@@ -86,11 +69,10 @@ def cost_of(rule: AbstractCredit, cell: AbstractCell, name: str) -> Cost:
         spent = time.process_time() - started
         best = min(best, spent / count)
         count = count if spent > 0.05 else 2 * count
-    parameters = sum(a.size for a in jax.tree.leaves(eqx.filter(cell, cell.trainable())))
-    return Cost(name_of(rule), name, parameters, state_floats(rule, cell), round(flops / 2), 1e6 * best)
+    return Cost(name_of(rule), name, parameter_count(cell), state_floats(rule, cell), round(flops / 2), 1e6 * best)
 
 
-def state_floats(rule: AbstractCredit, cell: AbstractCell) -> int:
+def state_floats(rule: ow.AbstractCredit, cell: ow.AbstractCell) -> int:
     """Floats that a rule keeps for a cell, from the sizes of its arrays."""
     x, key = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32), jax.random.key(0)
     state = jax.eval_shape(lambda x: rule.init(cell, x, key=key), x)

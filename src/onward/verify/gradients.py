@@ -117,11 +117,7 @@ def mean_reference(cell: AbstractCell, carry: Carry, xs: Array, starts: Array, c
     return jax.tree.map(lambda a: jnp.mean(a, 0), jax.vmap(of_stream)(xs, starts, cotangents))
 
 
-@quick
-def _values(
-    cell: AbstractCell, carry: Carry, xs: Array, resets: Array, cotangents: Array, replay: PyTree | None
-) -> tuple[Array, PyTree]:
-    return _value(cell, carry, xs, resets, cotangents, replay)
+_values = quick(_value)
 
 
 def finite_difference_error(

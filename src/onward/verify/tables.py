@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
+from onward.text import markdown_table
 from onward.verify.claims import SAMPLES, Row
 from onward.verify.costs import Cost
 from onward.verify.matrix import STEPS, STREAMS
@@ -12,8 +14,7 @@ from onward.verify.targets import Check
 def as_json(rows: Sequence[Row], checks: Sequence[Check], spent: Sequence[Cost]) -> str:
     """Every comparison, claim and cost by the names of its fields, and whether all is as it should be."""
     ok = all(row.ok for row in rows) and all(check.ok for check in checks)
-    parts: dict[str, Sequence[Row | Check | Cost]] = {"rows": rows, "checks": checks, "costs": spent}
-    return json.dumps({"ok": ok, **{k: [part.as_dict() for part in v] for k, v in parts.items()}}, indent=1)
+    return json.dumps({"ok": ok, "rows": rows, "checks": checks, "costs": spent}, indent=1, default=asdict)
 
 
 def as_table(rows: Sequence[Row], spent: Sequence[Cost] = ()) -> list[str]:
@@ -58,7 +59,6 @@ def in_order(rules: Iterable[str]) -> list[str]:
 
 def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
     """`docs/exactness.md`: the matrix in short, and the cost of each rule."""
-    cells = list(dict.fromkeys(r.cell for r in rows))
     rules = in_order(r.rule for r in rows)
     lines = [
         "# Exactness",
@@ -75,20 +75,17 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         f"TBPTT({STEPS}) sees the whole stream, SnAp(5) on the sparse layer and SnAp(2) on a full one leave nothing out: then both are exact, as they should be.",
     ]
     for title, structure in STRUCTURES.items():
-        mine = [c for c in cells if c.endswith(structure)]
+        mine = [cell for cell in dict.fromkeys(r.cell for r in rows) if cell.endswith(structure)]
         if not mine:
             continue
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            f"| rule | {' | '.join(c.split()[0] for c in mine)} |",
-            "|---|" + "---|" * len(mine),
-        ]
-        for rule in rules:
-            by_cell = [[r for r in rows if r.rule == rule and r.cell == cell] for cell in mine]
-            if any(by_cell):
-                lines.append(f"| `{rule}` | {' | '.join(map(_entry, by_cell))} |")
+        by_cell = {rule: [[r for r in rows if (r.rule, r.cell) == (rule, cell)] for cell in mine] for rule in rules}
+        entries = [[f"`{rule}`", *map(_entry, found)] for rule, found in by_cell.items() if any(found)]
+        lines += ["", f"## {title}", "", markdown_table(["rule", *(cell.split()[0] for cell in mine)], entries)]
+    costs = [
+        [c.cell, f"`{c.rule}`", f"{c.parameters:,}", f"{c.floats:,}", f"{c.multiply_adds:,}", f"{c.microseconds:.1f}"]
+        for c in spent
+    ]
+    worst = max(r.finite_difference for r in rows)
     lines += [
         "",
         "## Cost",
@@ -97,15 +94,7 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         "XLA counts the compiled step's operations, halved; microseconds of CPU time on one core of a shared machine, best of twelve, without the",
         "options that the command line sets. `make bench` has the ratios.",
         "",
-        "| cell | rule | parameters | floats | multiply-adds | microseconds |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {c.cell} | `{c.rule}` | {c.parameters:,} | {c.floats:,} | {c.multiply_adds:,} | {c.microseconds:.1f} |"
-        for c in spent
-    ]
-    worst = max(r.finite_difference for r in rows)
-    lines += [
+        markdown_table(["cell", "rule", "parameters", "floats", "multiply-adds", "microseconds"], costs),
         "",
         f"BPTT against finite differences: largest relative error along a random direction of each array {worst:.1e}.",
     ]
@@ -135,30 +124,20 @@ def short_form(page: str) -> str:
         if structure is not None:
             tables[structure] = {row[0]: row[-1] for row in rows[1:]}
     rules = in_order(rule for table in tables.values() for rule in table)
-    lines = [f"| rule | {' | '.join(tables)} |", "|---|" + "---|" * len(tables)]
-    lines += [f"| {rule} | {' | '.join(t.get(rule, '-') for t in tables.values())} |" for rule in rules]
-    return "\n".join(lines) + "\n"
+    entries = [[rule, *(table.get(rule, "-") for table in tables.values())] for rule in rules]
+    return markdown_table(["rule", *tables], entries) + "\n"
 
 
 def checks_table(checks: Sequence[Check]) -> list[str]:
     """Lines of text: every claim, its number, what it has to be."""
     width = max(len(c.name) for c in checks)
     lines = [f"{c.name:{width}}  {c.value:12.3g}  {c.limit:9}  {'ok' if c.ok else 'FAILED'}  {c.what}" for c in checks]
-    return [
-        *lines,
-        f"{sum(c.ok for c in checks)} of {len(checks)} claims of target propagation hold",
-    ]
+    return [*lines, f"{sum(c.ok for c in checks)} of {len(checks)} claims of target propagation hold"]
 
 
 def checks_markdown(checks: Sequence[Check]) -> str:
     """The section of `docs/exactness.md` on the claims of target propagation."""
-    lines = [
-        "## Target propagation, stochastic units and mixtures",
-        "",
-        "| claim | what is compared | found | must be |",
-        "|---|---|---|---|",
-    ]
-    failed = lambda c: "" if c.ok else " **FAILED**"
-    what = lambda c: c.what.replace("|", "\\|")
-    lines += [f"| {c.name} | {what(c)} | {c.value:.5g}{failed(c)} | {c.limit} |" for c in checks]
-    return "\n".join(lines)
+    found = lambda c: f"{c.value:.5g}{'' if c.ok else ' **FAILED**'}"
+    rows = [[c.name, c.what, found(c), c.limit] for c in checks]
+    table = markdown_table(["claim", "what is compared", "found", "must be"], rows)
+    return f"## Target propagation, stochastic units and mixtures\n\n{table}"
