@@ -89,7 +89,6 @@ def test_a_run_that_grows_is_what_it_would_be_alone():
             np.testing.assert_allclose(a[..., i], b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="Loop.load keeps the programs of another number of stages")
 def test_a_loop_that_has_run_loads_a_file_of_more_and_of_fewer_stages(tmp_path):
     """What was compiled for the one number of stages is not used for the other."""
     first, later = tmp_path / "first.npz", tmp_path / "later.npz"

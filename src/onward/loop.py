@@ -103,17 +103,16 @@ class Loop:
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
+        self._at_stage(1)
         if "start" not in self._programs:
             self._programs["start"] = eqx.filter_jit(self._start, **_once())
         self.state = self._programs["start"](self._data, self._keys, self._sizes)
-        self.stages = 1
         self._forget_best()
 
     def grow(self) -> None:
         """Let the learner of every run grow its network. What was compiled, and the best state, are forgotten."""
         self.state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
-        self._programs = {}
-        self.stages += 1
+        self._at_stage(self.stages + 1)
         self._forget_best()
 
     def advance(self, steps: int) -> None:
@@ -239,7 +238,7 @@ class Loop:
         state = self.shapes(stages)
         like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
         (self.state, self._sums, *best), meta = saving.load(path, like[: 2 + self._keeps_best])
-        self.stages = stages
+        self._at_stage(stages)
         if best:
             values, learned = best[0]
             self.best = (values, eqx.filter(learned, eqx.is_array))
@@ -261,6 +260,11 @@ class Loop:
     @property
     def _about(self) -> dict[str, Any]:
         return {"stages": self.stages, "runs": [list(run) for run in self.runs]}
+
+    def _at_stage(self, stages: int) -> None:
+        """So many stages have the networks from now on; what was compiled for another number of them is forgotten."""
+        if stages != self.stages:
+            self.stages, self._programs = stages, {}
 
     def _forget_best(self) -> None:
         """No best state yet, of this structure."""
