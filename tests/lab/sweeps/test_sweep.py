@@ -290,7 +290,7 @@ def test_choosing_on_other_seeds_is_free_of_luck():
     for row in rows:
         row["values"] = row["scores"]
     best = min(np.mean(row["values"]) for row in rows)
-    other = results._cross_validated(rows, "m", higher=False)
+    other = results.cross_validated(rows, "m")
     assert best < -0.4
     assert abs(other["mean"]) < 0.4
     assert other["low"] < other["mean"] < other["high"]
@@ -299,7 +299,7 @@ def test_choosing_on_other_seeds_is_free_of_luck():
 def test_a_failure_comes_after_all_that_never_failed():
     rows = rows_of([1.0, 2.0], seeds=2)
     rows[0]["scores"][0] = None
-    assert results._order(rows[0]) == math.inf > results._order(rows[1])
+    assert results.mean_score(rows[0]) == math.inf > results.mean_score(rows[1])
 
 
 def test_a_worker_elsewhere_is_told_what_it_lacks(done, tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onward.errors import OnwardError
+from onward.text import counted
 
 KEYS, LOWEST, HIGHEST = 88, 21, 108
 SPLITS = ("train", "valid", "test")
@@ -165,11 +166,6 @@ def usable(pieces: Sequence[Piece], split: str) -> tuple[list[Piece], list[str]]
     kept = [len(piece.roll) > 1 and piece.roll.any() for piece in pieces]
     dropped = [piece.title or f"{split} {i + 1}" for i, piece in enumerate(pieces) if not kept[i]]
     return [piece for piece, keep in zip(pieces, kept, strict=True) if keep], dropped
-
-
-def counted(count: int, what: str) -> str:
-    """A number and what it counts, with an s unless it is one."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def note_dropped(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,23 +16,15 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from onward.cells.base import AbstractCell
-from onward.cells.dense import Dense
-from onward.cells.elman import ElmanGates
-from onward.cells.hybrid import Hybrid
-from onward.heads.base import AbstractHead
-from onward.heads.categorical import Categorical
-from onward.heads.mixture import Mixture
-from onward.heads.monte_carlo import MonteCarlo
+import onward as ow
 from onward.lab.papers.authors_heads import VarianceMixture
-from onward.learners.base import AbstractLearner, Rate, require_sequences
+from onward.learners.base import Rate, require_sequences
 from onward.learners.bptt import BPTTState
-from onward.learners.inverses import AffineInverse, Transition
+from onward.learners.inverses import Transition
 from onward.learners.tptt import TPTTState
-from onward.model import Model
 from onward.random import seed_of, uniform
 from onward.trees import apply_scaled
-from onward.types import Carry, Info, PyTree, Sequence
+from onward.types import PyTree
 
 Split = Literal["units", "rows"]
 Average = Literal["probabilities", "logits"]
@@ -56,7 +48,7 @@ def adagrad(eps: float = 1e-10) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def start(model: Model, *, key: PRNGKeyArray) -> Model:
+def start(model: ow.Model, *, key: PRNGKeyArray) -> ow.Model:
     """Their start: input, recurrent and readout weights orthogonal, every bias 0.
 
     A mixture's weights of pi, mu and sigma are three orthogonal matrices, and its components differ by them only.
@@ -64,11 +56,11 @@ def start(model: Model, *, key: PRNGKeyArray) -> Model:
     input_key, recurrent_key, head_key = jax.random.split(key, 3)
     draw = jax.nn.initializers.orthogonal()
     layer, head = _layer(model.cell, "start"), _plain(model.head)
-    if not isinstance(head, Categorical | Mixture):
+    if not isinstance(head, ow.Categorical | ow.Mixture):
         raise TypeError(f"start: the head must be a Categorical or a Mixture, got {type(head).__name__}")
     rows, features = head.weight.shape
     blocks = [rows]
-    if isinstance(head, Mixture):
+    if isinstance(head, ow.Mixture):
         blocks = [head.components, rows - 2 * head.components, head.components]
     keys = jax.random.split(head_key, len(blocks))
     weights = [draw(k, (block, features)) for k, block in zip(keys, blocks, strict=True)]
@@ -102,7 +94,7 @@ class Sweep(NamedTuple):
     shifts: Array
 
 
-class AuthorsTPTT(AbstractLearner):
+class AuthorsTPTT(ow.AbstractLearner):
     """Target propagation through time as its authors' code has it, deterministic (TPTT) or stochastic (STPTT).
 
     A batch trains the inverse G first, then the network F towards targets that the new G sets:
@@ -121,7 +113,7 @@ class AuthorsTPTT(AbstractLearner):
     Cost: that of BPTT with one sample, the forward pass of M - 1 others, one linear map a step for the shifts, and G's own loss.
     """
 
-    inverse: AffineInverse = AffineInverse()
+    inverse: ow.AffineInverse = ow.AffineInverse()
     """G; they take tanh units in both experiments."""
     optimiser: optax.GradientTransformation = eqx.field(default=adagrad(), static=True)
     inverse_optimiser: optax.GradientTransformation = eqx.field(default=adagrad(), static=True)
@@ -151,7 +143,7 @@ class AuthorsTPTT(AbstractLearner):
         if self.inverse.training != "reconstruction" or self.inverse.noise:
             raise ValueError("AuthorsTPTT: inverse must learn by plain reconstruction, AffineInverse(noise=0)")
 
-    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
+    def init(self, model: ow.Model, example: ow.Sequence, *, key: PRNGKeyArray) -> TPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""
         _require("AuthorsTPTT", self, model, example)
         inverse_key, key = jax.random.split(key)
@@ -160,7 +152,7 @@ class AuthorsTPTT(AbstractLearner):
         of_inverse = self.inverse_optimiser.init(inverse)
         return TPTTState(model, model.cell.init().stats, inverse, optimiser, of_inverse, key, jnp.zeros((), jnp.int32))
 
-    def step(self, state: TPTTState, example: Sequence) -> tuple[TPTTState, Info]:  # type: ignore[override]
+    def step(self, state: TPTTState, example: ow.Sequence) -> tuple[TPTTState, ow.Info]:  # type: ignore[override]
         """One batch: G, then F."""
         swept = self.sweep(state, example, key=jax.random.fold_in(state.key, state.steps))
         parameters, rest = eqx.partition(state.model, state.model.trainable())
@@ -172,15 +164,15 @@ class AuthorsTPTT(AbstractLearner):
             inverse_optimiser=swept.inverse_optimiser,
             steps=state.steps + 1,
         )
-        return state, Info(swept.predictions, swept.loss)
+        return state, ow.Info(swept.predictions, swept.loss)
 
-    def loss(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def loss(self, model: ow.Model, example: ow.Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
         """E of the network as it is trained, and its predictions (1, batch, ...)."""
         samples = model.head.trajectories or 1
         reading = unroll(self, model.cell, example.xs, key, samples)[1]
         return _mean_loss(model.head, _predict(model.head, reading, self.average), example)
 
-    def sweep(self, state: TPTTState, example: Sequence, *, key: PRNGKeyArray) -> Sweep:
+    def sweep(self, state: TPTTState, example: ow.Sequence, *, key: PRNGKeyArray) -> Sweep:
         """The update of G, and the gradients of F and of the readout."""
         model, xs = state.model, example.xs
         parameters, rest = eqx.partition(model, model.trainable())
@@ -231,26 +223,26 @@ class AuthorsTPTT(AbstractLearner):
             shifts=shifts,
         )
 
-    def _weights(self, weights: Any, cell: AbstractCell) -> Any:
+    def _weights(self, weights: Any, cell: ow.AbstractCell) -> Any:
         return weights._replace(inputs=_layer(cell).weight[:, 0]) if self.shared_inputs else weights
 
-    def _reconstruction(self, weights: Any, cell: AbstractCell, xs: Array, hidden: Array) -> Array:
+    def _reconstruction(self, weights: Any, cell: ow.AbstractCell, xs: Array, hidden: Array) -> Array:
         """Sum over steps, rows and units of |G(x_t, h_t) - h_{t-1}|^2 / 2."""
         weights = self._weights(weights, cell)
 
         def squared_error(x: Array, before: Array, after: Array) -> Array:
-            transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
+            transition: Any = Transition(ow.Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
             return self.inverse.loss(weights, cell, transition, key=None)  # type: ignore[arg-type]
 
         flat = lambda a: a.reshape(-1, a.shape[-1])
         return jnp.sum(jax.vmap(squared_error)(flat(xs[1:]), flat(hidden[:-1]), flat(hidden[1:])))
 
-    def _targets(self, weights: Any, cell: AbstractCell, xs: Array, hidden: Array, first: Array) -> Array:
+    def _targets(self, weights: Any, cell: ow.AbstractCell, xs: Array, hidden: Array, first: Array) -> Array:
         """Target - h of every step, from the last one's."""
         weights = self._weights(weights, cell)
 
         def shift(x: Array, before: Array, after: Array, d: Array) -> Array:
-            transition: Any = Transition(Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
+            transition: Any = Transition(ow.Carry((before,), None), x, (after,), None)  # type: ignore[arg-type]
             return self.inverse.shift(weights, cell, transition, (), (d,))[0]
 
         def back(d: Array, inputs: Any) -> tuple[Array, Array]:
@@ -263,7 +255,7 @@ class AuthorsTPTT(AbstractLearner):
         return jnp.concatenate([earlier, first[None]])
 
 
-class AuthorsSTE(AbstractLearner):
+class AuthorsSTE(ow.AbstractLearner):
     """Straight-through BPTT, the baseline of STPTT, as its authors' code has it: BPTT on the same network, E the mean loss.
 
     With `in_place`, half the batch trains no recurrent weight: a sampled h is 0 or 1, and the code's
@@ -287,13 +279,13 @@ class AuthorsSTE(AbstractLearner):
     def __check_init__(self) -> None:
         _check("AuthorsSTE", self, "step_size")
 
-    def init(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
+    def init(self, model: ow.Model, example: ow.Sequence, *, key: PRNGKeyArray) -> BPTTState:  # type: ignore[override]
         """Start; `example` gives shapes only."""
         _require("AuthorsSTE", self, model, example)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
         return BPTTState(model, model.cell.init().stats, optimiser, key, jnp.zeros((), jnp.int32))
 
-    def step(self, state: BPTTState, example: Sequence) -> tuple[BPTTState, Info]:  # type: ignore[override]
+    def step(self, state: BPTTState, example: ow.Sequence) -> tuple[BPTTState, ow.Info]:  # type: ignore[override]
         """One batch."""
         parameters, rest = eqx.partition(state.model, state.model.trainable())
         key = jax.random.fold_in(state.key, state.steps)
@@ -302,9 +294,9 @@ class AuthorsSTE(AbstractLearner):
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, parameters)
         model = eqx.combine(apply_scaled(parameters, updates, self.step_size), rest)
         state = state._replace(model=model, optimiser=optimiser, steps=state.steps + 1)
-        return state, Info(predictions, loss)
+        return state, ow.Info(predictions, loss)
 
-    def loss(self, model: Model, example: Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def loss(self, model: ow.Model, example: ow.Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
         """E of the network as it is trained, and its predictions (1, batch, ...); its derivative is the learner's."""
         samples, xs = model.head.trajectories or 1, example.xs
         trained = 1 if self.last_sample else samples
@@ -321,7 +313,7 @@ Learner = AuthorsTPTT | AuthorsSTE
 
 
 def unroll(
-    learner: Learner, cell: AbstractCell, xs: Array, key: PRNGKeyArray, samples: int, *, cut: bool = False
+    learner: Learner, cell: ow.AbstractCell, xs: Array, key: PRNGKeyArray, samples: int, *, cut: bool = False
 ) -> tuple[Float[Array, "time samples batch units"], Float[Array, "samples batch units"]]:
     """h_1 ... h_T, and what the readout sees of h_T, of a layer that reads xs (time, batch, 1) so many times.
 
@@ -345,7 +337,7 @@ def unroll(
 
 
 def _read(
-    learner: Learner, cell: AbstractCell, h: Float[Array, "samples batch units"], seed: UInt32[Array, "2"], t: Array
+    learner: Learner, cell: ow.AbstractCell, h: Float[Array, "samples batch units"], seed: UInt32[Array, "2"], t: Array
 ) -> Float[Array, "samples batch units"]:
     """What is seen of h: binary samples of some rows or units, the others as they are."""
     count = _sampled(learner, cell, h.shape[1])
@@ -363,14 +355,14 @@ def _read(
     return jnp.concatenate([value, rest], axis)
 
 
-def _sampled(learner: Learner, cell: AbstractCell, batch: int) -> int:
+def _sampled(learner: Learner, cell: ow.AbstractCell, batch: int) -> int:
     """How many rows or units are sampled."""
-    if not isinstance(cell, Hybrid):
+    if not isinstance(cell, ow.Hybrid):
         return 0
     return int(cell.share * batch) if learner.split == "rows" else cell.stochastic
 
 
-def _predict(head: AbstractHead, reading: Array, average: Average, *, last: bool = False) -> Array:
+def _predict(head: ow.AbstractHead, reading: Array, average: Average, *, last: bool = False) -> Array:
     """The predictions of a batch, as `head` gives them. `last`: every sample's has the derivative of the last one's.
 
     Where logits are averaged, that of every sample is their average.
@@ -387,25 +379,25 @@ def _predict(head: AbstractHead, reading: Array, average: Average, *, last: bool
     return each
 
 
-def _mean_loss(head: AbstractHead, predictions: Array, example: Sequence) -> tuple[Array, Array]:
+def _mean_loss(head: ow.AbstractHead, predictions: Array, example: ow.Sequence) -> tuple[Array, Array]:
     log_probs = jax.vmap(head.log_prob)(predictions, example.y[0])
     return -jnp.sum(log_probs * example.mask[0]) / jnp.sum(example.mask), predictions[None]
 
 
-def _arrays(layer: Dense) -> tuple[Array, Array, Array]:
+def _arrays(layer: ow.Dense) -> tuple[Array, Array, Array]:
     return layer.weight, layer.recurrent, layer.bias
 
 
-def _plain(head: AbstractHead) -> Any:
+def _plain(head: ow.AbstractHead) -> Any:
     """Without Monte Carlo and variances."""
-    while isinstance(head, MonteCarlo | VarianceMixture):
+    while isinstance(head, ow.MonteCarlo | VarianceMixture):
         head = head.head
     return head
 
 
-def _layer(cell: AbstractCell, owner: str = "authors") -> Dense:
-    layer = cell.cell if isinstance(cell, Hybrid) else cell
-    if not isinstance(layer, Dense) or not isinstance(layer.gates, ElmanGates):
+def _layer(cell: ow.AbstractCell, owner: str = "authors") -> ow.Dense:
+    layer = cell.cell if isinstance(cell, ow.Hybrid) else cell
+    if not isinstance(layer, ow.Dense) or not isinstance(layer.gates, ow.ElmanGates):
         raise TypeError(f"{owner}: the cell must be an Elman layer, or a Hybrid of one, got {type(cell).__name__}")
     if layer.sources is not None or layer.normalise_inputs is not None or layer.normalise_features is not None:
         raise TypeError(f"{owner}: the Elman layer must have no mask and normalise nothing")
@@ -423,14 +415,14 @@ def _check(owner: str, learner: Learner, *rates: str) -> None:
         raise ValueError(f"{owner}: average must be 'probabilities' or 'logits', got {learner.average!r}")
 
 
-def _require(owner: str, learner: Learner, model: Model, example: Sequence) -> None:
+def _require(owner: str, learner: Learner, model: ow.Model, example: ow.Sequence) -> None:
     """Refuse networks and batches that the authors' code has no form for."""
     _layer(model.cell, owner)
     require_sequences(owner, model, example)
     if len(example.mask) != 1:
         raise ValueError(f"{owner}: the loss must be at the last step only, a mask of shape (1, batch)")
     batch = example.xs.shape[1]
-    if isinstance(model.cell, Hybrid) and model.cell.share and not _sampled(learner, model.cell, batch):
+    if isinstance(model.cell, ow.Hybrid) and model.cell.share and not _sampled(learner, model.cell, batch):
         raise ValueError(f"{owner}: a share of {model.cell.share} of {batch} rows is no whole row; take more rows")
-    if learner.average == "logits" and model.head.trajectories and not isinstance(_plain(model.head), Categorical):
+    if learner.average == "logits" and model.head.trajectories and not isinstance(_plain(model.head), ow.Categorical):
         raise TypeError(f"{owner}: logits to average are those of a Categorical; average='probabilities' fits any head")
