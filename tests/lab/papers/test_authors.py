@@ -64,7 +64,7 @@ def run(learner, model, example, blind):
     """A state and its sweep. `blind`: G ignores h at the start. The learner is an argument: one program serves all rates."""
     state = in_float64(learner.init(model, example, key=jax.random.key(4)))
     state = state._replace(inverse=state.inverse._replace(hidden=jnp.where(blind, 0, state.inverse.hidden)))
-    return state, learner.sweep(state, example, key=KEY)
+    return state, learner.propagate(state, example, key=KEY)
 
 
 def sweep(learner, model, example, blind=False):

@@ -75,7 +75,7 @@ def start(model: ow.Model, *, key: PRNGKeyArray) -> ow.Model:
     return eqx.tree_at(pick, model, new)
 
 
-class Sweep(NamedTuple):
+class Propagated(NamedTuple):
     """What one batch says: the inverse is that after its update, and everything below it follows from that.
 
     `local_loss` is the sum over steps of the mean squared distance to targets; hidden and shifts are
@@ -154,17 +154,17 @@ class AuthorsTPTT(ow.AbstractLearner):
 
     def step(self, state: TPTTState, example: ow.Sequence) -> tuple[TPTTState, ow.Info]:  # type: ignore[override]
         """One batch: G, then F."""
-        swept = self.sweep(state, example, key=jax.random.fold_in(state.key, state.steps))
+        passed = self.propagate(state, example, key=jax.random.fold_in(state.key, state.steps))
         parameters, rest = eqx.partition(state.model, state.model.trainable())
-        updates, optimiser = self.optimiser.update(swept.gradient, state.optimiser, parameters)
+        updates, optimiser = self.optimiser.update(passed.gradient, state.optimiser, parameters)
         state = state._replace(
             model=eqx.combine(apply_scaled(parameters, updates, self.step_size), rest),
-            inverse=swept.inverse,
+            inverse=passed.inverse,
             optimiser=optimiser,
-            inverse_optimiser=swept.inverse_optimiser,
+            inverse_optimiser=passed.inverse_optimiser,
             steps=state.steps + 1,
         )
-        return state, ow.Info(swept.predictions, swept.loss)
+        return state, ow.Info(passed.predictions, passed.loss)
 
     def loss(self, model: ow.Model, example: ow.Sequence, *, key: PRNGKeyArray) -> tuple[Array, Array]:
         """E of the network as it is trained, and its predictions (1, batch, ...)."""
@@ -172,7 +172,7 @@ class AuthorsTPTT(ow.AbstractLearner):
         reading = unroll(self, model.cell, example.xs, key, samples)[1]
         return _mean_loss(model.head, _predict(model.head, reading, self.average), example)
 
-    def sweep(self, state: TPTTState, example: ow.Sequence, *, key: PRNGKeyArray) -> Sweep:
+    def propagate(self, state: TPTTState, example: ow.Sequence, *, key: PRNGKeyArray) -> Propagated:
         """The update of G, and the gradients of F and of the readout."""
         model, xs = state.model, example.xs
         parameters, rest = eqx.partition(model, model.trainable())
@@ -210,7 +210,7 @@ class AuthorsTPTT(ow.AbstractLearner):
         shifts = self._targets(inverse, model.cell, xs, hidden, first)
         (gradient,) = pull(-scale * shifts)
         spec = eqx.filter(model, jax.tree.map(lambda _: False, model))
-        return Sweep(
+        return Propagated(
             inverse=inverse,
             inverse_optimiser=inverse_optimiser,
             inverse_loss=inverse_loss,

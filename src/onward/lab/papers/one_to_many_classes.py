@@ -94,7 +94,7 @@ class OneToManyClassesExperiment(OneToManyExperiment):
 
     def task(self, length: int, batch: int, rows: int | None) -> ow.OneToManyClasses:
         """The task at this length; `rows`: of a fixed training set, None: fresh ones."""
-        return ow.OneToManyClasses(length, batch, self.labels, rows)
+        return ow.OneToManyClasses(length, batch, labels=self.labels, rows=rows)
 
     def share(self, method: str) -> float:
         """The share of stochastic units of a method's network."""
