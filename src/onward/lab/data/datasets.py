@@ -3,7 +3,6 @@
 A set is embedded, or one file `NAME.npz` in the data folder, written whole or not at all. Importing a set checks it.
 """
 
-import difflib
 import functools
 import hashlib
 import io
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, nearest
 from onward.lab.data import formats
 from onward.lab.data.download import download
 from onward.lab.data.etudes import etudes
@@ -114,8 +113,8 @@ def kind_of(name: str) -> Kind | None:
 
 
 def _unknown(name: str) -> OnwardError:
-    near = difflib.get_close_matches(name.lower(), _names(), 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_names())}."
+    near = nearest(name, _names())
+    hint = f"did you mean {near}?" if near else f"there are: {', '.join(_names())}."
     return OnwardError(f"unknown data set {name!r}; {hint} One of your own comes with: onward data import NAME PATH")
 
 
