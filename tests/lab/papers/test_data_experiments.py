@@ -595,57 +595,6 @@ def test_published_accuracies_stand_beside_rows_of_mnist_only(tmp_path):
 # Mistakes
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["piano", "--data", "digits"], ["--data: digits is not music", "onward data list"]),
-        (["sequential-mnist", "--data", "etudes"], ["--data: etudes is not a set of images", "onward data list"]),
-        (["sequential-mnist", "--data", "jsb"], ["--data: jsb is not a set of images"]),
-        (["sequential-digits", "--data", "piano-midi"], ["--data: piano-midi is not a set of images"]),
-        (["piano", "--data", "jsb"], ["jsb is not installed", "onward data fetch jsb", "onward data import jsb PATH"]),
-        (
-            ["sequential-mnist", "--data", "mnist"],
-            ["mnist is not installed", "onward data fetch mnist", "import mnist"],
-        ),
-        (
-            ["sequential-mnist", "--data", "mnits"],
-            ["unknown data set 'mnits'", "did you mean mnist?", "import NAME PATH"],
-        ),
-        (["piano", "--data", "pianomidi"], ["unknown data set 'pianomidi'", "did you mean piano-midi?"]),
-        (["piano", "--data", "xyz"], ["unknown data set 'xyz'", "there are: ", "etudes"]),
-        (["piano", "--data", "../etudes"], ["cannot be the name of a data set"]),
-        (
-            ["piano", "--optimisers", "adamw"],
-            ["--optimisers: there is no 'adamw'", "adam, adagrad, nesterov, sgd, rms"],
-        ),
-        (["piano", "--optimisers", "adam", "adam"], ["--optimisers must name at least one optimiser, each once"]),
-        (["piano", "--methods", "bptt", "bptt"], ["--methods must name at least one method, each once"]),
-        (["piano", "--methods", "tptt"], ["there is no method 'tptt'", "bptt, ste, stptt"]),
-        (["piano", "--stochastic", "0"], ["--stochastic must be in (0, 1], got 0.0"]),
-        (["piano", "--stochastic", "nan"], ["--stochastic must be in (0, 1], got nan"]),
-        (["piano", "--transpose", "88"], ["--transpose must be in 0 .. 87, got 88"]),
-        (["piano", "--transpose", "-1"], ["--transpose must be in 0 .. 87, got -1"]),
-        (["piano", "--weight-decay", "1"], ["--weight-decay must be in [0, 1), got 1.0"]),
-        (["piano", "--iterations", "-1"], ["--iterations must be positive", "-1"]),
-        (["piano", "--length", "0"], ["--length must be positive, got 0"]),
-        (["piano", "--ccn-width", "30"], ["--ccn-width must divide --units", "100", "30"]),
-        (["sequential-mnist", "--ccn-width", "0"], ["--ccn-width must be positive, got 0"]),
-        (["piano", "--drop", "1"], ["--drop must be in [0, 1), got 1.0"]),
-        (["piano", "--frames", "-1"], ["--frames must be positive", "-1"]),
-        (["sequential-mnist", "--every"], ["--every: truncated BPTT is for labels at the last step only"]),
-        (["sequential-mnist", "--passes", "-1"], ["--passes must be positive", "-1"]),
-        (["sequential-mnist", "--passes", "nan"], ["--passes must be positive", "nan"]),
-        (["sequential-mnist", "--passes", "0.001"], ["--passes 0.001 of 1,438 images are less than one --batch"]),
-        (["sequential-mnist", "--streams", "0"], ["--streams must be positive, got 0"]),
-        (["sequential-mnist", "--by", "columns"], ["--by", "rows", "pixels"]),
-        (["sequential-mnist", "--methods", "tbptt-3"], ["there is no method 'tbptt-3'", "tbptt-10"]),
-    ],
-)
-def test_bad_fields_end_with_one_clear_line(arguments, words, capsys, tmp_path):
-    fails(["run", *arguments], capsys, *words)
-    assert not list(tmp_path.iterdir()), "a refused run left something behind"
-
-
 def test_a_window_longer_than_every_piece_names_the_longest(capsys, tmp_path):
     longest = max(len(p) for p in datasets.load_music("etudes").train)
     fails(
