@@ -65,13 +65,15 @@ class Run(Generic[E]):
         """Steps (points,), and a metric at them (points, seeds), of a summary row."""
         return curves_of(self.experiment, self.lines, base_name(row), row["step_size"], key)
 
-    def records(self, name: str, when: str = "end") -> dict[str, np.ndarray]:
-        """What was recorded of a method's first job, at its "start" or "end"."""
-        return load_record(self.folder, next(iter(jobs_of(self.experiment, name))), when)
+    def records(self, name: str, when: str = "end", step_size: float | None = None) -> dict[str, np.ndarray]:
+        """What was recorded at "start" or "end" of a method's first job, or the first of this step size."""
+        jobs = jobs_of(self.experiment, name).items()
+        job = next(job for job, tile in jobs if step_size in (None, tile[0][0]))
+        return load_record(self.folder, job, when)
 
-    def inspected(self, name: str) -> dict[str, np.ndarray]:
-        """What was measured at the end of a method's first run."""
-        return {key: values[0] for key, values in self.records(name).items()}
+    def inspected(self, name: str, step_size: float | None = None) -> dict[str, np.ndarray]:
+        """What was measured at the end of that job's first run."""
+        return {key: values[0] for key, values in self.records(name, step_size=step_size).items()}
 
     @property
     def seeds(self) -> str:

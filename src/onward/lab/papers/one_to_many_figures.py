@@ -8,10 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid
-from onward.lab.folder import load_record
 from onward.lab.page import COLOURS, GREY, Picture, Table
 from onward.lab.papers.one_to_many import INPUTS, POINTS, OneToManyExperiment, split
-from onward.lab.results import base_name
 from onward.text import counted
 
 OneToManyRun = Run[OneToManyExperiment]
@@ -20,11 +18,10 @@ OneToManyRun = Run[OneToManyExperiment]
 def report(run: OneToManyRun) -> tuple[str, list[Any]]:
     """The lead and the parts of the page."""
     longest = max(run.experiment.lengths)
-    every = run.summary["methods"]
-    best = min((r for r in every if split(base_name(r))[1] == longest), key=lambda r: r["mean"])
+    best = min((r for r in run.rows if split(r["name"])[1] == longest), key=lambda r: r["mean"])
     floor_name, floor = min(run.references.items(), key=lambda kv: kv[1])
     lead = (
-        f"T = {longest}: best is {split(base_name(best))[0]} with {best['mean']:.3f} nats on held-out rows (mean of {run.seeds}). "
+        f"T = {longest}: best is {split(best['name'])[0]} with {best['mean']:.3f} nats on held-out rows (mean of {run.seeds}). "
         f"No answer can be better than {floor:.3f} ({floor_name}); ignoring the input gives "
         f"{run.references['learn nothing']:.3f}."
     )
@@ -40,8 +37,7 @@ def report(run: OneToManyRun) -> tuple[str, list[Any]]:
 
 def _row(run: OneToManyRun, method: str, length: int) -> Row:
     """The summary row of a method at one length, at its best step size."""
-    rows = [r for r in run.summary["methods"] if base_name(r) == f"{method}-{length}"]
-    return min(rows, key=lambda r: r["mean"])
+    return next(row for row in run.rows if row["name"] == f"{method}-{length}")
 
 
 def held_out_table(run: OneToManyRun) -> Table:
@@ -86,8 +82,8 @@ def _curves(run: OneToManyRun) -> Picture:
     lengths, colours, references = run.experiment.lengths, _colours(run), run.references
     figure, (panels,) = grid(1, len(lengths), 3.6, 8.6, sharey=True)
     for axes, length in zip(panels, lengths, strict=True):
-        for row in run.summary["methods"]:
-            method, n = split(base_name(row))
+        for row in run.rows:
+            method, n = split(row["name"])
             if n == length:
                 steps, values = run.curve(row, "held_out")
                 curve_with_spread(axes, steps / steps[-1], values, label=method, colour=colours[method])
@@ -128,10 +124,8 @@ def _grid(experiment: OneToManyExperiment, first: str, draw: Callable[[Axes, str
 
 def _records(run: OneToManyRun, method: str, length: int) -> dict[str, np.ndarray]:
     """What was measured at the end of the first seed at the best step size."""
-    rows = [r for r in run.summary["methods"] if base_name(r) == f"{method}-{length}"]
-    best, seeds = rows.index(_row(run, method, length)), run.experiment.seeds
-    job = f"{method}-{length}" + (f".{best * seeds}" if seeds * len(rows) > 1 else "")
-    return {k: v[0] for k, v in load_record(run.folder, job, "end").items()}
+    row = _row(run, method, length)
+    return run.inspected(row["name"], row["step_size"])
 
 
 def _samples(run: OneToManyRun) -> Picture:
