@@ -12,7 +12,6 @@ import optax
 import pytest
 
 import onward as ow
-from onward.lab.papers import authors
 from onward.lab.papers.authors import AuthorsSTE, AuthorsTPTT, adagrad, start
 from onward.lab.papers.authors_heads import VarianceMixture
 from onward.learners.tptt import TPTTState
@@ -272,7 +271,7 @@ def test_leaving_earlier_steps_in_the_graph_moves_the_gradient():
 
 @quick
 def many_readings(learner, cell, xs):
-    hidden, reading = authors.unroll(learner, cell, xs, KEY, 4000)
+    hidden, reading = learner.unroll(cell, xs, KEY, 4000)
     return hidden[-1], reading
 
 
@@ -430,7 +429,7 @@ def test_mistakes_are_refused():
             kind(average="odds")
         assert kind(step_size=np.asarray(0.1)).step_size == 0.1
     with pytest.raises(ValueError, match="reconstruction"):
-        AuthorsTPTT(ow.AffineInverse(noise=0.1))
+        AuthorsTPTT(inverse=ow.AffineInverse(noise=0.1))
     learner, example, model = AuthorsTPTT(), batch_of(CLASSED), classes()
     with pytest.raises(TypeError, match="must be an Elman layer"):
         learner.init(ow.Model(ow.GRU(1, 4, key=KEY), ow.Categorical(4, 3)), example, key=KEY)

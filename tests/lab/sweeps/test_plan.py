@@ -7,7 +7,7 @@ import pytest
 from onward.errors import OnwardError
 from onward.lab.papers.trace_patterning import TracePatterningExperiment
 from onward.lab.sweeps.plan import Job, Options, Range, covers, group, into_jobs, make_sweep
-from onward.lab.sweeps.sweep import _enough
+from onward.lab.sweeps.sweep import enough
 
 
 def swept(axes=None, options=None, **fields):
@@ -60,9 +60,9 @@ def test_tiles_are_even(runs, tile, width):
 
 
 def test_more_workers_than_jobs_make_smaller_tiles():
-    assert _enough([64, 64], [64, 16], 4) == [16, 64]
-    assert _enough([1], [1], 8) == [1]
-    assert _enough([48], [96], 2) == [48]
+    assert enough([64, 64], [64, 16], 4) == [16, 64]
+    assert enough([1], [1], 8) == [1]
+    assert enough([48], [96], 2) == [48]
 
 
 def test_draws_are_those_of_the_seed_and_more_of_them_add():
