@@ -415,10 +415,8 @@ def test_a_hundred_iterations_lower_the_loss(kind):
 
 
 def test_mistakes_are_refused():
-    for kind, rates in (
-        (AuthorsTPTT, ("step_size", "inverse_step_size", "target_step_size")),
-        (AuthorsSTE, ("step_size",)),
-    ):
+    rates_of = {AuthorsTPTT: ("step_size", "inverse_step_size", "target_step_size"), AuthorsSTE: ("step_size",)}
+    for kind, rates in rates_of.items():
         for rate in rates:
             for value in (0, -1.0, math.nan, math.inf):
                 with pytest.raises(ValueError, match=f"{kind.__name__}: {rate} must be positive and finite"):
@@ -455,14 +453,16 @@ def test_samples_in_place_as_pytorch_differentiates_them(kind):
         torch = pytest.importorskip("torch", reason="PyTorch is an optional oracle (dependency group: oracles)")
         learner = (AuthorsTPTT if kind == "stptt" else AuthorsSTE)()
         model, example = classes(), batch_of(CLASSED)
-        tensor = lambda a, grad=False: torch.tensor(
-            np.asarray(a, float).tolist(), dtype=torch.float64, requires_grad=grad
-        )
-        layer, head = model.cell.cell, model.head.head
-        w, u, b, v, c = (
-            tensor(a, True)
-            for a in (layer.weight[:, 0], layer.recurrent[:, 0], layer.bias[0], head.weight.T, head.bias)
-        )
+        wanted = {"dtype": torch.float64}
+        tensor = lambda a, grad=False: torch.tensor(np.asarray(a, float).tolist(), requires_grad=grad, **wanted)
+        weights = lambda m: [
+            m.cell.cell.weight[:, 0],
+            m.cell.cell.recurrent[:, 0],
+            m.cell.cell.bias[0],
+            m.head.head.weight.T,
+            m.head.head.bias,
+        ]
+        w, u, b, v, c = (tensor(a, True) for a in weights(model))
         xs, one_hot, half = tensor(example.xs), tensor(np.eye(CLASSES)[example.y[0]]), BATCH // 2
 
         def overwrite(h, z):
@@ -510,12 +510,6 @@ def test_samples_in_place_as_pytorch_differentiates_them(kind):
             (loss, ours), digits = jax.device_get(graded(learner, model, example)), 1e-4
         of_cell = torch.autograd.grad(local, (w, u, b))
     np.testing.assert_allclose(loss, cost.item(), rtol=digits)
-    pairs = [(ours.cell.cell.weight[:, 0], of_cell[0]), (ours.cell.cell.recurrent[:, 0], of_cell[1])]
-    pairs += [
-        (ours.cell.cell.bias[0], of_cell[2]),
-        (ours.head.head.weight.T, of_head[0]),
-        (ours.head.head.bias, of_head[1]),
-    ]
-    for mine, theirs in pairs:
+    for mine, theirs in zip(weights(ours), (*of_cell, *of_head), strict=True):
         assert np.abs(mine).max() > 0
         np.testing.assert_allclose(mine, theirs.tolist(), rtol=digits, atol=1e-3 * digits)

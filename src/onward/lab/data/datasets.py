@@ -124,7 +124,8 @@ def load_music(name: str) -> Music:
     [60, 12, 12]
     """
     if name == "etudes":
-        return Music(*(etudes()[split] for split in SPLITS))
+        made = etudes()
+        return Music(made["train"], made["valid"], made["test"])
     return cast(Music, _load(name, "music"))
 
 
