@@ -139,7 +139,7 @@ def dashed(axes: Axes, value: float) -> None:
     axes.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
 
 
-def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
+def level(axes: Axes, value: float, label: str, *, above: bool = True, size: int = 9) -> None:
     """A horizontal reference line, named at its right end."""
     dashed(axes, value)
     axes.annotate(
@@ -151,7 +151,7 @@ def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
         ha="right",
         va="bottom" if above else "top",
         color=GREY,
-        fontsize=9,
+        fontsize=size,
     )
 
 

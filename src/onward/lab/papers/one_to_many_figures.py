@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid
-from onward.lab.page import COLOURS, GREY, Picture, Table
+from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid, level
+from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.one_to_many import INPUTS, POINTS, OneToManyExperiment, split
 from onward.text import counted
 
@@ -88,12 +88,7 @@ def _curves(run: OneToManyRun) -> Picture:
                 steps, values = run.curve(row, "held_out")
                 curve_with_spread(axes, steps / steps[-1], values, label=method, colour=colours[method])
         for name, value in references.items():
-            dashed(axes, value)
-            if length == lengths[-1]:
-                axes.annotate(
-                    name, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                    textcoords="offset points", ha="right", color=GREY, fontsize=7,
-                )  # fmt: skip
+            level(axes, value, name if length == lengths[-1] else "", size=7)
         axes.set(title=f"T = {length}", xlabel="share of the training", xlim=(0, 1))
     low, high = min(references.values()), references["learn nothing"]
     panels[0].set(ylabel="held-out loss (nats)", ylim=(low - 0.05 * (high - low), high + 0.25 * (high - low)))

@@ -25,7 +25,7 @@ from onward.lab.train import read_metrics
 RESAMPLED = 4000
 SHOWN_RANKS = 12
 # A configuration, as summary.json has it.
-Row = dict[str, Any]
+Configuration = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def summarise(ended: Ended, folder: Path, errors: dict[str, str] | None = None) 
     for run in ended.runs:
         rows.setdefault(run["configuration"], []).append(run)
     configurations = [_configuration(sorted(own, key=lambda r: r["seed"]), ended.axes) for own in rows.values()]
-    best: dict[str, Row] = {}
+    best: dict[str, Configuration] = {}
     for row in configurations:
         if row["last"] and (row["method"] not in best or mean_score(row) < mean_score(best[row["method"]])):
             best[row["method"]] = row
@@ -125,7 +125,7 @@ def summarise(ended: Ended, folder: Path, errors: dict[str, str] | None = None) 
     }
 
 
-def _configuration(runs: list[dict[str, Any]], axes: Sequence[str]) -> Row:
+def _configuration(runs: list[dict[str, Any]], axes: Sequence[str]) -> Configuration:
     good = [run for run in runs if not run["failed"]]
     values = np.asarray([run["value"] for run in good] or [math.nan])
     low, high = interval(values)
@@ -149,23 +149,23 @@ def _configuration(runs: list[dict[str, Any]], axes: Sequence[str]) -> Row:
     }
 
 
-def _scores(row: Row) -> np.ndarray:
+def _scores(row: Configuration) -> np.ndarray:
     return np.asarray([math.inf if s is None else s for s in row["scores"]], float)
 
 
-def mean_score(row: Row) -> float:
+def mean_score(row: Configuration) -> float:
     """The mean score over seeds; a configuration that failed once comes after all that never did."""
     return float(np.mean(_scores(row)))
 
 
-def _table_of_scores(rows: Sequence[Row]) -> np.ndarray | None:
+def _table_of_scores(rows: Sequence[Configuration]) -> np.ndarray | None:
     """(configurations, seeds), if all have the same seeds."""
     if len(rows) < 2 or any(row["seeds"] != rows[0]["seeds"] for row in rows) or len(rows[0]["seeds"]) < 2:
         return None
     return np.stack([_scores(row) for row in rows])
 
 
-def cross_validated(configurations: Sequence[Row], method: str) -> dict[str, Any] | None:
+def cross_validated(configurations: Sequence[Configuration], method: str) -> dict[str, Any] | None:
     """The mean over seeds of what the configuration best on all *other* seeds did on this one.
 
     Free of the luck of choosing the best among many on the same seeds that are reported.
@@ -182,7 +182,7 @@ def cross_validated(configurations: Sequence[Row], method: str) -> dict[str, Any
     return {"mean": float(np.mean(reported)), "low": low, "high": high}
 
 
-def label(row: Row, vary: Sequence[str]) -> str:
+def label(row: Configuration, vary: Sequence[str]) -> str:
     """A configuration in words."""
     parts = [f"{name.replace('_', ' ')} {show_value(row[name])}" for name in vary]
     return ", ".join([row["method"], *parts])
@@ -195,7 +195,7 @@ def show_value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def ranks(configurations: Sequence[Row], best: Sequence[Row]) -> dict[str, Any] | None:
+def ranks(configurations: Sequence[Configuration], best: Sequence[Configuration]) -> dict[str, Any] | None:
     """How often each is first, second, ... when the seeds are drawn anew (paired bootstrap).
 
     Of the best of every method; where there is one method only, of its best configurations.
@@ -214,7 +214,7 @@ def ranks(configurations: Sequence[Row], best: Sequence[Row]) -> dict[str, Any] 
     return {"configurations": [row["configuration"] for row in rows], "share": share}
 
 
-def agreement(configurations: Sequence[Row]) -> list[dict[str, float]] | None:
+def agreement(configurations: Sequence[Configuration]) -> list[dict[str, float]] | None:
     """Kendall's tau between the orders of all configurations by two disjoint sets of k seeds, k up to half of them."""
     rows = [row for row in configurations if row["last"]][:200]
     table = _table_of_scores(rows)
@@ -234,7 +234,7 @@ def agreement(configurations: Sequence[Row]) -> list[dict[str, float]] | None:
     return points
 
 
-def _references(kind: type[Experiment], configurations: Sequence[Row], folder: Path) -> dict[str, float]:
+def _references(kind: type[Experiment], configurations: Sequence[Configuration], folder: Path) -> dict[str, float]:
     """The exact levels, where they are the same for all configurations."""
     seen: dict[str, dict[str, float]] = {}
     for row in configurations:
@@ -246,7 +246,7 @@ def _references(kind: type[Experiment], configurations: Sequence[Row], folder: P
     return next(iter(seen.values()), {})
 
 
-def write_tables(ended: Ended, folder: Path, configurations: Sequence[Row]) -> None:
+def write_tables(ended: Ended, folder: Path, configurations: Sequence[Configuration]) -> None:
     """runs.csv, configurations.csv and points.csv."""
     runs = ended.runs
     names = [k for k in (runs[0] if runs else {}) if k not in ("config", "last", "score", "value")]
