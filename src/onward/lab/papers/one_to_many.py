@@ -160,7 +160,7 @@ class OneToManyExperiment(Experiment):
 
     @property
     @abc.abstractmethod
-    def paper_length(self) -> tuple[int, int]:
+    def paper_batches(self) -> tuple[int, int]:
         """Under the paper's settings: rows of a batch, and updates."""
 
     @abc.abstractmethod
@@ -178,7 +178,7 @@ class OneToManyExperiment(Experiment):
     def protocol(self, name: str) -> Method:
         """A method of the paper (`paper-`) or of its authors' code (`authors-`): fixed rows, AdaGrad, their step sizes."""
         method, length = split(name)
-        batch, updates = self.paper_length
+        batch, updates = self.paper_batches
         adagrad = authors.adagrad()
         text = ow.TPTT(ow.AffineInverse(), adagrad, adagrad, **self.paper_step_sizes)
         code = authors.AuthorsTPTT(**self.paper_step_sizes) if method.endswith("tptt") else authors.AuthorsSTE()

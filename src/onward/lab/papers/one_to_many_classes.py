@@ -76,7 +76,7 @@ class OneToManyClassesExperiment(OneToManyExperiment):
             raise ow.OnwardError(f"--stochastic must be in [0, 1], got {self.stochastic}")
 
     @property
-    def paper_length(self) -> tuple[int, int]:
+    def paper_batches(self) -> tuple[int, int]:
         """Batches of 20."""
         return 20, self.paper_epochs * self.paper_rows // 20
 

@@ -70,7 +70,7 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
         require_positive(self, "components", "paper_iterations")
 
     @property
-    def paper_length(self) -> tuple[int, int]:
+    def paper_batches(self) -> tuple[int, int]:
         """All rows at once."""
         return self.paper_rows, self.paper_iterations
 
