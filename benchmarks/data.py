@@ -76,7 +76,7 @@ def digits():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (60_000, 28, 28), np.uint8)
     labels = random.integers(0, 10, len(images), np.int32)
-    found = datasets.Digits("mnist", images, labels, images[:100], labels[:100], 255)
+    found = datasets.Digits(images, labels, images[:100], labels[:100])
     with mock.patch.object(datasets, "load_digits", return_value=found):
         run = SequentialMNISTExperiment(data="mnist")
         one, many = replace(run, seeds=1), f", {run.seeds} at once"
@@ -117,7 +117,7 @@ def piano():
 
     random = np.random.default_rng(0)
     pieces = [(random.random((500, 88)) < 0.05).astype(np.uint8) for _ in range(87)]
-    found = datasets.Music("piano-midi", tuple(pieces), tuple(pieces[:2]), tuple(pieces[:2]), False)
+    found = datasets.Music(tuple(pieces), tuple(pieces[:2]), tuple(pieces[:2]))
     with mock.patch.object(datasets, "load_music", return_value=found):
         run = PianoExperiment(data="piano-midi")
         rows = {

@@ -1,4 +1,4 @@
-"""What cells of text and other values say as numbers and times, and tables as Markdown."""
+"""What cells of text and other values say as numbers and times; counts in words, and tables as Markdown."""
 
 import datetime
 import math
@@ -49,6 +49,15 @@ def seconds(value: object) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
     except (ValueError, OverflowError):
         return math.nan
+
+
+def counted(count: int, what: str) -> str:
+    """A number and what it counts, with an s unless it is one.
+
+    >>> counted(1, "seed"), counted(1000, "seed")
+    ('1 seed', '1,000 seeds')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,13 +1,14 @@
 """What draws: only reports, and the tables they share."""
 
 import ast
+import json
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import onward
-from onward.lab.figures import method_table
+from onward.lab.figures import Run
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.papers.memory import MemoryExperiment
 from onward.lab.papers.piano import PianoExperiment
@@ -51,9 +52,11 @@ def test_the_tile_of_a_method_is_known_without_building_it(experiment, names):
     assert [experiment.tile_of(name) for name in names] == [experiment.build(name).tile for name in names]
 
 
-def test_levels_fill_the_first_columns_of_the_table_of_methods():
+def test_levels_fill_the_first_columns_of_the_table_of_methods(tmp_path):
     rows = [{"name": "rtrl", "note": "exact", "mean": 0.26, "steps": 10}]
     columns = {"mean": lambda row: f"{row['mean']:.1f}", "steps": lambda row: str(row["steps"])}
-    table = method_table(rows, columns, {"best possible": ["0.1"]}, "a caption")
+    (tmp_path / "summary.json").write_text(json.dumps({"methods": [{**rows[0], "name": "rtrl@0.1"}] * 2}))
+    table = Run(MemoryExperiment(), tmp_path).table(columns, {"best possible": ["0.1"]}, "a caption.")
     assert table.header == ["method", "mean", "steps"]
     assert table.rows == [["rtrl (exact)", "0.3", "10"], ["best possible", "0.1", ""]]
+    assert table.caption == "a caption. Of each method its best step size."

@@ -294,6 +294,22 @@ def test_two_resumes_of_one_run_by_two_processes(tmp_path):
     assert steps == sorted(set(steps))
 
 
+def test_who_opened_the_lock_file_before_it_was_deleted_holds_no_lock(made, monkeypatch):
+    """The first one leaves after the second one opened the file and before it locks it: a lock without a name."""
+    first, flock = RunFolder(made, "run").__enter__(), fcntl.flock
+
+    def late(descriptor, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.__exit__(None, None, None)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with RunFolder(made, "run"):
+        assert fcntl.flock is flock
+        with pytest.raises(OnwardError, match="in use by another onward"), RunFolder(made, "run"):
+            pass
+
+
 def test_predictions_take_turns(made, monkeypatch):
     """One that holds the lock for a moment is waited for by its like, and by nobody else."""
     with RunFolder(made, "predict") as first:

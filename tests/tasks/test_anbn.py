@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -100,39 +99,11 @@ def test_a_window_as_long_as_an_episode_reaches_bayes():
     check(window, y[at], episode[at], task.references()["bayes"])
 
 
-def test_the_level_that_is_known():
-    levels = AnBn().references()
-    bits = {name: nats / math.log(2) for name, nats in levels.items()}
-    assert bits["bayes"] == pytest.approx(5 / 35)
-    assert round(bits["bayes"], 2) == 0.14  # Tallec & Ollivier, 2017
-    assert levels["predict-marginal"] > levels["memoryless"] > levels["counter-blind"] > levels["bayes"]
-
-
 def test_levels_of_a_text_without_surprise():
     levels = AnBn(1, 1).references()
     assert levels["counter-blind"] == levels["bayes"] == 0
     assert levels["memoryless"] == pytest.approx(math.log(2) / 2)
     assert levels["predict-marginal"] == pytest.approx(1.5 * math.log(2))
-
-
-def test_the_key_determines_the_text():
-    first, same, other = (roll(AnBn(), 500, seed).y for seed in (3, 3, 4))
-    assert np.array_equal(first, same)
-    assert not np.array_equal(first, other)
-
-
-def test_streams_side_by_side_equal_each_alone(key):
-    task = AnBn(1, 2)
-    keys = jax.random.split(key, 4)
-    each = [task.init(k) for k in keys]
-    states = jax.tree.map(lambda *a: jnp.stack(a), *each)
-    step, alone = jax.jit(jax.vmap(task.emit)), jax.jit(task.emit)
-    for _ in range(8):
-        states, together = step(states)
-        pairs = [alone(s) for s in each]
-        each = [s for s, _ in pairs]
-        apart = jax.tree.map(lambda *a: jnp.stack(a), *(e for _, e in pairs))
-        assert all(map(np.array_equal, jax.tree.leaves(together), jax.tree.leaves(apart)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,26 +86,6 @@ def test_the_levels():
     assert task.truncated(17) == task.truncated(1000) == 0
     with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
         task.truncated(0)
-
-
-def test_the_key_determines_the_stream():
-    first, same, other = (roll(Copy(), 480, seed).y for seed in (3, 3, 4))
-    assert np.array_equal(first, same)
-    assert not np.array_equal(first, other)
-
-
-def test_streams_side_by_side_equal_each_alone(key):
-    task = Copy(length=2, delay=1, symbols=3, resets=True)
-    keys = jax.random.split(key, 4)
-    each = [task.init(k) for k in keys]
-    states = jax.tree.map(lambda *a: jnp.stack(a), *each)
-    step, alone = jax.jit(jax.vmap(task.emit)), jax.jit(task.emit)
-    for _ in range(task.period + 1):
-        states, together = step(states)
-        pairs = [alone(s) for s in each]
-        each = [s for s, _ in pairs]
-        apart = jax.tree.map(lambda *a: jnp.stack(a), *(e for _, e in pairs))
-        assert all(map(np.array_equal, jax.tree.leaves(together), jax.tree.leaves(apart)))
 
 
 @pytest.mark.parametrize(

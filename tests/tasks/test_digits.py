@@ -82,29 +82,19 @@ def test_all_training_images_are_drawn(key):
     assert {round(float(s), 4) for s in np.unique(sums)} == known
 
 
-def test_wrong_images_are_refused():
-    with pytest.raises(ValueError, match="4 images need as many labels"):
-        ow.SequentialDigits(IMAGES, [1])
-    with pytest.raises(ValueError, match="whole numbers, got float64"):
-        ow.SequentialDigits(IMAGES, [1.0, 2.0, 3.0, 4.5])
-    with pytest.raises(ValueError, match="by must be 'rows' or 'pixels'"):
-        ow.SequentialDigits(IMAGES, [1, 2, 3, 4], by="columns")
-    with pytest.raises(ValueError, match="must be \\(count, height, width\\)"):
-        ow.SequentialDigits(IMAGES[0], [1, 2])
-    with pytest.raises(ValueError, match="every pixel is 0"):
-        ow.SequentialDigits(0 * IMAGES, [1, 2, 3, 4])
-
-
-def test_streams_are_independent_and_together(key):
-    one = ow.SequentialDigits(IMAGES, [5, 6, 7, 8])
-    task = ow.Streams(one, 3)
-    stream = stream_of(task, key, 40)
-    assert stream.x.shape == (40, 3, 3)
-    alone = [stream_of(one, k, 40) for k in jax.random.split(key, 3)]
-    for i, other in enumerate(alone):
-        for together, single in zip(stream, other, strict=True):
-            assert np.array_equal(together[:, i], single)
-    assert not np.array_equal(stream.y[:, 0], stream.y[:, 1])
+@pytest.mark.parametrize(
+    ("images", "labels", "fields", "words"),
+    [
+        (IMAGES, [1], {}, "4 images need as many labels"),
+        (IMAGES, [1.0, 2.0, 3.0, 4.5], {}, "whole numbers, got float64"),
+        (IMAGES, [1, 2, 3, 4], {"by": "columns"}, "by must be 'rows' or 'pixels'"),
+        (IMAGES[0], [1, 2], {}, r"must be \(count, height, width\)"),
+        (0 * IMAGES, [1, 2, 3, 4], {}, "every pixel is 0"),
+    ],
+)
+def test_wrong_images_are_refused(images, labels, fields, words):
+    with pytest.raises(ValueError, match=words):
+        ow.SequentialDigits(images, labels, **fields)
 
 
 def test_reading_held_out_images():

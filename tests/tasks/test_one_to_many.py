@@ -144,15 +144,6 @@ def test_held_out_rows_are_others(kind):
     assert abs(v.mean() - 0.5) < 5 * v.std() / len(v) ** 0.5
 
 
-@pytest.mark.parametrize(
-    ("rule", "floor", "nothing", "accuracy"), [("nearest", 1.322, 2.274, 0.401), ("code", 1.362, 2.276, 0.393)]
-)
-def test_levels_of_the_classes(rule, floor, nothing, accuracy):
-    assert known.class_floor(rule) == pytest.approx(floor, abs=5e-4)
-    assert known.class_marginal_entropy(rule) == pytest.approx(nothing, abs=5e-4)
-    assert known.class_accuracy(rule) == pytest.approx(accuracy, abs=5e-4)
-
-
 @pytest.fixture(scope="module")
 def brute():
     """Which of 3000 values of `a` can give which of 3001 of v, and p(v) dv."""

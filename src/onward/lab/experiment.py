@@ -4,7 +4,8 @@ import abc
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,14 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+import onward as ow
 from onward.batching import WIDE_LANES
-from onward.credit.base import AbstractCredit
-from onward.credit.rflo import RFLO
-from onward.credit.rtrl import RTRL, WIDE_UNITS
-from onward.credit.snap import SnAp
-from onward.credit.tbptt import TBPTT
-from onward.credit.uoro import UORO
-from onward.errors import OnwardError
+from onward.credit.rtrl import WIDE_UNITS
 from onward.lab.method import TILE, Method
 
 
@@ -39,7 +35,8 @@ class Experiment(abc.ABC):
     """What the references are."""
     length_field: ClassVar[str] = "steps"
     """The field that says how long a run is."""
-
+    final_metric: ClassVar[str]
+    """What the reported number is called."""
     figures: ClassVar[str]
     """The module that draws its report (`onward.lab.figures.write_report`)."""
 
@@ -57,17 +54,17 @@ class Experiment(abc.ABC):
         known = self.all_methods()
         for name in self.methods:
             if name not in known:
-                raise OnwardError(f"--methods: there is no method {name!r} here; the methods are {', '.join(known)}")
+                raise ow.OnwardError(f"--methods: there is no method {name!r} here; the methods are {', '.join(known)}")
         if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise OnwardError(f"--methods must name at least one method, each once, got {' '.join(self.methods)!r}")
-        require_positive(seeds=self.seeds)
+            raise ow.OnwardError(f"--methods must name at least one method, each once, got {' '.join(self.methods)!r}")
+        require_positive(self, "seeds")
         if self.first_seed < 0 or self.first_seed + self.seeds > 2**32:
-            raise OnwardError(f"--first-seed must be in 0 .. 2^32 - seeds, got {self.first_seed}")
+            raise ow.OnwardError(f"--first-seed must be in 0 .. 2^32 - seeds, got {self.first_seed}")
         for size in self.step_sizes:
-            if not 0 < size < float("inf"):
-                raise OnwardError(f"--step-sizes must be positive and finite, got {size}")
+            if not 0 < size < math.inf:
+                raise ow.OnwardError(f"--step-sizes must be positive and finite, got {size}")
         if len(set(self.step_sizes)) != len(self.step_sizes):
-            raise OnwardError("--step-sizes: the same value is given twice")
+            raise ow.OnwardError("--step-sizes: the same value is given twice")
 
     @classmethod
     @abc.abstractmethod
@@ -110,14 +107,9 @@ class Experiment(abc.ABC):
     def references(self) -> dict[str, float]:
         """Exact levels that the metric is to be read against."""
 
-    @abc.abstractmethod
     def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """The number that is reported of each run, from its metric lines."""
-
-    @property
-    @abc.abstractmethod
-    def final_metric(self) -> str:
-        """What that number is called."""
+        """The number that is reported of each run, from its metric lines: `final_metric` at the last point."""
+        return np.asarray(lines[-1][self.final_metric])
 
     def write_report(self, folder: Path) -> Path:
         """Draw the figures and report.html of a finished run from what its folder holds; returns the path of the page."""
@@ -126,33 +118,67 @@ class Experiment(abc.ABC):
         return page
 
 
-def require_positive(**fields: float | int) -> None:
-    """Refuse zero and negative values, naming the option."""
-    for name, value in fields.items():
-        if not 0 < value < float("inf"):
-            raise OnwardError(f"--{name.replace('_', '-')} must be positive, got {value}")
+@dataclass(frozen=True, kw_only=True)
+class StreamExperiment(Experiment):
+    """An experiment on an endless stream: the number reported of a run is the mean over its last steps."""
+
+    longest_window: ClassVar[int]
+    """Steps that the mean is over at most."""
+
+    steps: int
+    """Steps of each run."""
+
+    @property
+    def final_window(self) -> int:
+        """The last steps, over which the reported error is averaged."""
+        return min(self.longest_window, max(1, self.steps // 5))
+
+    def scored(self, steps: int) -> int:
+        """How many of the first `steps` have a prediction that is scored."""
+        return steps
+
+    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
+        """Mean over the final window, weighted as the error is."""
+        late = [m for m in lines if m["step"] > self.steps - self.final_window]
+        weights = np.asarray([self.scored(m["step"]) - self.scored(m["step"] - m["count"]) for m in late], float)
+        values = np.asarray([m["values"] for m in late])[weights > 0]  # the last point may hold nothing that is scored
+        return values.T @ weights[weights > 0] / weights.sum()
 
 
-def require_share(**fields: float) -> None:
-    """Refuse values outside [0, 1)."""
-    for name, value in fields.items():
+def _options(experiment: Experiment, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Option and value of each of these fields that is not None."""
+    for name in names:
+        if (value := getattr(experiment, name)) is not None:
+            yield f"--{name.replace('_', '-')}", value
+
+
+def require_positive(experiment: Experiment, *names: str) -> None:
+    """Refuse fields that are zero, negative or infinite, naming the option."""
+    for option, value in _options(experiment, names):
+        if not 0 < value < math.inf:
+            raise ow.OnwardError(f"{option} must be positive, got {value}")
+
+
+def require_share(experiment: Experiment, *names: str) -> None:
+    """Refuse fields outside [0, 1)."""
+    for option, value in _options(experiment, names):
         if not 0 <= value < 1:
-            raise OnwardError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
+            raise ow.OnwardError(f"{option} must be in [0, 1), got {value}")
+
+
+def require_interval(experiment: Experiment, name: str, least: int) -> None:
+    """Refuse an interval that is empty or starts below `least`."""
+    low, high = getattr(experiment, name)
+    if not least <= low <= high:
+        raise ow.OnwardError(f"--{name} must be two whole numbers, {least} <= least <= most, got {low} {high}")
 
 
 def require_stages(columns: int, width: int, *, columns_field: str = "ccn-columns") -> None:
     """Refuse columns that do not fall into whole stages."""
     if columns % width:
-        raise OnwardError(
+        raise ow.OnwardError(
             f"--ccn-width must divide --{columns_field}: {columns} columns do not fall into stages of {width}"
         )
-
-
-def require_interval(least: int, **fields: tuple[int, int]) -> None:
-    """Refuse intervals that are empty or start too low."""
-    for name, (low, high) in fields.items():
-        if not least <= low <= high:
-            raise OnwardError(f"--{name} must be two whole numbers, {least} <= least <= most, got {low} {high}")
 
 
 def config_of(experiment: Experiment) -> dict[str, Any]:
@@ -166,7 +192,7 @@ def from_config(kind: Any, config: dict[str, Any], where: Path) -> Experiment:
     names = {f.name for f in dataclasses.fields(kind)}
     if set(config) != names:
         odd = sorted(set(config) ^ names)
-        raise OnwardError(f"{where}: field {odd[0]!r} does not fit this version of onward; run it anew")
+        raise ow.OnwardError(f"{where}: field {odd[0]!r} does not fit this version of onward; run it anew")
     experiment: Experiment = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
     return experiment
 
@@ -178,17 +204,17 @@ def digest_of(experiment: Experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def rule_named(name: str) -> AbstractCredit:
+def rule_named(name: str) -> ow.AbstractCredit:
     """`rtrl`, `uoro`, `rflo`, `snap-N` or `tbptt-K` as a credit rule: those that a dense layer can have."""
     kind, _, number = name.partition("-")
-    plain = {"rtrl": RTRL, "uoro": UORO, "rflo": RFLO}
+    plain = {"rtrl": ow.RTRL, "uoro": ow.UORO, "rflo": ow.RFLO}
     if kind in plain and not number:
         return plain[kind]()
     if kind in ("snap", "tbptt") and number.isdecimal() and int(number) > 0:
-        return SnAp(int(number)) if kind == "snap" else TBPTT(int(number))
-    raise OnwardError(f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N and tbptt-K, N and K from 1")
+        return ow.SnAp(int(number)) if kind == "snap" else ow.TBPTT(int(number))
+    raise ow.OnwardError(f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N and tbptt-K, N and K from 1")
 
 
-def batch_axis(rule: AbstractCredit, units: int) -> int:
+def batch_axis(rule: ow.AbstractCredit, units: int) -> int:
     """Where independent runs of a layer lie: in front of matrix products, else behind."""
-    return 0 if units >= (WIDE_UNITS if isinstance(rule, RTRL) else WIDE_LANES) else -1
+    return 0 if units >= (WIDE_UNITS if isinstance(rule, ow.RTRL) else WIDE_LANES) else -1

@@ -16,17 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.experiment import Experiment
-from onward.lab.page import COLOURS, GREY, Picture, Table, interval, style, write_page
-from onward.lab.results import (
-    base_name,
-    best_rows,
-    curves_of,
-    jobs_of,
-    load_environment,
-    load_records,
-    load_summary,
-)
+from onward.lab.folder import load_record
+from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, style, write_page
+from onward.lab.results import base_name, best_rows, curves_of, jobs_of, load_environment, load_summary
 from onward.lab.train import read_metrics
+from onward.text import counted
 
 E = TypeVar("E", bound=Experiment)
 # A method of summary.json.
@@ -71,14 +65,31 @@ class Run(Generic[E]):
         """Steps (points,), and a metric at them (points, seeds), of a summary row."""
         return curves_of(self.experiment, self.lines, base_name(row), row["step_size"], key)
 
-    def records(self, name: str, when: str = "end") -> dict[str, np.ndarray]:
-        """What was recorded of a method's first job, at its "start" or "end"."""
-        job = next(iter(jobs_of(self.experiment, name)))
-        return load_records(self.folder, job, when)
+    def records(self, name: str, when: str = "end", step_size: float | None = None) -> dict[str, np.ndarray]:
+        """What was recorded at "start" or "end" of a method's first job, or the first of this step size."""
+        jobs = jobs_of(self.experiment, name).items()
+        job = next(job for job, tile in jobs if step_size in (None, tile[0][0]))
+        return load_record(self.folder, job, when)
 
-    def inspected(self, name: str) -> dict[str, np.ndarray]:
-        """What was measured at the end of a method's first run."""
-        return {key: values[0] for key, values in self.records(name).items()}
+    def inspected(self, name: str, step_size: float | None = None) -> dict[str, np.ndarray]:
+        """What was measured at the end of that job's first run."""
+        return {key: values[0] for key, values in self.records(name, step_size=step_size).items()}
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds there are, in words."""
+        return counted(self.experiment.seeds, "seed")
+
+    def table(
+        self, columns: Mapping[str, Cell], levels: Mapping[str, Sequence[str]], caption: str, rows: Iterable[Row] = ()
+    ) -> Table:
+        """A line for each method, with its note, and one for each level, whose cells are those of the first columns."""
+        lines = [
+            [f"{row['name']} ({row['note']})", *(cell(row) for cell in columns.values())] for row in rows or self.rows
+        ]
+        lines += [[name, *cells, *[""] * (len(columns) - len(cells))] for name, cells in levels.items()]
+        best = " Of each method its best step size." if self.sizes_tried else ""
+        return Table(["method", *columns], lines, caption + best)
 
 
 def write_report(experiment: Experiment, folder: Path) -> Path:
@@ -93,15 +104,16 @@ def write_report(experiment: Experiment, folder: Path) -> Path:
         return write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
 
 
-def plural(word: str, count: int) -> str:
-    """`word`, with an s unless there is one of it."""
-    return word + "s" * (count != 1)
-
-
 def canvas(height: float, width: float = 8.2) -> tuple[Figure, Axes]:
     """A figure of one panel, in inches."""
+    figure, panels = grid(1, 1, height, width)
+    return figure, panels[0, 0]
+
+
+def grid(rows: int, columns: int, height: float, width: float = 8.2, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure in inches and its panels (rows, columns); `options` of `Figure.subplots`."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def colours_of(rows: Sequence[Row], palette: Sequence[str] = COLOURS) -> dict[str, str]:
@@ -127,7 +139,7 @@ def dashed(axes: Axes, value: float) -> None:
     axes.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
 
 
-def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
+def level(axes: Axes, value: float, label: str, *, above: bool = True, size: int = 9) -> None:
     """A horizontal reference line, named at its right end."""
     dashed(axes, value)
     axes.annotate(
@@ -139,7 +151,7 @@ def level(axes: Axes, value: float, label: str, *, above: bool = True) -> None:
         ha="right",
         va="bottom" if above else "top",
         color=GREY,
-        fontsize=9,
+        fontsize=size,
     )
 
 
@@ -183,13 +195,19 @@ def finals(
     return Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels.")
 
 
-def method_table(
-    rows: Iterable[Row], columns: Mapping[str, Cell], levels: Mapping[str, Sequence[str]], caption: str
-) -> Table:
-    """A line for each method, with its note, and one for each level, whose cells are those of the first columns."""
-    lines = [[f"{row['name']} ({row['note']})", *(cell(row) for cell in columns.values())] for row in rows]
-    lines += [[name, *cells, *[""] * (len(columns) - len(cells))] for name, cells in levels.items()]
-    return Table(["method", *columns], lines, caption)
+def cell(form: str, key: str = "mean") -> Cell:
+    """A column of a number of the summary in this format."""
+    return lambda row: format(row[key], form)
+
+
+def cpu_a_step(digits: int) -> Cell:
+    """A column of the CPU microseconds of a step of one run."""
+    return lambda row: f"{1e6 * row['cpu_seconds'] / (row['steps'] * len(row['values'])):.{digits}f}"
+
+
+def published(row: Row) -> str:
+    """The paper's number, if it has one."""
+    return number(row["published"], 4)
 
 
 def interval_cell(digits: int) -> Cell:
@@ -198,10 +216,11 @@ def interval_cell(digits: int) -> Cell:
 
 
 def spread_columns(digits: int) -> dict[str, Cell]:
-    """Columns of an error over seeds: interval of the mean, standard deviation, best and worst."""
+    """Columns of an error over seeds: mean and its interval, standard deviation, best and worst."""
     return {
+        "mean": cell(f".{digits}f"),
         "95 % interval": interval_cell(digits),
-        "sd": lambda row: f"{row['std']:.{digits}f}",
+        "sd": cell(f".{digits}f", "std"),
         "best": lambda row: f"{min(row['values']):.{digits}f}",
         "worst": lambda row: f"{max(row['values']):.{digits}f}",
     }

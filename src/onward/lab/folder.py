@@ -242,7 +242,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock.is_locked:
-            with contextlib.suppress(OSError):  # Windows deletes no open file: there filelock does it, afterwards
+            # Before the release: who waits has opened this file, and filelock refuses a lock on one that is deleted.
+            with contextlib.suppress(OSError):  # Windows deletes no open file
                 (self / LOCK).unlink()
             self._lock.release()
         self._leave()

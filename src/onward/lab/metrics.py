@@ -46,10 +46,10 @@ def alignment(names: tuple[str, ...]) -> Callable[[Any, Info], dict[str, tuple[A
     """A monitor of `Watched`: per rule, its own first, "NAME cosine" and "NAME ratio" to the exact one."""
 
     def monitor(example: Step, info: Info) -> dict[str, tuple[Array, Array]]:
-        found = {}
+        measured = {}
         for name, (cosine, ratio, there) in zip(names, info.alignment, strict=True):
-            found[f"{name} cosine"], found[f"{name} ratio"] = (cosine, there), (ratio, there)
-        return found
+            measured[f"{name} cosine"], measured[f"{name} ratio"] = (cosine, there), (ratio, there)
+        return measured
 
     return monitor
 
@@ -136,24 +136,24 @@ def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], di
         layer = layer_of(state.model.cell)
         exact = replace(learner, inverse=FeedbackInverse(), inverse_steps=0)
         key = state.key
-        found = learner.propagate(state, example, key=key, keep=True)
+        own = learner.propagate(state, example, key=key, keep=True)
         true = exact.propagate(state._replace(inverse=layer.recurrent), example, key=key, keep=True)
-        by_step = jax.vmap(_compare)(found.shifts, true.shifts)
-        whole = _compare(found.gradient.cell, true.gradient.cell)
+        by_step = jax.vmap(_compare)(own.shifts, true.shifts)
+        whole = _compare(own.gradient.cell, true.gradient.cell)
         return {
             "shift_cosine": by_step[0],
             "shift_ratio": by_step[1],
             "update_cosine": whole[0],
             "update_ratio": whole[1],
-            "inverse_loss": found.inverse_loss / found.transitions,
+            "inverse_loss": own.inverse_loss / own.transitions,
         }
 
     return measure
 
 
-def _compare(found: PyTree, true: PyTree) -> tuple[Array, Array]:
+def _compare(own: PyTree, true: PyTree) -> tuple[Array, Array]:
     """Cosine and norm ratio of two trees."""
-    a, b = ravel_pytree(found)[0], ravel_pytree(true)[0]
+    a, b = ravel_pytree(own)[0], ravel_pytree(true)[0]
     size, length = jnp.linalg.norm(a), jnp.linalg.norm(b)
     tiny = jnp.finfo(a.dtype).tiny
     return a @ b / jnp.maximum(size * length, tiny), size / jnp.maximum(length, tiny)

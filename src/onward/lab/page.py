@@ -56,7 +56,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, float]:
+def interval(values: Sequence[float] | np.ndarray, *, draws: int = 10_000) -> tuple[float, float]:
     """95 % bootstrap interval of the mean of `values` (percentiles of `draws` resamplings, seeded)."""
     array = np.asarray(values, float)
     chosen = np.random.default_rng(0).integers(0, len(array), (draws, len(array)))

@@ -10,7 +10,7 @@ default) and Rafiee's originals (`.rafiee(...)`: CS of 4 steps, US of 2, discoun
 
 import abc
 import itertools
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -46,19 +46,17 @@ class TrialState(NamedTuple):
 class AbstractConditioning(AbstractTask):
     """What the three tasks share: the clock of a trial, the target, and its exact reference levels."""
 
-    isi: eqx.AbstractVar[tuple[int, int]]
-    iti: eqx.AbstractVar[tuple[int, int]]
-    cs_length: eqx.AbstractVar[int]
-    us_length: eqx.AbstractVar[int]
-    discount: eqx.AbstractVar[float]
-    distractor_rates: eqx.AbstractVar[tuple[float, ...]]
-    distractor_length: eqx.AbstractVar[int]
-    distractors_with_cs: eqx.AbstractVar[bool]
+    isi: tuple[int, int] = eqx.field(default=(24, 36), static=True)
+    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
+    cs_length: int = eqx.field(default=1, static=True)
+    us_length: int = eqx.field(default=1, static=True)
+    discount: float = eqx.field(default=0.9, static=True)
+    distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
+    distractor_length: int = eqx.field(default=1, static=True)
+    distractors_with_cs: bool = eqx.field(default=False, static=True)
 
-    @property
-    @abc.abstractmethod
-    def cs_inputs(self) -> int:
-        """How many inputs carry the CS."""
+    cs_inputs: eqx.AbstractClassVar[int]
+    """How many inputs carry the CS."""
 
     @abc.abstractmethod
     def stimulus(self, state: TrialState) -> tuple[UInt32[Array, ""], Bool[Array, ""]]:
@@ -73,12 +71,11 @@ class AbstractConditioning(AbstractTask):
         """Size of an observation: CS, US and distractors."""
         return self.cs_inputs + 1 + len(self.distractor_rates)
 
-    def _check(self) -> None:
+    def __check_init__(self) -> None:
         name = type(self).__name__
-        for field in ("isi", "iti"):
+        for field, least in (("isi", 1), ("iti", 0)):
             low, high = getattr(self, field)
-            if low > high or low < (1 if field == "isi" else 0):
-                least = 1 if field == "isi" else 0
+            if not least <= low <= high:
                 raise ValueError(
                     f"{name}: {field} must be (least, most) with {least} <= least <= most, got {low}, {high}"
                 )
@@ -201,27 +198,12 @@ class TracePatterning(AbstractConditioning):
     {'predict-zero': 0.02004, 'pattern-blind': 0.01264, 'bayes': 0.00168}
     """
 
-    isi: tuple[int, int] = eqx.field(default=(24, 36), static=True)
-    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
-    cs_length: int = eqx.field(default=1, static=True)
-    us_length: int = eqx.field(default=1, static=True)
-    discount: float = eqx.field(default=0.9, static=True)
-    distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
-    distractor_length: int = eqx.field(default=1, static=True)
-    distractors_with_cs: bool = eqx.field(default=False, static=True)
-
-    def __check_init__(self) -> None:
-        self._check()
+    cs_inputs: ClassVar[int] = 6
 
     @classmethod
     def rafiee(cls, interval: int = 10) -> Self:
         """The original: distractors come with the CS, each with probability 1/2."""
         return cls(**_originals(interval), distractor_rates=(0.5,) * 5, distractors_with_cs=True)
-
-    @property
-    def cs_inputs(self) -> int:
-        """The CS is six bits."""
-        return 6
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
         """One of the twenty patterns, uniformly."""
@@ -241,17 +223,10 @@ class NoisyPatterning(AbstractConditioning):
     """
 
     isi: tuple[int, int] = eqx.field(default=(1, 1), static=True)
-    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
-    cs_length: int = eqx.field(default=1, static=True)
-    us_length: int = eqx.field(default=1, static=True)
-    discount: float = eqx.field(default=0.9, static=True)
     noise: float = eqx.field(default=0.1, static=True)
-    distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
-    distractor_length: int = eqx.field(default=1, static=True)
-    distractors_with_cs: bool = eqx.field(default=False, static=True)
+    cs_inputs: ClassVar[int] = 6
 
     def __check_init__(self) -> None:
-        self._check()
         if not 0 <= self.noise <= 1:
             raise ValueError(f"NoisyPatterning: noise must be in [0, 1], got {self.noise}")
 
@@ -260,11 +235,6 @@ class NoisyPatterning(AbstractConditioning):
         """The original: a CS of 4 steps, the US right after it, distractors with the CS."""
         fields = _originals(4) | {"isi": (4, 4)}
         return cls(**fields, noise=noise, distractor_rates=(0.5,) * 5, distractors_with_cs=True)
-
-    @property
-    def cs_inputs(self) -> int:
-        """The CS is six bits."""
-        return 6
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
         """One of the twenty patterns; its label is flipped with probability `noise`."""
@@ -279,27 +249,13 @@ class NoisyPatterning(AbstractConditioning):
 class TraceConditioning(AbstractConditioning):
     """One CS, always followed by the US: only the time in between must be remembered."""
 
-    isi: tuple[int, int] = eqx.field(default=(24, 36), static=True)
-    iti: tuple[int, int] = eqx.field(default=(80, 120), static=True)
-    cs_length: int = eqx.field(default=1, static=True)
-    us_length: int = eqx.field(default=1, static=True)
-    discount: float = eqx.field(default=0.9, static=True)
     distractor_rates: tuple[float, ...] = eqx.field(default=(), static=True)
-    distractor_length: int = eqx.field(default=1, static=True)
-    distractors_with_cs: bool = eqx.field(default=False, static=True)
-
-    def __check_init__(self) -> None:
-        self._check()
+    cs_inputs: ClassVar[int] = 1
 
     @classmethod
     def rafiee(cls, interval: int = 10) -> Self:
         """The original: ten distractors of 4 steps, with rates 1/10 ... 1/100."""
         return cls(**_originals(interval), distractor_rates=tuple(1 / (10 * k) for k in range(1, 11)))
-
-    @property
-    def cs_inputs(self) -> int:
-        """The CS is one input."""
-        return 1
 
     def stimulus(self, state: TrialState) -> tuple[Array, Array]:
         """The CS, and a US to follow."""

@@ -1,5 +1,6 @@
 """An inverse problem with several answers (Bishop, 1994), to be remembered through distractors."""
 
+import abc
 import functools
 import itertools
 from typing import NamedTuple
@@ -28,7 +29,53 @@ class OneToManyState(NamedTuple):
     step: Int[Array, ""]
 
 
-class OneToManyClasses(AbstractTask):
+class AbstractOneToMany(AbstractTask):
+    """What both tasks share: their sequences, new or of a training set."""
+
+    length: eqx.AbstractVar[int]
+    batch: eqx.AbstractVar[int]
+    rows: eqx.AbstractVar[int | None]
+
+    @abc.abstractmethod
+    def target(self, a: Float[Array, " batch"]) -> Array:
+        """What is asked of each latent."""
+
+    def __check_init__(self) -> None:
+        owner = type(self).__name__
+        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
+            raise ValueError(f"{owner}: a sequence needs at least one step, got length={self.length!r}")
+        require_size(owner, batch=self.batch, **({} if self.rows is None else {"rows": self.rows}))
+
+    @property
+    def inputs(self) -> int:
+        """Size of an observation: one number."""
+        return 1
+
+    def init(self, key: PRNGKeyArray) -> OneToManyState:
+        """The state before the first batch."""
+        return OneToManyState(seed_of(key), jnp.zeros((), jnp.int32))
+
+    def emit(self, state: OneToManyState) -> tuple[OneToManyState, Sequence]:
+        """The next batch."""
+        count, index = state.step + 1, jnp.arange(self.batch, dtype=jnp.int32)
+        # A seed for this step alone: what it draws is no part of the fixed rows, which the stream's own seed makes.
+        now = bits(state.seed, count, jnp.arange(2, dtype=jnp.uint32))
+        if self.rows is not None and self.rows != self.batch:
+            index = integer(now, count, jnp.arange(self.batch, dtype=jnp.uint32), 0, self.rows - 1)
+        return state._replace(step=count), self._sequence(now if self.rows is None else state.seed, index)
+
+    def held_out(self, count: int, seed: int) -> Sequence:
+        """`count` rows of a stream that no key given to `init` leads to."""
+        require_size(f"{type(self).__name__}.held_out", count=count)
+        apart = seed_of(jax.random.fold_in(jax.random.key(seed), 0x5EED))
+        return self._sequence(apart, jnp.arange(count, dtype=jnp.int32))
+
+    def _sequence(self, seed: UInt32[Array, "2"], index: Int[Array, " batch"]) -> Sequence:
+        a, xs = _rows(seed, index, self.length)
+        return Sequence(xs[..., None], self.target(a)[None], jnp.ones((1, len(a))))
+
+
+class OneToManyClasses(AbstractOneToMany):
     """Sequences that start with v, which depends on a latent `a`, and go on with noise: name the class of `a`.
 
         a ~ U(0, 1)    v = a + 0.3 sin(2 pi a) + U(-0.1, 0.1)    xs = [v, length - 1 numbers from U(0, 1)]
@@ -51,30 +98,14 @@ class OneToManyClasses(AbstractTask):
     rows: int | None = eqx.field(default=None, static=True)
 
     def __check_init__(self) -> None:
-        _require("OneToManyClasses", self.length, self.batch, self.rows)
         _rule(self.labels)
 
-    @property
-    def inputs(self) -> int:
-        """Size of an observation: one number."""
-        return 1
-
-    def init(self, key: PRNGKeyArray) -> OneToManyState:
-        """The state before the first batch."""
-        return OneToManyState(seed_of(key), jnp.zeros((), jnp.int32))
-
-    def emit(self, state: OneToManyState) -> tuple[OneToManyState, Sequence]:
-        """The next batch; y: the class, int32."""
-        after, a, xs = _batch(state, self.length, self.batch, self.rows)
-        return after, _sequence(xs, class_of(a, self.labels))
-
-    def held_out(self, count: int, seed: int) -> Sequence:
-        """`count` rows of a stream that no key given to `init` leads to."""
-        a, xs = _held_out("OneToManyClasses", seed, self.length, count)
-        return _sequence(xs, class_of(a, self.labels))
+    def target(self, a: Float[Array, " batch"]) -> Int[Array, " batch"]:
+        """The class of each, int32."""
+        return class_of(a, self.labels)
 
 
-class OneToManyMixture(AbstractTask):
+class OneToManyMixture(AbstractOneToMany):
     """The sequences of `OneToManyClasses`, with the latent `a` itself as the target.
 
     The same key, length, batch and rows give the same sequences.
@@ -88,27 +119,9 @@ class OneToManyMixture(AbstractTask):
     batch: int = eqx.field(static=True)
     rows: int | None = eqx.field(default=None, static=True)
 
-    def __check_init__(self) -> None:
-        _require("OneToManyMixture", self.length, self.batch, self.rows)
-
-    @property
-    def inputs(self) -> int:
-        """Size of an observation: one number."""
-        return 1
-
-    def init(self, key: PRNGKeyArray) -> OneToManyState:
-        """The state before the first batch."""
-        return OneToManyState(seed_of(key), jnp.zeros((), jnp.int32))
-
-    def emit(self, state: OneToManyState) -> tuple[OneToManyState, Sequence]:
-        """The next batch; y: the latent, float32."""
-        after, a, xs = _batch(state, self.length, self.batch, self.rows)
-        return after, _sequence(xs, a)
-
-    def held_out(self, count: int, seed: int) -> Sequence:
-        """`count` rows of a stream that no key given to `init` leads to."""
-        a, xs = _held_out("OneToManyMixture", seed, self.length, count)
-        return _sequence(xs, a)
+    def target(self, a: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """The latent itself."""
+        return a
 
 
 @functools.partial(jax.jit, static_argnames="labels")
@@ -122,12 +135,6 @@ def class_of(a: Float[Array, "*n"], labels: str) -> Int[Array, "*n"]:
     # In integers: float32 would round levels * a, at times onto a half. Halves go to the even side, as in rint.
     scaled = (a * 2**24).astype(jnp.int32) * levels
     return jnp.asarray(classes, jnp.int32)[(scaled + 2**23 - 1 + (scaled >> 24 & 1)) >> 24]
-
-
-def _require(owner: str, length: int, batch: int, rows: int | None) -> None:
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ValueError(f"{owner}: a sequence needs at least one step, got length={length!r}")
-    require_size(owner, batch=batch, **({} if rows is None else {"rows": rows}))
 
 
 def _rule(labels: str) -> tuple[int, tuple[int, ...]]:
@@ -145,29 +152,6 @@ def _rows(
     a, noise, *distractors = jax.vmap(lambda i: uniform(seed, i, lanes), out_axes=1)(index)
     v = a + BEND * jnp.sin(2 * jnp.pi * a) + NOISE * (2 * noise - 1)
     return a, jnp.stack([v, *distractors])
-
-
-def _batch(
-    state: OneToManyState, length: int, batch: int, rows: int | None
-) -> tuple[OneToManyState, Float[Array, "batch"], Float[Array, "length batch"]]:
-    """The state after the next batch, its latents, and its sequences."""
-    count, index = state.step + 1, jnp.arange(batch, dtype=jnp.int32)
-    # A seed for this step alone: what it draws is no part of the fixed rows, which the stream's own seed makes.
-    now = bits(state.seed, count, jnp.arange(2, dtype=jnp.uint32))
-    if rows is not None and rows != batch:
-        index = integer(now, count, jnp.arange(batch, dtype=jnp.uint32), 0, rows - 1)
-    return state._replace(step=count), *_rows(now if rows is None else state.seed, index, length)
-
-
-def _held_out(
-    owner: str, seed: int, length: int, count: int
-) -> tuple[Float[Array, "count"], Float[Array, "length count"]]:
-    require_size(f"{owner}.held_out", count=count)
-    return _rows(seed_of(jax.random.fold_in(jax.random.key(seed), 0x5EED)), jnp.arange(count, dtype=jnp.int32), length)
-
-
-def _sequence(xs: Float[Array, "length batch"], y: Array) -> Sequence:
-    return Sequence(xs[..., None], y[None], jnp.ones((1, len(y))))
 
 
 # What is known of the problem, in numpy. Distractors say nothing of `a`: only v counts.

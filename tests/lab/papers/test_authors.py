@@ -12,7 +12,6 @@ import optax
 import pytest
 
 import onward as ow
-from onward.lab.papers import authors
 from onward.lab.papers.authors import AuthorsSTE, AuthorsTPTT, adagrad, start
 from onward.lab.papers.authors_heads import VarianceMixture
 from onward.learners.tptt import TPTTState
@@ -61,13 +60,13 @@ CLASSED = OneToManyClasses(TIME, BATCH)
 
 @quick
 def run(learner, model, example, blind):
-    """A state and its sweep. `blind`: G ignores h at the start. The learner is an argument: one program serves all rates."""
+    """A state and what one batch says. `blind`: G ignores h at the start. The learner is an argument: one program serves all rates."""
     state = in_float64(learner.init(model, example, key=jax.random.key(4)))
     state = state._replace(inverse=state.inverse._replace(hidden=jnp.where(blind, 0, state.inverse.hidden)))
-    return state, learner.sweep(state, example, key=KEY)
+    return state, learner.propagate(state, example, key=KEY)
 
 
-def sweep(learner, model, example, blind=False):
+def propagated(learner, model, example, blind=False):
     """In float64, where differences of G need not be taken analytically."""
     with jax.enable_x64(True):
         return jax.device_get(run(learner, *as_float64(model, example), blind))
@@ -144,7 +143,7 @@ SWITCHES = [
 
 
 def written_out(learner, model, inverse, example):
-    """What a sweep finds, from losses written out step by step, with G's update by AdaGrad."""
+    """What is propagated, from losses written out step by step, with G's update by AdaGrad."""
     inverse_key, trained_key, other_key = jax.random.split(KEY, 3)
     xs, samples = example.xs, model.head.trajectories or 1
     trained = 1 if learner.last_sample else samples
@@ -190,12 +189,12 @@ def test_gradient_of_tptt_is_that_of_the_losses_written_out(kind):
     model, task = (mixture(), MIXED) if kind == "mixture" else (classes(), CLASSED)
     rates = {"step_size": 0.1, "inverse_step_size": 0.2, "target_step_size": 0.7}
     learner, example = AuthorsTPTT(**rates, **switches), batch_of(task)
-    state, swept = sweep(learner, model, example)
+    state, passed = propagated(learner, model, example)
     with jax.enable_x64(True):
         model, example = as_float64(model, example)
         expected = jax.device_get(quick(functools.partial(written_out, learner))(model, state.inverse, example))
-    found = (swept.inverse_loss, swept.inverse_gradient, swept.inverse, swept.loss, swept.local_loss)
-    found = *found, (swept.gradient.cell, swept.gradient.head)
+    found = (passed.inverse_loss, passed.inverse_gradient, passed.inverse, passed.loss, passed.local_loss)
+    found = *found, (passed.gradient.cell, passed.gradient.head)
     assert all(np.abs(a).max() > 0 for a in jax.tree.leaves(found[-1]))
     # Targets are 1e-4 from h and less: naive differences keep some 10 digits of them.
     assert_close(found, expected, rtol=1e-7, atol=1e-14)
@@ -231,19 +230,19 @@ def test_gradient_of_ste_is_that_of_the_loss_written_out(switches):
 def test_last_steps_local_loss_alone_is_backpropagation_through_time():
     """Where G ignores h, and does not learn, no other step has a target of its own."""
     learner = AuthorsTPTT(inverse_step_size=np.zeros(()), target_step_size=0.7)
-    swept = sweep(learner, mixture(), batch_of(MIXED), blind=True)[1]
-    assert not swept.shifts[:-1].any()
+    passed = propagated(learner, mixture(), batch_of(MIXED), blind=True)[1]
+    assert not passed.shifts[:-1].any()
     with jax.enable_x64(True):
         bptt = jax.device_get(graded(AuthorsSTE(), *as_float64(mixture(), batch_of(MIXED)))[1])
     scale = 2 * 0.7 / (BATCH * UNITS)
-    assert_close(swept.gradient.cell, jax.tree.map(lambda g: scale * g, bptt.cell), rtol=1e-9, atol=1e-18)
-    assert_close(swept.gradient.head, bptt.head, rtol=1e-9, atol=1e-15)
+    assert_close(passed.gradient.cell, jax.tree.map(lambda g: scale * g, bptt.cell), rtol=1e-9, atol=1e-18)
+    assert_close(passed.gradient.head, bptt.head, rtol=1e-9, atol=1e-15)
 
 
 def test_detached_it_is_the_librarys_local_gradient():
     """Its shifts with alpha_i / batch; a mean over units and a square without the half: 2 / units."""
     model, example = as_float64(mixture(), batch_of(MIXED))
-    state, swept = sweep(AuthorsTPTT(detached=True, target_step_size=BATCH * 0.7), model, example)
+    state, passed = propagated(AuthorsTPTT(detached=True, target_step_size=BATCH * 0.7), model, example)
     honest = ow.TPTT(ow.AffineInverse(), adagrad(), target_step_size=0.7)
 
     @quick
@@ -253,26 +252,26 @@ def test_detached_it_is_the_librarys_local_gradient():
         return honest.propagate(state, example, key=KEY, keep=True)
 
     with jax.enable_x64(True):
-        before, after = (jax.device_get(library(state, i)) for i in (state.inverse, swept.inverse))
+        before, after = (jax.device_get(library(state, i)) for i in (state.inverse, passed.inverse))
     times = lambda factor, tree: jax.tree.map(lambda a: factor * a, tree)
     close = functools.partial(assert_close, rtol=1e-9, atol=1e-15)
-    close(swept.shifts[:, 0], after.shifts[0])
-    close(swept.gradient.cell, times(2 / UNITS / after.weight, after.gradient.cell))
-    close(swept.gradient.head, times(1 / after.weight, after.gradient.head))
-    close(swept.inverse_gradient[1:], times(2 * (TIME - 1) / UNITS / before.transitions, before.inverse_gradient[1:]))
-    assert not swept.inverse_gradient.inputs.any()
+    close(passed.shifts[:, 0], after.shifts[0])
+    close(passed.gradient.cell, times(2 / UNITS / after.weight, after.gradient.cell))
+    close(passed.gradient.head, times(1 / after.weight, after.gradient.head))
+    close(passed.inverse_gradient[1:], times(2 * (TIME - 1) / UNITS / before.transitions, before.inverse_gradient[1:]))
+    assert not passed.inverse_gradient.inputs.any()
 
 
 def test_leaving_earlier_steps_in_the_graph_moves_the_gradient():
     model, example = mixture(), batch_of(MIXED)
-    cells = [sweep(AuthorsTPTT(detached=d), model, example)[1].gradient.cell for d in (False, True)]
+    cells = [propagated(AuthorsTPTT(detached=d), model, example)[1].gradient.cell for d in (False, True)]
     whole, local = (np.concatenate([np.ravel(a) for a in jax.tree.leaves(c)]) for c in cells)
     assert np.linalg.norm(whole - local) > 0.1 * np.linalg.norm(local)
 
 
 @quick
 def many_readings(learner, cell, xs):
-    hidden, reading = authors.unroll(learner, cell, xs, KEY, 4000)
+    hidden, reading = learner.unroll(cell, xs, KEY, 4000)
     return hidden[-1], reading
 
 
@@ -306,7 +305,7 @@ def test_no_gradient_passes_through_a_sampled_row_in_place():
     """The error of sampled rows alone: exactly nothing for the recurrent weights, though the readout learns."""
     example, model = batch_of(CLASSED), classes()
     example = example._replace(mask=np.float32(np.arange(BATCH) < BATCH // 2)[None])
-    tptt = sweep(AuthorsTPTT(inverse_step_size=np.zeros(())), model, example, blind=True)[1]
+    tptt = propagated(AuthorsTPTT(inverse_step_size=np.zeros(())), model, example, blind=True)[1]
     assert np.abs(tptt.shifts[-1, 0, : BATCH // 2]).max() > 0
     in_place, through = (jax.device_get(graded(AuthorsSTE(in_place=p), model, example)[1]) for p in (True, False))
     for gradient in (in_place, tptt.gradient):
@@ -416,10 +415,8 @@ def test_a_hundred_iterations_lower_the_loss(kind):
 
 
 def test_mistakes_are_refused():
-    for kind, rates in (
-        (AuthorsTPTT, ("step_size", "inverse_step_size", "target_step_size")),
-        (AuthorsSTE, ("step_size",)),
-    ):
+    rates_of = {AuthorsTPTT: ("step_size", "inverse_step_size", "target_step_size"), AuthorsSTE: ("step_size",)}
+    for kind, rates in rates_of.items():
         for rate in rates:
             for value in (0, -1.0, math.nan, math.inf):
                 with pytest.raises(ValueError, match=f"{kind.__name__}: {rate} must be positive and finite"):
@@ -430,7 +427,7 @@ def test_mistakes_are_refused():
             kind(average="odds")
         assert kind(step_size=np.asarray(0.1)).step_size == 0.1
     with pytest.raises(ValueError, match="reconstruction"):
-        AuthorsTPTT(ow.AffineInverse(noise=0.1))
+        AuthorsTPTT(inverse=ow.AffineInverse(noise=0.1))
     learner, example, model = AuthorsTPTT(), batch_of(CLASSED), classes()
     with pytest.raises(TypeError, match="must be an Elman layer"):
         learner.init(ow.Model(ow.GRU(1, 4, key=KEY), ow.Categorical(4, 3)), example, key=KEY)
@@ -456,14 +453,16 @@ def test_samples_in_place_as_pytorch_differentiates_them(kind):
         torch = pytest.importorskip("torch", reason="PyTorch is an optional oracle (dependency group: oracles)")
         learner = (AuthorsTPTT if kind == "stptt" else AuthorsSTE)()
         model, example = classes(), batch_of(CLASSED)
-        tensor = lambda a, grad=False: torch.tensor(
-            np.asarray(a, float).tolist(), dtype=torch.float64, requires_grad=grad
-        )
-        layer, head = model.cell.cell, model.head.head
-        w, u, b, v, c = (
-            tensor(a, True)
-            for a in (layer.weight[:, 0], layer.recurrent[:, 0], layer.bias[0], head.weight.T, head.bias)
-        )
+        wanted = {"dtype": torch.float64}
+        tensor = lambda a, grad=False: torch.tensor(np.asarray(a, float).tolist(), requires_grad=grad, **wanted)
+        weights = lambda m: [
+            m.cell.cell.weight[:, 0],
+            m.cell.cell.recurrent[:, 0],
+            m.cell.cell.bias[0],
+            m.head.head.weight.T,
+            m.head.head.bias,
+        ]
+        w, u, b, v, c = (tensor(a, True) for a in weights(model))
         xs, one_hot, half = tensor(example.xs), tensor(np.eye(CLASSES)[example.y[0]]), BATCH // 2
 
         def overwrite(h, z):
@@ -488,19 +487,19 @@ def test_samples_in_place_as_pytorch_differentiates_them(kind):
         runs = [forward([z[i] for z in others]) for i in range(SAMPLES - 1)]
         hidden = forward([z[0] for z in of_key(last_key, 1)])
         if kind == "stptt":
-            swept = sweep(learner, model, example)[1]
+            passed = propagated(learner, model, example)[1]
             last = hidden[-1].detach().requires_grad_(True)
             seen = [*(r[-1].detach() for r in runs), last]
             cost = -(one_hot * torch.log(sum(torch.softmax(h @ v + c, 1) for h in seen) / SAMPLES)).sum(1).mean()
             blame, *of_head = torch.autograd.grad(cost, (last, v, c))
-            back, shift = tensor(swept.inverse.hidden), tensor(swept.inverse.bias)
+            back, shift = tensor(passed.inverse.hidden), tensor(passed.inverse.bias)
             g = lambda t, h: torch.tanh(h @ back + xs[t] @ w + shift)
             with torch.no_grad():
                 targets = [last - blame]
                 for t in range(TIME - 1, 0, -1):
                     targets.insert(0, hidden[t - 1] - g(t, hidden[t]) + g(t, targets[0]))
             local = sum(((h - target) ** 2).mean() for h, target in zip(hidden, targets, strict=True))
-            ours, loss, digits = swept.gradient, swept.loss, 1e-6
+            ours, loss, digits = passed.gradient, passed.loss, 1e-6
         else:
             logits = sum(r[-1] @ v + c for r in (*runs, hidden)) / SAMPLES
             cost = -(one_hot * torch.log_softmax(logits, 1)).sum(1).mean()
@@ -511,12 +510,6 @@ def test_samples_in_place_as_pytorch_differentiates_them(kind):
             (loss, ours), digits = jax.device_get(graded(learner, model, example)), 1e-4
         of_cell = torch.autograd.grad(local, (w, u, b))
     np.testing.assert_allclose(loss, cost.item(), rtol=digits)
-    pairs = [(ours.cell.cell.weight[:, 0], of_cell[0]), (ours.cell.cell.recurrent[:, 0], of_cell[1])]
-    pairs += [
-        (ours.cell.cell.bias[0], of_cell[2]),
-        (ours.head.head.weight.T, of_head[0]),
-        (ours.head.head.bias, of_head[1]),
-    ]
-    for mine, theirs in pairs:
+    for mine, theirs in zip(weights(ours), (*of_cell, *of_head), strict=True):
         assert np.abs(mine).max() > 0
         np.testing.assert_allclose(mine, theirs.tolist(), rtol=digits, atol=1e-3 * digits)

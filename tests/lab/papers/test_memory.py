@@ -39,33 +39,6 @@ def test_a_small_run_ends_with_a_summary_and_a_report(task, words, tmp_path, cap
     assert (out / "report.html").read_text() == page
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        (["--steps", "0"], "--steps must be positive, got 0"),
-        (["--steps", "119"], "--steps must be at least 120, ten episodes"),
-        (["--units", "0"], "--units must be positive"),
-        (["--length", "0"], "--length must be positive"),
-        (["--delay", "-1"], "--delay must not be negative, got -1"),
-        (["--symbols", "1"], "--symbols must be at least 2, got 1"),
-        (["--least", "0"], "--least must be positive"),
-        (["--least", "9"], "--most must be at least --least, 9, got 8"),
-        (["--memory-bias", "inf"], "--memory-bias must be finite"),
-        (["--methods", "tbptt-3"], "there is no method 'tbptt-3' here"),
-        (["--task", "paste"], "task"),
-        (["--cell", "elman"], "cell"),
-    ],
-)
-def test_bad_fields_end_with_one_clear_line(fields, words, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", "memory", *fields]) != 0
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("onward: ")
-    assert "\n" not in said
-    assert words in said
-    assert not list(tmp_path.iterdir()), "a refused run left something behind"
-
-
 def test_the_final_value_is_the_mean_over_recalls():
     experiment = MemoryExperiment(steps=130, length=2, delay=8)
     assert (experiment.final_window, experiment.point_every) == (26, 12)

@@ -71,35 +71,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_part(tmp_path, ca
     assert "smaller step size" in said
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "words"),
-    [
-        ("one-to-many-mixture", ["--lengths", "0"], "--lengths must be whole numbers of at least 1, each once"),
-        ("one-to-many-mixture", ["--lengths", "5", "5"], "--lengths must be whole numbers of at least 1, each once"),
-        ("one-to-many-mixture", ["--components", "0"], "--components must be positive, got 0"),
-        ("one-to-many-mixture", ["--step-sizes", "0"], "--step-sizes must be positive and finite, got 0"),
-        ("one-to-many-mixture", ["--step-sizes", "nan"], "--step-sizes must be positive and finite, got nan"),
-        ("one-to-many-mixture", ["--inverse-step-size", "-1"], "--inverse-step-size must be positive, got -1"),
-        ("one-to-many-mixture", ["--inverse-step-size", "nan"], "--inverse-step-size must be positive, got nan"),
-        ("one-to-many-mixture", ["--target-step-size", "0"], "--target-step-size must be positive, got 0"),
-        ("one-to-many-mixture", ["--batch", "0"], "--batch must be positive, got 0"),
-        ("one-to-many-mixture", ["--methods", "gru-magic"], "there is no method 'gru-magic' here"),
-        ("one-to-many-classes", ["--stochastic", "1.5"], "--stochastic must be in [0, 1], got 1.5"),
-        ("one-to-many-classes", ["--stochastic", "nan"], "--stochastic must be in [0, 1], got nan"),
-        ("one-to-many-classes", ["--samples", "0"], "--samples must be positive, got 0"),
-        ("one-to-many-classes", ["--labels", "odd"], "labels"),
-    ],
-)
-def test_bad_fields_end_with_one_clear_line(name, fields, words, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", name, *fields]) != 0
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("onward: ")
-    assert "\n" not in said
-    assert words in said
-    assert not list(tmp_path.iterdir()), "a refused run left something behind"
-
-
 def test_every_rule_has_a_network_and_a_name():
     for kind in KINDS.values():
         names = kind.all_methods()

@@ -31,22 +31,6 @@ def test_a_small_comparison_ends_with_a_report(tmp_path, capsys):
     assert "95 % interval" in said
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        (["--watch", "snap-1"], "--watch compares rules on dense layers"),
-        (["--methods", "snap-1", "--watch", "snap-1"], "--watch: name each rule once"),
-        (["--methods", "snap-1", "--watch", "snap-0"], "there is no rule 'snap-0'; rules are rtrl"),
-        (["--methods", "tbptt-7-7"], "there is no method 'tbptt-7-7'"),
-        (["--methods", "rtrl", "--budget", "0"], "--budget must be positive"),
-    ],
-)
-def test_refusals(fields, words, capsys, tmp_path):
-    assert main(["run", "trace-patterning", *fields, "--out", str(tmp_path / "no")]) == 1
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "no").exists()
-
-
 @pytest.mark.parametrize("gates", ["gru", "lstm"])
 def test_every_dense_method_is_near_the_budget(gates):
     experiment = TracePatterningExperiment(gates=gates)

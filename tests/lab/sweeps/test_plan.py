@@ -1,13 +1,15 @@
 import json
 import math
 from collections import Counter
+from dataclasses import fields
 
 import pytest
 
 from onward.errors import OnwardError
+from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.papers.trace_patterning import TracePatterningExperiment
 from onward.lab.sweeps.plan import Job, Options, Range, covers, group, into_jobs, make_sweep
-from onward.lab.sweeps.sweep import _enough
+from onward.lab.sweeps.sweep import enough
 
 
 def swept(axes=None, options=None, **fields):
@@ -60,9 +62,9 @@ def test_tiles_are_even(runs, tile, width):
 
 
 def test_more_workers_than_jobs_make_smaller_tiles():
-    assert _enough([64, 64], [64, 16], 4) == [16, 64]
-    assert _enough([1], [1], 8) == [1]
-    assert _enough([48], [96], 2) == [48]
+    assert enough([64, 64], [64, 16], 4) == [16, 64]
+    assert enough([1], [1], 8) == [1]
+    assert enough([48], [96], 2) == [48]
 
 
 def test_draws_are_those_of_the_seed_and_more_of_them_add():
@@ -97,16 +99,12 @@ def test_a_rung_of_halving_is_shorter():
         ({"step_sizes": Range(1e-4, 1e-2)}, {}, "--search random"),
         ({"step_sizes": Range(1e-2, 1e-4)}, {"search": "random"}, "from less to more"),
         ({"steps": [10, 20]}, {"search": "halving"}, "what halving changes"),
+        ({"step_sizes": [1e-3]}, {"search": "halving"}, "--steps 8 is too short for 3 rungs"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(axes, options, words):
     with pytest.raises(OnwardError, match=words):
-        swept(axes, Options(**options))
-
-
-def test_too_short_for_halving():
-    with pytest.raises(OnwardError, match="too short for 3 rungs"):
-        swept({"step_sizes": [1e-3]}, Options(search="halving"), steps=8)
+        swept(axes, Options(**options), steps=8)
 
 
 def test_configurations_that_cannot_be_run_are_named_before_anything_runs():
@@ -143,10 +141,6 @@ def test_only_more_of_the_same_goes_on():
 
 
 def test_no_experiment_has_a_field_with_the_name_of_an_option():
-    from dataclasses import fields
-
-    from onward.lab.papers import EXPERIMENTS, kind_of
-
     for name in EXPERIMENTS:
         assert not {f.name for f in fields(Options)} & {f.name for f in fields(kind_of(name))}, name
         assert kind_of(name).length_field in {f.name for f in fields(kind_of(name))}, name

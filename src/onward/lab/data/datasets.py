@@ -3,7 +3,6 @@
 A set is embedded, or one file `NAME.npz` in the data folder, written whole or not at all. Importing a set checks it.
 """
 
-import difflib
 import functools
 import hashlib
 import io
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, nearest
 from onward.lab.data import formats
 from onward.lab.data.download import download
 from onward.lab.data.etudes import etudes
-from onward.lab.data.formats import SPLITS, Images, Pieces
+from onward.lab.data.formats import SPLITS, Digits, Pieces
 from onward.lab.data.known import KNOWN, MNIST_MD5, Kind
 from onward.lab.data.midi import read_midi, write_midi
 from onward.saving import write_bytes
@@ -33,25 +32,12 @@ Say = Callable[[str], object]
 Set = TypeVar("Set", "Digits", "Music")
 
 
-class Digits(NamedTuple):
-    """Images of the digits 0 to 9, in two parts."""
-
-    name: str
-    train_images: np.ndarray  # uint8 (n, height, width)
-    train_labels: np.ndarray  # int32 (n,)
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    top: int  # the greatest value a pixel may have
-
-
 class Music(NamedTuple):
     """Piano rolls in three parts, each roll (steps, 88) uint8 of 0 and 1."""
 
-    name: str
     train: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
-    embedded: bool
     titles: tuple[tuple[str, ...], ...] = ((), (), ())  # of each part; a piece without one has its number
 
 
@@ -114,8 +100,8 @@ def kind_of(name: str) -> Kind | None:
 
 
 def _unknown(name: str) -> OnwardError:
-    near = difflib.get_close_matches(name.lower(), _names(), 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_names())}."
+    near = nearest(name, _names())
+    hint = f"did you mean {near}?" if near else f"there are: {', '.join(_names())}."
     return OnwardError(f"unknown data set {name!r}; {hint} One of your own comes with: onward data import NAME PATH")
 
 
@@ -134,12 +120,12 @@ def load_digits(name: str) -> Digits:
 def load_music(name: str) -> Music:
     """The set of music of this name; its arrays are read-only.
 
-    >>> [len(part) for part in load_music("etudes")[1:4]]
+    >>> [len(part) for part in load_music("etudes")[:3]]
     [60, 12, 12]
     """
     if name == "etudes":
         made = etudes()
-        return Music(name, made["train"], made["valid"], made["test"], embedded=True)
+        return Music(made["train"], made["valid"], made["test"])
     return cast(Music, _load(name, "music"))
 
 
@@ -152,7 +138,7 @@ def fingerprint(content: Digits | Music) -> str:
 
 
 def _arrays(content: Digits | Music) -> tuple[np.ndarray, ...]:
-    return content[1:5] if isinstance(content, Digits) else (*content.train, *content.valid, *content.test)
+    return content[:4] if isinstance(content, Digits) else (*content.train, *content.valid, *content.test)
 
 
 @functools.cache
@@ -161,7 +147,7 @@ def _digits() -> Digits:
     with resources.files("onward.lab.data").joinpath("digits.npz").open("rb") as file, np.load(file) as data:
         images, labels = data["images"], data["labels"].astype(np.int32)
     test = np.arange(len(labels)) % 5 == 4
-    return _frozen(Digits("digits", images[~test], labels[~test], images[test], labels[test], top=16))
+    return _frozen(Digits(images[~test], labels[~test], images[test], labels[test], top=16))
 
 
 def _frozen(content: Set) -> Set:
@@ -186,7 +172,7 @@ def _stored(name: str) -> Digits | Music:
     path = _path(name)
     try:
         stat = path.stat()
-        content = _cached(name, path, stat.st_mtime_ns, stat.st_size)
+        content = _cached(path, stat.st_mtime_ns, stat.st_size)
     except (OnwardError, OSError) as error:
         ways = [f"onward data fetch {name}"] * (name in KNOWN) + [f"onward data import {name} PATH"]
         raise OnwardError(f"the installed set is damaged: {error}. Install it anew: {', or '.join(ways)}") from None
@@ -196,14 +182,14 @@ def _stored(name: str) -> Digits | Music:
 
 
 @functools.lru_cache(maxsize=8)
-def _cached(name: str, path: Path, changed: int, size: int) -> Digits | Music:
+def _cached(path: Path, changed: int, size: int) -> Digits | Music:
     content = formats.read_npz(path)
     if isinstance(content, Pieces):
         train, valid, test = (tuple(piece.roll for piece in part) for part in content[:3])
         titles = tuple(tuple(p.title or f"number {i}" for i, p in enumerate(part, 1)) for part in content[:3])
-        return _frozen(Music(name, train, valid, test, False, titles))
-    labels = [part.astype(np.int32) for part in (content.train_labels, content.test_labels)]
-    return _frozen(Digits(name, content.train_images, labels[0], content.test_images, labels[1], top=255))
+        return _frozen(Music(train, valid, test, titles))
+    labels = {name: getattr(content, name).astype(np.int32) for name in ("train_labels", "test_labels")}
+    return _frozen(content._replace(**labels))
 
 
 # Installing
@@ -229,11 +215,11 @@ def install(name: str, path: Path, say: Say = print) -> None:
     say(f"{name}: {_counts(_sizes(content))}, {'replaced' if replaces else 'installed'} in {target}")
 
 
-def _read(path: Path, kind: Kind | None) -> Images | Pieces:
+def _read(path: Path, kind: Kind | None) -> Digits | Pieces:
     """Whatever lies at `path`; `kind` ("digits" or "music") says what must."""
     if not os.path.exists(path):
         raise OnwardError(f"there is no {path}: give the file, or the folder, that you have")
-    content: Images | Pieces
+    content: Digits | Pieces
     if path.is_dir():
         is_idx = any(formats.find_idx(path, name) for name in formats.DIGITS)
         content = formats.read_images(path) if kind == "digits" or (kind is None and is_idx) else read_midi(path)
@@ -249,15 +235,15 @@ def _read(path: Path, kind: Kind | None) -> Images | Pieces:
             f"{path} is of no known form: music is read from an .npz file, a folder of MIDI files or one of the known .mat files, "
             "digits from a folder with IDX files"
         )
-    if kind is not None and isinstance(content, Images) != (kind == "digits"):
+    if kind is not None and isinstance(content, Digits) != (kind == "digits"):
         raise OnwardError(
-            f"{path} holds {'digits' if isinstance(content, Images) else 'music'}, and this set is {kind}"
+            f"{path} holds {'digits' if isinstance(content, Digits) else 'music'}, and this set is {kind}"
         )
     return content
 
 
 def _sizes(content: Any) -> tuple[int, ...]:
-    if isinstance(content, Images | Digits):
+    if isinstance(content, Digits):
         return len(content.train_images), len(content.test_images)
     return tuple(len(getattr(content, split)) for split in SPLITS)
 
@@ -266,10 +252,10 @@ def _counts(sizes: tuple[int, ...]) -> str:
     return f"{sizes[0]:,} + {sizes[1]:,} images" if len(sizes) == 2 else f"{'/'.join(map(str, sizes))} pieces"
 
 
-def _warn(name: str, content: Images | Pieces, say: Say) -> None:
+def _warn(name: str, content: Digits | Pieces, say: Say) -> None:
     """Say when a set does not hold what its name promises."""
-    if name == "mnist" and isinstance(content, Images):
-        same = tuple(_md5(array) for array in content) == MNIST_MD5
+    if name == "mnist" and isinstance(content, Digits):
+        same = tuple(map(_md5, _arrays(content))) == MNIST_MD5
     else:
         same = name not in KNOWN or _sizes(content) == KNOWN[name].counts
     if not same:

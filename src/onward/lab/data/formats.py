@@ -14,12 +14,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from onward.errors import OnwardError
+from onward.text import counted
 
 KEYS, LOWEST, HIGHEST = 88, 21, 108
 SPLITS = ("train", "valid", "test")
@@ -28,13 +29,14 @@ MAX_BYTES = 2**31
 MAX_STEPS = 100_000
 
 
-class Images(NamedTuple):
-    """A set of digits: uint8 images (n, height, width) and labels (n,)."""
+class Digits(NamedTuple):
+    """Digits of the digits 0 to 9, uint8 (n, height, width), and labels (n,), in two parts."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    top: int = 255  # the greatest value a pixel may have
 
 
 class Piece(NamedTuple):
@@ -65,7 +67,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
     return next((folder / name for name in names if os.path.isfile(folder / name)), None)
 
 
-def read_images(folder: Path) -> Images:
+def read_images(folder: Path) -> Digits:
     """The four IDX files of MNIST and its like: `train-images-idx3-ubyte` and so on, plain or gzip."""
     paths = {name: find_idx(folder, name) for name in DIGITS}
     missing = [name.replace("_", "-").replace("test", "t10k") for name, path in paths.items() if path is None]
@@ -74,9 +76,8 @@ def read_images(folder: Path) -> Images:
             f"{folder} lacks {', '.join(missing)}: it needs train-images-idx3-ubyte, train-labels-idx1-ubyte, "
             "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or with .gz"
         )
-    return check_images(
-        Images(*(read_idx(path, 3 if "images" in name else 1) for name, path in paths.items() if path)), folder
-    )
+    arrays: Any = {name: read_idx(path, 3 if "images" in name else 1) for name, path in paths.items() if path}
+    return check_images(Digits(**arrays), folder)
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
@@ -112,7 +113,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def check_images(images: Images, path: Path) -> Images:
+def check_images(images: Digits, path: Path) -> Digits:
     """The same images, once they fit together."""
     for part in ("train", "test"):
         pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
@@ -165,11 +166,6 @@ def usable(pieces: Sequence[Piece], split: str) -> tuple[list[Piece], list[str]]
     kept = [len(piece.roll) > 1 and piece.roll.any() for piece in pieces]
     dropped = [piece.title or f"{split} {i + 1}" for i, piece in enumerate(pieces) if not kept[i]]
     return [piece for piece, keep in zip(pieces, kept, strict=True) if keep], dropped
-
-
-def counted(count: int, what: str) -> str:
-    """A number and what it counts, with an s unless it is one."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def note_dropped(names: Sequence[str]) -> tuple[str, ...]:
@@ -228,7 +224,7 @@ def note_outside(outside: dict[str, Counter[int]]) -> tuple[str, ...]:
     return (f"left out {counted(total, 'note')} outside the piano, MIDI {LOWEST} to {HIGHEST}: {listed(where)}",)
 
 
-def read_npz(path: Path) -> Images | Pieces:
+def read_npz(path: Path) -> Digits | Pieces:
     """What `pack` wrote; or `train` and so on, (pieces, steps, 88) or (frames, 88) with `train_lengths` and so on."""
     try:
         if not zipfile.is_zipfile(path):
@@ -240,7 +236,7 @@ def read_npz(path: Path) -> Images | Pieces:
     except Exception as error:  # a damaged file raises nearly anything
         raise OnwardError(f"cannot read {path} ({type(error).__name__}: {error})") from error
     if all(name in arrays for name in DIGITS):
-        return check_images(Images(*(arrays[name] for name in DIGITS)), path)
+        return check_images(Digits(*(arrays[name] for name in DIGITS)), path)
     parts = {}
     for split in SPLITS:
         if f"{split}_frames" in arrays:
@@ -278,10 +274,10 @@ def _cut(frames: np.ndarray, arrays: dict[str, np.ndarray], split: str, path: Pa
     return zip(names, np.split(frames, np.cumsum(lengths)[:-1]), strict=True)
 
 
-def pack(content: Images | Pieces) -> dict[str, np.ndarray]:
+def pack(content: Digits | Pieces) -> dict[str, np.ndarray]:
     """The arrays kept in the data folder: images as they are; frames of music as bits, with lengths and titles."""
-    if isinstance(content, Images):
-        return {name: np.asarray(array, np.uint8) for name, array in content._asdict().items()}
+    if isinstance(content, Digits):
+        return {name: np.asarray(getattr(content, name), np.uint8) for name in DIGITS}
     arrays = {}
     for split in SPLITS:
         pieces: tuple[Piece, ...] = getattr(content, split)

@@ -18,13 +18,13 @@ from onward.lab.data.formats import (
     Pieces,
     as_pieces,
     as_roll,
-    counted,
     listed,
     note_dropped,
     note_outside,
     usable,
 )
 from onward.saving import write_bytes
+from onward.text import counted
 
 _DRUMS = 9
 _TICKS = 480

@@ -4,18 +4,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward.heads.base import AbstractHead
+import onward as ow
 from onward.heads.linear import grow_weight
-from onward.heads.mixture import Mixture
 
 
-class VarianceMixture(AbstractHead):
+class VarianceMixture(ow.AbstractHead):
     """`head` with their spread: log sigma^2 is linear in the features, without bounds, where eq. 11 has log sigma.
 
     Predictions are those of a `Mixture`, whose other methods read them.
     """
 
-    head: Mixture
+    head: ow.Mixture
 
     def __call__(self, features: Float[Array, " features"]) -> Float[Array, " rows"]:
         """Log pi, mu and log sigma end to end."""
@@ -39,7 +38,7 @@ class VarianceMixture(AbstractHead):
         return VarianceMixture(self.head.grow(features))
 
 
-class SigmoidSquares(AbstractHead):
+class SigmoidSquares(ow.AbstractHead):
     """The readout of Javed et al.'s digit notebooks: ten sigmoid units and their squared error; -sum (sigmoid - one-hot)^2.
 
     A prediction is the vector of logits. Not a probability: `log_prob` is what they descend.

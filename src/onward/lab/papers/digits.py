@@ -1,7 +1,6 @@
 """What both experiments on scanned digits share: networks, rules, curves, answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -10,31 +9,13 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from onward.cells.base import AbstractCell, AbstractGates
-from onward.cells.cascade import Cascade
-from onward.cells.columns import Columns
-from onward.cells.echo import Echo
-from onward.cells.gru import GRU, GRUGates
-from onward.cells.lstm import LSTM, LSTMGates
-from onward.credit.columnwise import Columnwise
-from onward.errors import OnwardError
-from onward.heads.base import AbstractHead
-from onward.heads.categorical import Categorical
+import onward as ow
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, rule_named
 from onward.lab.method import Growth, Method
 from onward.lab.papers.authors_heads import SigmoidSquares
-from onward.learners.base import AbstractLearner
-from onward.learners.bptt import BPTT
-from onward.learners.frequencies import Frequencies
-from onward.learners.online import Online
-from onward.model import Model
-from onward.objectives.supervised import Supervised
-from onward.tasks.base import AbstractTask
-from onward.tasks.digits import SequentialDigits, as_sequences
-from onward.tasks.streams import Streams
-from onward.types import Sequence as Batch
+from onward.tasks.digits import as_sequences
 
 CLASSES = 10
 POINTS = 12
@@ -44,17 +25,8 @@ WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
 WIDE_COLUMNS = 16
 METHODS = (
-    *COLUMNAR,
-    "snap-1",
-    "uoro",
-    "rtrl",
-    "bptt",
-    "bptt-gru",
-    "tbptt-1",
-    "tbptt-5",
-    "tbptt-10",
-    "authors-columnar",
-    "authors-bptt",
+    *(*COLUMNAR, "snap-1", "uoro", "rtrl", "bptt", "bptt-gru", "tbptt-1", "tbptt-5", "tbptt-10"),
+    *("authors-columnar", "authors-bptt"),
 )
 RULE_NOTES = {
     "bptt": "BPTT",
@@ -75,6 +47,7 @@ class DigitsExperiment(Experiment):
     higher_is_better: ClassVar[bool] = True
     length_field: ClassVar[str] = "passes"
     figures: ClassVar[str] = "onward.lab.papers.digits_figures"
+    final_metric: ClassVar[str] = "test_accuracy"
     published: ClassVar[dict[str, float]] = {}
 
     data: str = "digits"
@@ -126,27 +99,17 @@ class DigitsExperiment(Experiment):
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(
-            columns=self.columns,
-            gru_columns=self.gru_columns,
-            stages=self.stages,
-            ccn_width=self.ccn_width,
-            gru_ccn_width=self.gru_ccn_width,
-            constructive_columns=self.constructive_columns,
-            units=self.units,
-            batch=self.batch,
-            streams=self.streams,
-            spread=self.spread,
-            passes=self.passes or 0,
-        )
+        sizes = ("columns", "gru_columns", "stages", "ccn_width", "gru_ccn_width", "constructive_columns", "units")
+        require_positive(self, *sizes, "batch", "streams", "spread", "passes")
         if datasets.kind_of(self.data) not in (None, "digits"):
-            raise OnwardError(f"--data: {self.data} is not a set of images; see: onward data list")
-        images = self.images
+            raise ow.OnwardError(f"--data: {self.data} is not a set of images; see: onward data list")
         if self.every and any(name.startswith("tbptt") for name in self.methods):
-            raise OnwardError("--every: truncated BPTT is for labels at the last step only; leave it out of --methods")
+            raise ow.OnwardError(
+                "--every: truncated BPTT is for labels at the last step only; leave it out of --methods"
+            )
         if self.seen < self.batch:
-            raise OnwardError(
-                f"--passes {self.passes:g} of {len(images.train_images):,} images are less than one --batch"
+            raise ow.OnwardError(
+                f"--passes {self.passes:g} of {len(self.images.train_images):,} images are less than one --batch"
             )
 
     @property
@@ -217,45 +180,40 @@ class DigitsExperiment(Experiment):
         steps = max(1, self.seen // side) * (1 if whole else length)
         updates = max(1, self.seen // side * (length if self.every and not whole else 1) // stages)
         unit = "GRU" if kind.endswith("-gru") else "LSTM"
-        gates: AbstractGates = (GRUGates if unit == "GRU" else LSTMGates)(self.memory_bias)
-        dense: Any = GRU if unit == "GRU" else LSTM
 
-        def model(key: PRNGKeyArray) -> Model:
-            cell: AbstractCell
+        def model(key: PRNGKeyArray) -> ow.Model:
             if columnar:
-                cell = Cascade(Columns(gates, inputs, width, key=key, spread=self.spread))
+                gates = (ow.GRUGates if unit == "GRU" else ow.LSTMGates)(self.memory_bias)
+                columns = ow.Columns(gates, inputs, width, key=key, spread=self.spread)
+                cell: ow.AbstractCell = ow.Cascade(columns)
             else:
-                cell = dense(inputs, self.units, key=key)
-            features = cell.feature_count
-            head: AbstractHead = SigmoidSquares(features, CLASSES) if authors else Categorical(features, CLASSES)
-            return Model(cell, head)
+                cell = (ow.GRU if unit == "GRU" else ow.LSTM)(inputs, self.units, key=key)
+            return ow.Model(cell, (SigmoidSquares if authors else ow.Categorical)(cell.feature_count, CLASSES))
 
-        def learner(model: Model, step_size: Any) -> AbstractLearner:
-            if authors:
-                optimiser = optax.sgd(1.0)
-            elif self.decay:
-                optimiser = optax.chain(
-                    optax.scale_by_adam(), optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates))
-                )
-            else:
-                optimiser = optax.adam(1.0)
+        def learner(model: ow.Model, step_size: Any) -> ow.AbstractLearner:
+            optimiser = optax.sgd(1.0) if authors else optax.adam(1.0)
+            if self.decay and not authors:
+                falling = optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates))
+                optimiser = optax.chain(optax.scale_by_adam(), falling)
             if whole:
-                return BPTT(optimiser, step_size, int(kind.split("-")[1]) if kind.startswith("tbptt") else None)
-            rule = Columnwise() if columnar else rule_named(kind)
-            return Online(rule, Supervised(), optimiser, step_size, streams=None if side == 1 else side)
+                return ow.BPTT(optimiser, step_size, int(kind.split("-")[1]) if kind.startswith("tbptt") else None)
+            rule = ow.Columnwise() if columnar else rule_named(kind)
+            return ow.Online(rule, ow.Supervised(), optimiser, step_size, streams=None if side == 1 else side)
 
         batch = side if whole else None
-        task: AbstractTask = SequentialDigits(
+        task: ow.AbstractTask = ow.SequentialDigits(
             images.train_images, images.train_labels, batch, by=self.by, every=self.every, top=images.top
         )
         if not whole and side > 1:
-            task = Streams(task, side)
+            task = ow.Streams(task, side)
         layer = {
             "columnar": f"{width} {unit} columns, exact traces",
             "ccn": f"{stages} stages of {width} {unit} columns, exact traces",
             "constructive": f"{stages} {unit} columns grown one by one, exact traces",
         }.get(kind.removesuffix("-gru"), f"dense {unit}-{self.units}, {RULE_NOTES.get(kind, '')}")
         per_update = f"{side} image{'s' if side > 1 else ''} an update"
+        read = metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top)
+        as_published = self.data == "mnist" and self.by == "rows" and not self.every
         return Method(
             name=name,
             task=task,
@@ -269,31 +227,18 @@ class DigitsExperiment(Experiment):
             # Rounded up, so that a point falls where a stage ends.
             point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
             examples_per_step=self.images_per_step(name),
-            evaluate=metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top),
-            inspect=metrics.ReadDigits(
-                jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top, shown=min(SHOWN, len(sequences))
-            ),
-            published=self.published.get(kind)
-            if self.data == "mnist" and self.by == "rows" and not self.every
-            else None,
+            evaluate=read,
+            inspect=replace(read, shown=min(SHOWN, len(sequences))),
+            published=self.published.get(kind) if as_published else None,
             note=f"{layer}; {per_update}" + ("; SGD on squared error" if authors else ""),
         )
-
-    @property
-    def final_metric(self) -> str:
-        """The share of the held-out images that are named right."""
-        return "test_accuracy"
-
-    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """The test accuracy of each run at its last point."""
-        return np.asarray(lines[-1]["test_accuracy"])
 
     def references(self) -> dict[str, float]:
         """Always answering the most frequent training class, and the ceiling."""
         images = self.images
-        counter, many = Frequencies(), len(images.train_labels)
-        example = Batch(jnp.zeros((1, many, 1)), jnp.asarray(images.train_labels)[None], jnp.ones((1, many)))
-        state = counter.init(Model(Echo(1), Categorical(1, CLASSES)), example, key=jax.random.key(0))
+        counter, many = ow.Frequencies(), len(images.train_labels)
+        example = ow.Sequence(jnp.zeros((1, many, 1)), jnp.asarray(images.train_labels)[None], jnp.ones((1, many)))
+        state = counter.init(ow.Model(ow.Echo(1), ow.Categorical(1, CLASSES)), example, key=jax.random.key(0))
         model = counter.step(state, example)[0].model
         answer = int(jnp.argmax(model.head(jnp.zeros(1))))
         return {"majority-class": float(np.mean(images.test_labels == answer)), "perfect": 1.0}

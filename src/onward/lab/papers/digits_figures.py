@@ -4,10 +4,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from onward.lab.figures import Row, Run, canvas, colours_of, curve_with_spread, interval_cell, level, method_table
-from onward.lab.page import COLOURS, GREY, Picture, number
+from onward.lab.figures import (
+    Row,
+    Run,
+    canvas,
+    cell,
+    colours_of,
+    curve_with_spread,
+    grid,
+    interval_cell,
+    level,
+    published,
+)
+from onward.lab.page import COLOURS, GREY, Picture
 from onward.lab.papers.digits import CLASSES, COLUMNAR, DigitsExperiment
 
 PALETTE = (*COLOURS, "#8c564b", GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444")
@@ -28,23 +38,20 @@ def report(run: Run[DigitsExperiment]) -> tuple[str, list[Any]]:
     )
     if experiment.notice:
         lead = f"{experiment.notice}. {lead}"
-    published = any(m["published"] is not None for m in rows)
-    table = method_table(
-        rows,
+    table = run.table(
         {
-            "mean": lambda m: f"{m['mean']:.4f}",
+            "mean": cell(".4f"),
             "95 % interval": interval_cell(4),
             "range": lambda m: f"{min(m['values']):.4f} - {max(m['values']):.4f}",
         }
-        | ({"paper": lambda m: number(m["published"])} if published else {})
+        | ({"paper": published} if any(m["published"] is not None for m in rows) else {})
         | {
-            "step size": lambda m: f"{m['step_size']:g}",
+            "step size": cell("g", "step_size"),
             "images seen": lambda m: f"{_images(experiment, m):,.0f}",
             "CPU µs an image": lambda m: f"{_cost(experiment, m):.0f}",
         },
         {"majority class (Frequencies)": [f"{majority:.4f}"]},
-        f"Test accuracy at the end over {len(best['values'])} seeds (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed."
-        + (" Of each method its best step size." if run.sizes_tried else ""),
+        f"Test accuracy at the end over {len(best['values'])} seeds (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed.",
     )
     name = best["name"]
     return lead, [_curves(run, majority), table, _costs(run, majority), _reading(run, name), _confusion(run, name)]
@@ -82,7 +89,7 @@ def _curves(run: Run[DigitsExperiment], majority: float) -> Picture:
     return Picture(
         "accuracy",
         figure,
-        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {experiment.seeds} seeds, band from worst to best. "
+        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {run.seeds}, band from worst to best. "
         "Ticks: a stage was added.",
     )
 
@@ -126,8 +133,7 @@ def _reading(run: Run[DigitsExperiment], name: str) -> Picture:
         if (labels == c).any()
     ]
     shown += [int(i) for i in wrong[:1]]
-    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
-    axes = figure.subplots(2, len(shown), sharey="row")
+    figure, axes = grid(2, len(shown), 3.6, sharey="row")
     extent = (-0.5, CLASSES - 0.5, time + 0.5, 0.5)
     for column, image in zip(axes.T, shown, strict=True):
         answer = answers[-1, image].argmax()

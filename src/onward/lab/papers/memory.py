@@ -1,36 +1,21 @@
 """Copying and counting: streams on which truncated and biased gradients show."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from onward.cells.base import AbstractCell, AbstractGates
-from onward.cells.columns import Columns
-from onward.cells.dense import Dense
-from onward.cells.gru import GRUGates
-from onward.cells.lstm import LSTMGates
-from onward.credit.columnwise import Columnwise
-from onward.errors import OnwardError
-from onward.heads.categorical import Categorical
+import onward as ow
 from onward.lab import metrics
-from onward.lab.experiment import Experiment, batch_axis, require_positive, rule_named
+from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, rule_named
 from onward.lab.method import Method
-from onward.learners.online import Online
-from onward.learners.optimisers import rms
-from onward.model import Model
-from onward.objectives.supervised import Supervised
-from onward.tasks.anbn import AnBn
-from onward.tasks.copy import Copy
 
 WINDOWS = (1, 4, 10, 20)
 SECOND_MOMENT_DECAY = 0.999
 COLUMN_SPREAD = 0.5
+METHODS = ("rtrl", "snap-1", "uoro", *(f"tbptt-{k}" for k in WINDOWS), "columns")
 RECORDED = 60
-FINAL_WINDOW = 10_000
 # By task, the best of three sizes for each method, and that of the methods not named (docs/experiments/memory.md).
 STEP_SIZES = {
     "copy": {"snap-1": 3e-3, "uoro": 3e-3, "tbptt-1": 3e-3, "tbptt-4": 3e-3},
@@ -40,7 +25,7 @@ OTHER_STEP_SIZE = {"copy": 1e-2, "anbn": 3e-4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryExperiment(Experiment):
+class MemoryExperiment(StreamExperiment):
     """Recall symbols after a delay, or count, from one endless stream that is never cut into sequences.
 
     One network and one optimiser, and several ways to assign credit: exact (rtrl), biased (snap-1, tbptt), unbiased
@@ -51,13 +36,14 @@ class MemoryExperiment(Experiment):
     name: ClassVar[str] = "memory"
     title: ClassVar[str] = "Memory: exact, biased and truncated credit on copying and counting"
     figures: ClassVar[str] = "onward.lab.papers.memory_figures"
+    final_metric: ClassVar[str] = "cross_entropy"
+    longest_window: ClassVar[int] = 10_000
 
-    methods: tuple[str, ...] = ("rtrl", "snap-1", "uoro", *(f"tbptt-{k}" for k in WINDOWS), "columns")
+    methods: tuple[str, ...] = METHODS
     seeds: int = 8
     task: Literal["copy", "anbn"] = "copy"
     """Say the symbols again after a delay; or predict n times a, a newline, n times b, a newline, with a new n each time."""
     steps: int = 60_000
-    """Steps of each run."""
     cell: Literal["gru", "lstm"] = "gru"
     """Kind of unit, of the dense layer and of the columns."""
     units: int = 12
@@ -78,30 +64,30 @@ class MemoryExperiment(Experiment):
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
         """Every rule on the same dense layer, then columns."""
-        return ("rtrl", "snap-1", "uoro", *(f"tbptt-{k}" for k in WINDOWS), "columns")
+        return METHODS
 
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(steps=self.steps, units=self.units, length=self.length, least=self.least)
+        require_positive(self, "steps", "units", "length", "least")
         if self.delay < 0:
-            raise OnwardError(f"--delay must not be negative, got {self.delay}")
+            raise ow.OnwardError(f"--delay must not be negative, got {self.delay}")
         if self.symbols < 2:
-            raise OnwardError(f"--symbols must be at least 2, got {self.symbols}")
+            raise ow.OnwardError(f"--symbols must be at least 2, got {self.symbols}")
         if self.most < self.least:
-            raise OnwardError(f"--most must be at least --least, {self.least}, got {self.most}")
+            raise ow.OnwardError(f"--most must be at least --least, {self.least}, got {self.most}")
         if not math.isfinite(self.memory_bias):
-            raise OnwardError(f"--memory-bias must be finite, got {self.memory_bias}")
+            raise ow.OnwardError(f"--memory-bias must be finite, got {self.memory_bias}")
         if self.task == "copy" and self.steps < 10 * self.stream.period:
             least = 10 * self.stream.period
-            raise OnwardError(f"--steps must be at least {least}, ten episodes of this stream, got {self.steps}")
+            raise ow.OnwardError(f"--steps must be at least {least}, ten episodes of this stream, got {self.steps}")
 
     @property
     def stream(self) -> Any:
         """The task that the fields describe."""
         if self.task == "copy":
-            return Copy(self.length, self.delay, self.symbols)
-        return AnBn(self.least, self.most)
+            return ow.Copy(self.length, self.delay, self.symbols)
+        return ow.AnBn(self.least, self.most)
 
     @property
     def classes(self) -> int:
@@ -130,22 +116,20 @@ class MemoryExperiment(Experiment):
 
     def build(self, name: str) -> Method:
         """The same layer, head and optimiser with another rule; or columns."""
-        task, kind = self.stream, self.cell.upper()
-        gates: AbstractGates = GRUGates(self.memory_bias) if self.cell == "gru" else LSTMGates(self.memory_bias)
-        columnar = name == "columns"
-        rule = Columnwise() if columnar else rule_named(name)
+        task, kind, columnar = self.stream, self.cell.upper(), name == "columns"
+        gates = (ow.GRUGates if self.cell == "gru" else ow.LSTMGates)(self.memory_bias)
+        rule = ow.Columnwise() if columnar else rule_named(name)
         width = self.columns if columnar else self.units
 
-        def model(key: PRNGKeyArray) -> Model:
-            cell: AbstractCell
+        def model(key: PRNGKeyArray) -> ow.Model:
             if columnar:
-                cell = Columns(gates, task.inputs, width, key=key, spread=COLUMN_SPREAD)
+                cell: ow.AbstractCell = ow.Columns(gates, task.inputs, width, key=key, spread=COLUMN_SPREAD)
             else:
-                cell = Dense(gates, task.inputs, width, key=key)
-            return Model(cell, Categorical(width, self.classes))
+                cell = ow.Dense(gates, task.inputs, width, key=key)
+            return ow.Model(cell, ow.Categorical(width, self.classes))
 
-        def learner(model: Model, step_size: Any) -> Online:
-            return Online(rule, Supervised(), rms(SECOND_MOMENT_DECAY), step_size)
+        def learner(model: ow.Model, step_size: Any) -> ow.Online:
+            return ow.Online(rule, ow.Supervised(), ow.rms(SECOND_MOMENT_DECAY), step_size)
 
         layer = f"{width} {kind} columns" if columnar else f"dense layer of {width} {kind} unit{'s' * (width > 1)}"
         return Method(
@@ -163,33 +147,16 @@ class MemoryExperiment(Experiment):
         )
 
     @property
-    def final_window(self) -> int:
-        """The last steps, over which the reported error is averaged."""
-        return min(FINAL_WINDOW, max(1, self.steps // 5))
-
-    @property
     def point_every(self) -> int:
-        """A tenth of it, in whole episodes, so that every point of a curve holds as many recalls."""
+        """A tenth of the final window, in whole episodes, so that every point of a curve holds as many recalls."""
         tenth = max(1, self.final_window // 10)
         return tenth if self.task == "anbn" else self.stream.period * max(1, tenth // self.stream.period)
 
-    @property
-    def final_metric(self) -> str:
-        """Mean cross-entropy at the end, in nats."""
-        return "cross_entropy"
-
-    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """Mean over the final window, weighted as the loss is."""
-        late = [m for m in lines if m["step"] > self.steps - self.final_window]
-        weights = np.asarray([self._weight(m["step"]) - self._weight(m["step"] - m["count"]) for m in late], float)
-        values = np.asarray([m["values"] for m in late])[weights > 0]  # the last point may hold no recall
-        return values.T @ weights[weights > 0] / weights.sum()
-
-    def _weight(self, step: int) -> int:
-        """Steps with something to predict among the first `step`."""
+    def scored(self, steps: int) -> int:
+        """How many of the first `steps` have something to predict."""
         if self.task == "anbn":
-            return step
-        episodes, phase = divmod(step, self.stream.period)
+            return steps
+        episodes, phase = divmod(steps, self.stream.period)
         return episodes * self.length + max(0, phase - self.stream.lag)
 
     def references(self) -> dict[str, float]:

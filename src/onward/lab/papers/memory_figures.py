@@ -4,17 +4,17 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from onward.lab.figures import (
     Row,
     Run,
     canvas,
+    cell,
+    cpu_a_step,
     curve_with_spread,
     dashed,
     finals,
-    method_table,
-    plural,
+    grid,
     spread_columns,
 )
 from onward.lab.page import COLOURS, GREY, Picture
@@ -40,7 +40,7 @@ def report(run: Run[MemoryExperiment]) -> tuple[str, list[Any]]:
     unit = "recalled symbol" if experiment.task == "copy" else "character"
     best, short = min(rows, key=lambda m: m["mean"]), _truncated(experiment, rows)
     lead = (
-        f"{best['name']} ends at {best['mean']:.4f} nats a {unit} over {len(best['values'])} {plural('seed', len(best['values']))}, "
+        f"{best['name']} ends at {best['mean']:.4f} nats a {unit} over {run.seeds}, "
         f"where the best possible is {references['bayes']:.4f} and a prediction from the current input alone {references['memoryless']:.4f}."
     )
     if short is not None:
@@ -48,19 +48,15 @@ def report(run: Run[MemoryExperiment]) -> tuple[str, list[Any]]:
             f" {short['name']}, whose gradient goes back {int(short['name'].split('-')[1]) - 1} of the up to {experiment.horizon} steps that matter, "
             f"ends at {short['mean']:.4f}."
         )
-    bits = lambda value: [f"{value / math.log(2):.4f}"] if experiment.task == "anbn" else []
-    table = method_table(
-        rows,
-        {"mean": lambda m: f"{m['mean']:.4f}"}
-        | ({"mean, bits": lambda m: bits(m["mean"])[0]} if experiment.task == "anbn" else {})
-        | spread_columns(4)
-        | {
-            "step size": lambda m: f"{m['step_size']:g}",
-            "CPU µs a step": lambda m: f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.1f}",
-        },
-        {f"exact level: {k}": [f"{v:.4f}", *bits(v)] for k, v in references.items()},
-        f"Mean cross-entropy in nats a {unit} over the last {experiment.final_window:,} of {experiment.steps:,} steps, over seeds (95 % bootstrap "
-        "interval of the mean)." + (" Of each method its best step size." if run.sizes_tried else ""),
+    columns, levels = spread_columns(4), {k: [f"{v:.4f}"] for k, v in references.items()}
+    if experiment.task == "anbn":
+        bits = lambda value: f"{value / math.log(2):.4f}"
+        columns = {"mean": columns.pop("mean"), "mean, bits": lambda m: bits(m["mean"]), **columns}
+        levels = {k: [*nats, bits(references[k])] for k, nats in levels.items()}
+    table = run.table(
+        columns | {"step size": cell("g", "step_size"), "CPU µs a step": cpu_a_step(1)},
+        {f"exact level: {k}": cells for k, cells in levels.items()},
+        f"Mean cross-entropy in nats a {unit} over the last {experiment.final_window:,} of {experiment.steps:,} steps, over seeds (95 % bootstrap interval of the mean).",
     )
     parts = [_curves(run), table, _stream(run)]
     return lead, [*parts, finals(rows, references, label="cross-entropy at the end (nats)", colours=METHOD_COLOURS)]
@@ -94,7 +90,7 @@ def _curves(run: Run[MemoryExperiment]) -> Picture:
     return Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {experiment.seeds} {plural('seed', experiment.seeds)}; bands: best to worst seed. Horizontal lines: exact levels.",
+        f"Lines: mean over {run.seeds}; bands: best to worst seed. Horizontal lines: exact levels.",
     )
 
 
@@ -108,9 +104,9 @@ def _stream(run: Run[MemoryExperiment]) -> Picture:
     names = [*map(str, range(experiment.symbols)), "cue"] if copying else ["a", "b", "newline"]
     answers = names[: experiment.classes]
     tall = 0.24 * (len(names) + len(shown) * len(answers))
-    figure = Figure(figsize=(8.2, 1.9 + 0.35 * len(shown) + tall), layout="constrained")
     heights = [len(names), *[len(answers)] * len(shown)]
-    panels = figure.subplots(1 + len(shown), 1, sharex=True, height_ratios=heights)
+    figure, column = grid(len(heights), 1, 1.9 + 0.35 * len(shown) + tall, sharex=True, height_ratios=heights)
+    panels = column[:, 0]
     image: Any = None
     for row, axes in zip(shown, panels[1:], strict=True):
         # The records are of the first run: the first step size.
@@ -130,14 +126,12 @@ def _stream(run: Run[MemoryExperiment]) -> Picture:
         axes.spines[:].set_visible(False)
     panels[-1].set(xlabel="step")
     figure.colorbar(image, ax=list(panels[1:]), label="probability", shrink=0.9, pad=0.01)
+    too_short = (
+        f" {shown[1]['name']} is the truncated network with the longest window that is too short." if shown[1:] else ""
+    )
     return Picture(
         "stream",
         figure,
         f"A stretch of the stream after the last step (seed {experiment.first_seed}): blue, the probability that a network gives to each answer; "
-        "orange dots, what is right."
-        + (
-            f" {shown[1]['name']} is the truncated network with the longest window that is too short."
-            if len(shown) > 1
-            else ""
-        ),
+        f"orange dots, what is right.{too_short}",
     )

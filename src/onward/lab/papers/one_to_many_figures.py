@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onward.lab.figures import Row, Run, curve_with_spread, dashed, plural
-from onward.lab.page import COLOURS, GREY, Picture, Table
+from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid, level
+from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.one_to_many import INPUTS, POINTS, OneToManyExperiment, split
-from onward.lab.results import base_name, load_records
+from onward.text import counted
 
 OneToManyRun = Run[OneToManyExperiment]
 
@@ -18,12 +18,10 @@ OneToManyRun = Run[OneToManyExperiment]
 def report(run: OneToManyRun) -> tuple[str, list[Any]]:
     """The lead and the parts of the page."""
     longest = max(run.experiment.lengths)
-    every = run.summary["methods"]
-    best = min((r for r in every if split(base_name(r))[1] == longest), key=lambda r: r["mean"])
+    best = min((r for r in run.rows if split(r["name"])[1] == longest), key=lambda r: r["mean"])
     floor_name, floor = min(run.references.items(), key=lambda kv: kv[1])
     lead = (
-        f"T = {longest}: best is {split(base_name(best))[0]} with {best['mean']:.3f} nats on held-out rows (mean of "
-        f"{len(best['values'])} seeds). "
+        f"T = {longest}: best is {split(best['name'])[0]} with {best['mean']:.3f} nats on held-out rows (mean of {run.seeds}). "
         f"No answer can be better than {floor:.3f} ({floor_name}); ignoring the input gives "
         f"{run.references['learn nothing']:.3f}."
     )
@@ -39,8 +37,7 @@ def report(run: OneToManyRun) -> tuple[str, list[Any]]:
 
 def _row(run: OneToManyRun, method: str, length: int) -> Row:
     """The summary row of a method at one length, at its best step size."""
-    rows = [r for r in run.summary["methods"] if base_name(r) == f"{method}-{length}"]
-    return min(rows, key=lambda r: r["mean"])
+    return next(row for row in run.rows if row["name"] == f"{method}-{length}")
 
 
 def held_out_table(run: OneToManyRun) -> Table:
@@ -64,7 +61,7 @@ def _header(experiment: OneToManyExperiment) -> list[str]:
 
 def _spread(row: Row) -> str:
     values = row["values"]
-    return f"{row['mean']:.3f} ({min(values):.3f} to {max(values):.3f}, {len(values)} {plural('seed', len(values))})"
+    return f"{row['mean']:.3f} ({min(values):.3f} to {max(values):.3f}, {counted(len(values), 'seed')})"
 
 
 def _training_table(run: OneToManyRun) -> Table:
@@ -83,21 +80,15 @@ def _colours(run: OneToManyRun) -> dict[str, str]:
 
 def _curves(run: OneToManyRun) -> Picture:
     lengths, colours, references = run.experiment.lengths, _colours(run), run.references
-    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    figure, (panels,) = grid(1, len(lengths), 3.6, 8.6, sharey=True)
     for axes, length in zip(panels, lengths, strict=True):
-        for row in run.summary["methods"]:
-            method, n = split(base_name(row))
+        for row in run.rows:
+            method, n = split(row["name"])
             if n == length:
                 steps, values = run.curve(row, "held_out")
                 curve_with_spread(axes, steps / steps[-1], values, label=method, colour=colours[method])
         for name, value in references.items():
-            dashed(axes, value)
-            if length == lengths[-1]:
-                axes.annotate(
-                    name, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                    textcoords="offset points", ha="right", color=GREY, fontsize=7,
-                )  # fmt: skip
+            level(axes, value, name if length == lengths[-1] else "", size=7)
         axes.set(title=f"T = {length}", xlabel="share of the training", xlim=(0, 1))
     low, high = min(references.values()), references["learn nothing"]
     panels[0].set(ylabel="held-out loss (nats)", ylim=(low - 0.05 * (high - low), high + 0.25 * (high - low)))
@@ -115,8 +106,7 @@ def _legend_below(figure: Figure, axes: Axes, most: int) -> None:
 def _grid(experiment: OneToManyExperiment, first: str, draw: Callable[[Axes, str | None, int], None]) -> Figure:
     """A figure of one row a length and one column a method, after a first column for the data."""
     rows, columns = len(experiment.lengths), 1 + len(experiment.methods)
-    figure = Figure(figsize=(1.75 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure, panels = grid(rows, columns, 1.75 * rows + 0.4, 1.75 * columns + 0.4, sharex=True, sharey=True)
     for i, (line, length) in enumerate(zip(panels, experiment.lengths, strict=True)):
         for axes, method in zip(line, (None, *experiment.methods), strict=True):
             draw(axes, method, length)
@@ -129,10 +119,8 @@ def _grid(experiment: OneToManyExperiment, first: str, draw: Callable[[Axes, str
 
 def _records(run: OneToManyRun, method: str, length: int) -> dict[str, np.ndarray]:
     """What was measured at the end of the first seed at the best step size."""
-    rows = [r for r in run.summary["methods"] if base_name(r) == f"{method}-{length}"]
-    best, seeds = rows.index(_row(run, method, length)), run.experiment.seeds
-    job = f"{method}-{length}" + (f".{best * seeds}" if seeds * len(rows) > 1 else "")
-    return {k: v[0] for k, v in load_records(run.folder, job, "end").items()}
+    row = _row(run, method, length)
+    return run.inspected(row["name"], row["step_size"])
 
 
 def _samples(run: OneToManyRun) -> Picture:
@@ -189,8 +177,7 @@ def _credit(run: OneToManyRun) -> list[Picture | Table]:
     if not shown:
         return []
     colours = _colours(run)
-    figure = Figure(figsize=(8.6, 4.6), layout="constrained")
-    panels = figure.subplots(2, len(experiment.lengths), sharex="col", sharey="row", squeeze=False)
+    figure, panels = grid(2, len(experiment.lengths), 4.6, 8.6, sharex="col", sharey="row")
     for column, length in zip(panels.T, experiment.lengths, strict=True):
         for method in shown:
             for axes, key in zip(column, ("shift_cosine", "shift_ratio"), strict=True):

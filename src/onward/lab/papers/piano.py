@@ -1,6 +1,5 @@
 """Polyphonic music: which of 88 notes sound next? Manchev & Spratling 5.3, Tables 3 and 4."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,42 +10,18 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from onward.cells.base import AbstractCell, AbstractGates
-from onward.cells.cascade import Cascade
-from onward.cells.columns import Columns
-from onward.cells.dense import Dense
-from onward.cells.echo import Echo
-from onward.cells.elman import Elman
-from onward.cells.gru import GRU, GRUGates
-from onward.cells.hybrid import Hybrid
-from onward.cells.lstm import LSTM, LSTMGates
-from onward.cells.start import orthogonal
-from onward.credit.columnwise import Columnwise
-from onward.errors import OnwardError
-from onward.heads.base import AbstractHead
-from onward.heads.bernoulli import Bernoulli
-from onward.heads.monte_carlo import MonteCarlo
+import onward as ow
 from onward.lab import metrics
 from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, require_share, require_stages
 from onward.lab.method import TILE, Growth, Method
-from onward.learners.base import AbstractLearner
-from onward.learners.bptt import BPTT
-from onward.learners.frequencies import Frequencies
-from onward.learners.inverses import FeedbackInverse
-from onward.learners.online import Online
-from onward.learners.tptt import TPTT
-from onward.model import Model
-from onward.objectives.supervised import Supervised
-from onward.tasks.piano import NOTES, PianoRoll, window_starts
-from onward.tasks.streams import Streams
-from onward.types import Sequence as Batch
+from onward.tasks.piano import NOTES, window_starts
 
 POINTS = 10
 PROMPT, INVENTED, DRAWN = 50, 100, 200
 METHODS = ("bptt", "ste", "stptt", "columnar", "ccn")
 ONLINE = ("columnar", "ccn")
-CELLS: dict[str, Any] = {"gru": GRU, "lstm": LSTM, "elman": Elman}
+CELLS: dict[str, Any] = {"gru": ow.GRU, "lstm": ow.LSTM, "elman": ow.Elman}
 OPTIMISERS: dict[str, Any] = {
     "adam": optax.scale_by_adam,
     "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0),
@@ -81,6 +56,7 @@ class PianoExperiment(Experiment):
     title: ClassVar[str] = "Polyphonic music: the next notes of a piece"
     length_field: ClassVar[str] = "iterations"
     figures: ClassVar[str] = "onward.lab.papers.piano_figures"
+    final_metric: ClassVar[str] = "test"
     also: ClassVar[tuple[str, ...]] = ("test_joint", "valid_least", "pieces")
     levels: ClassVar[str] = "counting"
 
@@ -153,41 +129,27 @@ class PianoExperiment(Experiment):
         super().check()
         for name in self.optimisers:
             if name not in OPTIMISERS:
-                raise OnwardError(f"--optimisers: there is no {name!r}; there are {', '.join(OPTIMISERS)}")
+                raise ow.OnwardError(f"--optimisers: there is no {name!r}; there are {', '.join(OPTIMISERS)}")
         if not self.optimisers or len(set(self.optimisers)) != len(self.optimisers):
-            raise OnwardError("--optimisers must name at least one optimiser, each once")
-        require_positive(
-            length=self.length,
-            units=self.units,
-            samples=self.samples,
-            evaluation=self.evaluation,
-            batch=self.batch,
-            streams=self.streams,
-            gain=self.gain,
-            inverse_step_size=self.inverse_step_size,
-            target_step_size=self.target_step_size,
-            transitions=self.transitions,
-            ccn_width=self.ccn_width,
-            spread=self.spread,
-            iterations=self.iterations or 0,
-            frames=self.frames or 0,
-            held_out=self.held_out or 0,
-        )
-        require_share(weight_decay=self.weight_decay, drop=self.drop)
+            raise ow.OnwardError("--optimisers must name at least one optimiser, each once")
+        require_positive(self, "length", "units", "samples", "evaluation", "batch", "streams", "gain", "ccn_width")
+        require_positive(self, "inverse_step_size", "target_step_size", "transitions", "spread")
+        require_positive(self, "iterations", "frames", "held_out")
+        require_share(self, "weight_decay", "drop")
         if not 0 < self.stochastic <= 1:
-            raise OnwardError(
+            raise ow.OnwardError(
                 f"--stochastic must be in (0, 1], got {self.stochastic}; bptt is the deterministic network"
             )
         if not 0 <= self.transpose < NOTES:
-            raise OnwardError(f"--transpose must be in 0 .. {NOTES - 1}, got {self.transpose}")
+            raise ow.OnwardError(f"--transpose must be in 0 .. {NOTES - 1}, got {self.transpose}")
         if "ccn" in self.methods:
             require_stages(self.units, self.ccn_width, columns_field="units")
         if datasets.kind_of(self.data) not in (None, "music"):
-            raise OnwardError(f"--data: {self.data} is not music; see: onward data list")
+            raise ow.OnwardError(f"--data: {self.data} is not music; see: onward data list")
         for split, pieces in self._splits().items():
             if not any(len(p) > self.length for p in pieces):
                 longest = max((len(p) for p in pieces), default=0)
-                raise OnwardError(
+                raise ow.OnwardError(
                     f"--length {self.length}: no {split} piece of {self.data} has a window of so many frames and a next one; "
                     f"the longest of {len(pieces)} has {longest} frames"
                 )
@@ -275,32 +237,32 @@ class PianoExperiment(Experiment):
         method, optimiser_name = split(name)
         online, stochastic = method in ONLINE, method in ("ste", "stptt")
         pieces = datasets.load_music(self.data)
-        gates: AbstractGates = LSTMGates(1.0) if self.cell == "lstm" else GRUGates(1.0)
+        gates: ow.AbstractGates = ow.LSTMGates(1.0) if self.cell == "lstm" else ow.GRUGates(1.0)
         width = self.ccn_width if method == "ccn" else self.units
         stages = self.units // width if method == "ccn" else 1
         steps = self.updates(online)
         optimiser = self.optimiser(optimiser_name, steps // stages, 0 if online else self.weight_decay)
         rate = frequencies(pieces.train)
 
-        def model(key: PRNGKeyArray) -> Model:
-            cell: AbstractCell
+        def model(key: PRNGKeyArray) -> ow.Model:
+            cell: ow.AbstractCell
             if online:
-                cell = Cascade(Columns(gates, NOTES, width, key=key, spread=self.spread))
+                cell = ow.Cascade(ow.Columns(gates, NOTES, width, key=key, spread=self.spread))
             else:
                 cell = layer(self.cell, self.units, self.gain, key)
-                cell = Hybrid(cell, self.stochastic) if stochastic else cell
+                cell = ow.Hybrid(cell, self.stochastic) if stochastic else cell
             # Starts at the share of the time that each note sounds.
-            head: AbstractHead = with_bias(Bernoulli(cell.feature_count, NOTES), np.log(rate / (1 - rate)))
-            return Model(cell, MonteCarlo(head, self.samples, self.evaluation) if stochastic else head)
+            head: ow.AbstractHead = with_bias(ow.Bernoulli(cell.feature_count, NOTES), np.log(rate / (1 - rate)))
+            return ow.Model(cell, ow.MonteCarlo(head, self.samples, self.evaluation) if stochastic else head)
 
-        def learner(model: Model, step_size: Any) -> AbstractLearner:
+        def learner(model: ow.Model, step_size: Any) -> ow.AbstractLearner:
             if online:
-                return Online(Columnwise(), Supervised(), optimiser, step_size, streams=self.streams)
+                return ow.Online(ow.Columnwise(), ow.Supervised(), optimiser, step_size, streams=self.streams)
             if method != "stptt":
-                return BPTT(optimiser, step_size)
+                return ow.BPTT(optimiser, step_size)
             falling = optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, steps, 0.1))
-            return TPTT(
-                FeedbackInverse(0.1),
+            return ow.TPTT(
+                ow.FeedbackInverse(0.1),
                 optimiser,
                 optax.chain(optax.scale_by_adam(), falling),
                 step_size,
@@ -312,9 +274,9 @@ class PianoExperiment(Experiment):
         changed: Any = {"transpose": self.transpose, "drop": self.drop}
         task: Any
         if online:
-            task = Streams(PianoRoll(pieces.train, self.length, **changed), self.streams)
+            task = ow.Streams(ow.PianoRoll(pieces.train, self.length, **changed), self.streams)
         else:
-            task = PianoRoll(pieces.train, self.length, self.batch, every=self.every, **changed)
+            task = ow.PianoRoll(pieces.train, self.length, self.batch, every=self.every, **changed)
         kind = self.cell.upper() if self.cell != "elman" else "tanh Elman"
         column = "LSTM" if self.cell == "lstm" else "GRU"
         notes = {
@@ -365,15 +327,6 @@ class PianoExperiment(Experiment):
         piece = next((p for p in pieces if len(p) > DRAWN), max(pieces, key=len))[: DRAWN + 1]
         return metrics.Continuation(jnp.asarray(piece), min(PROMPT, len(piece) - 1), INVENTED)
 
-    @property
-    def final_metric(self) -> str:
-        """Over every window of the test pieces, in nats a frame."""
-        return "test"
-
-    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """Of the state that validation chose."""
-        return np.asarray(lines[-1]["test"])
-
     def references(self) -> dict[str, float]:
         """Predictors that count, fitted to the training windows and measured on the same test windows as the networks."""
         pieces = datasets.load_music(self.data)
@@ -391,17 +344,17 @@ TRIVIAL: dict[str, tuple[Literal["nothing", "last"], bool]] = {
 def trivial_levels(train: Any, test: Any, length: int) -> dict[str, float]:
     """NLL of the frame after every test window, of predictors that know at most the frame before it."""
 
-    def pairs(pieces: Any) -> Batch:
+    def pairs(pieces: Any) -> ow.Sequence:
         frames, starts = np.concatenate(pieces), window_starts([len(p) for p in pieces], length)
         x, y = (frames[starts + length - 1 + i].astype(np.float32)[None] for i in (0, 1))
-        return Batch(jnp.asarray(x), jnp.asarray(y), jnp.ones(y.shape[:2]))
+        return ow.Sequence(jnp.asarray(x), jnp.asarray(y), jnp.ones(y.shape[:2]))
 
     seen, asked = pairs(train), pairs(test)
     levels = {}
     for name, (given, shared) in TRIVIAL.items():
-        counter = Frequencies(given, shared)
+        counter = ow.Frequencies(given, shared)
         notes = seen.xs.shape[2]
-        state = counter.init(Model(Echo(notes), Bernoulli(notes, notes)), seen, key=jax.random.key(0))
+        state = counter.init(ow.Model(ow.Echo(notes), ow.Bernoulli(notes, notes)), seen, key=jax.random.key(0))
         state, _ = counter.step(state, seen)
         levels[name] = float(metrics.network_loss(state.model, state.stats, asked, state.key)[0])
     return levels
@@ -419,13 +372,13 @@ def frequencies(pieces: Any) -> np.ndarray:
     return (frames.sum(0, dtype=np.float64) + 0.5) / (len(frames) + 1)
 
 
-def with_bias(head: Bernoulli, bias: np.ndarray) -> Bernoulli:
+def with_bias(head: ow.Bernoulli, bias: np.ndarray) -> ow.Bernoulli:
     """The head, starting at these logits."""
-    changed: Bernoulli = eqx.tree_at(lambda h: h.bias, head, jnp.asarray(bias, head.bias.dtype))
+    changed: ow.Bernoulli = eqx.tree_at(lambda h: h.bias, head, jnp.asarray(bias, head.bias.dtype))
     return changed
 
 
-def layer(kind: str, units: int, gain: float, key: PRNGKeyArray) -> Dense:
+def layer(kind: str, units: int, gain: float, key: PRNGKeyArray) -> ow.Dense:
     """A layer that starts with orthogonal recurrent weights."""
     draw, mix = jax.random.split(key)
-    return orthogonal(CELLS[kind](NOTES, units, key=draw), gain, key=mix)
+    return ow.orthogonal(CELLS[kind](NOTES, units, key=draw), gain, key=mix)

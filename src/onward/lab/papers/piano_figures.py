@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from onward.errors import OnwardError
 from onward.lab.data import datasets
-from onward.lab.figures import Run, canvas, curve_with_spread, interval_cell, level, method_table, plural
-from onward.lab.page import COLOURS, Picture, Table, number
+from onward.lab.figures import Run, canvas, cell, curve_with_spread, grid, interval_cell, level, published
+from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.piano import ONLINE, PianoExperiment, split, trivial_levels
 from onward.tasks.piano import NOTES, window_starts
 
@@ -24,7 +23,7 @@ def report(run: Run[PianoExperiment]) -> tuple[str, list[Any]]:
     what = {"etudes": "generated etudes"}.get(experiment.data, experiment.data)
     lead = (
         f"{what}, T = {experiment.length}: {best['name']} predicts the next frame at {best['mean']:.3f} nats over all {windows:,} test windows (mean "
-        f"of {len(best['values'])} {plural('seed', len(best['values']))}). The best predictor that only counts ({trivial}) is at "
+        f"of {run.seeds}). The best predictor that only counts ({trivial}) is at "
         f"{references[trivial]:.3f}, note frequencies at {references['note frequencies']:.3f}."
     )
     if experiment.origin:
@@ -46,20 +45,18 @@ def _windows(pieces: Sequence[np.ndarray], length: int) -> int:
 
 def _table(run: Run[PianoExperiment], windows: int, held: int) -> Table:
     experiment = run.experiment
-    published = any(m["published"] is not None for m in run.rows)
     also = lambda name: lambda m: f"{np.mean(m['also'][name]):.3f}"
-    return method_table(
-        sorted(run.rows, key=lambda m: m["mean"]),
+    return run.table(
         {
-            "test NLL": lambda m: f"{m['mean']:.3f}",
+            "test NLL": cell(".3f"),
             "95 % interval": interval_cell(3),
             "least": lambda m: f"{min(m['values']):.3f}",
             "most": lambda m: f"{max(m['values']):.3f}",
         }
-        | ({"paper": lambda m: number(m["published"], 4)} if published else {})
+        | ({"paper": published} if any(m["published"] is not None for m in run.rows) else {})
         | {title: also(name) for title, name in zip(("joint", "valid", "whole pieces"), experiment.also, strict=True)}
         | {
-            "step size": lambda m: f"{m['step_size']:g}",
+            "step size": cell("g", "step_size"),
             "CPU s a seed": lambda m: f"{m['cpu_seconds'] / len(m['values']):.0f}",
         },
         {f"counting: {k}": [f"{v:.3f}"] for k, v in run.references.items()},
@@ -67,6 +64,7 @@ def _table(run: Run[PianoExperiment], windows: int, held: int) -> Table:
         f"state; mean over seeds. Kept is the state that was best on {held:,} validation windows (valid: its loss there). Whole pieces: "
         "every frame but a piece's first, given all before it in the piece. Of stochastic networks, a note's probability is the mean over "
         f"{experiment.evaluation} trajectories; joint: the mean of the probability of the whole frame, a mixture that may know which notes go together.",
+        sorted(run.rows, key=lambda m: m["mean"]),
     )
 
 
@@ -90,11 +88,10 @@ def _curves(run: Run[PianoExperiment], levels: dict[str, float]) -> Picture:
         ylim=(lowest - 0.04 * (top - lowest), top),
     )
     figure.legend(loc="outside lower center", ncols=3)
-    seeds = run.experiment.seeds
     return Picture(
         "curves",
         figure,
-        f"Mean over {seeds} {plural('seed', seeds)}; band: least to most. What is kept is the lowest point of each seed.",
+        f"Mean over {run.seeds}; band: least to most. What is kept is the lowest point of each seed.",
     )
 
 
@@ -104,8 +101,8 @@ def _roll(run: Run[PianoExperiment], name: str, pieces: Sequence[np.ndarray]) ->
     own = np.concatenate([piece[:prompt], heard["continuation"]])
     used = np.flatnonzero(piece.any(0) | own.any(0))
     low, high = (int(used.min()), int(used.max())) if len(used) else (0, NOTES - 1)
-    figure = Figure(figsize=(8.2, 7.2), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True, sharey=True)
+    figure, column = grid(3, 1, 7.2, sharex=True, sharey=True)
+    axes = column[:, 0]
     views = (
         (piece[1:], "what was played"),
         (heard["probabilities"], "probability that it gave each note, given all frames before"),

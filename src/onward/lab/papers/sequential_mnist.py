@@ -7,22 +7,11 @@ from onward.lab.papers.digits import DigitsExperiment
 
 # Of Adam, falling to zero along a cosine (docs/experiments/sequential-mnist.md says what else was tried).
 STEP_SIZES = {
-    "columnar": 3e-3,
-    "columnar-gru": 3e-3,
-    "ccn": 4e-3,
-    "ccn-gru": 4e-3,
-    "constructive": 4e-3,
-    "constructive-gru": 4e-3,
-    "snap-1": 4e-3,
-    "uoro": 1e-3,
-    "rtrl": 3e-3,
-    "bptt": 5e-3,
-    "bptt-gru": 5e-3,
-    "tbptt-1": 5e-3,
-    "tbptt-5": 1e-3,
-    "tbptt-10": 5e-3,
-    "authors-columnar": 0.3,
-    "authors-bptt": 0.3,
+    **dict.fromkeys(("columnar", "columnar-gru", "rtrl"), 3e-3),
+    **dict.fromkeys(("ccn", "ccn-gru", "constructive", "constructive-gru", "snap-1"), 4e-3),
+    **dict.fromkeys(("bptt", "bptt-gru", "tbptt-1", "tbptt-10"), 5e-3),
+    **dict.fromkeys(("uoro", "tbptt-5"), 1e-3),
+    **dict.fromkeys(("authors-columnar", "authors-bptt"), 0.3),
 }
 
 

@@ -10,23 +10,10 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from onward.cells.base import AbstractGates
-from onward.cells.cascade import Cascade
-from onward.cells.columns import Columns
-from onward.cells.dense import Dense
-from onward.cells.gru import GRUGates
-from onward.cells.lstm import LSTMGates
-from onward.cells.moments import Moments
-from onward.credit.base import AbstractCredit
-from onward.credit.columnwise import Columnwise
-from onward.credit.rtrl import RTRL
-from onward.credit.tbptt import TBPTT
-from onward.credit.uoro import UORO
-from onward.errors import OnwardError
-from onward.heads.linear import Linear
+import onward as ow
 from onward.lab import metrics
 from onward.lab.experiment import (
-    Experiment,
+    StreamExperiment,
     batch_axis,
     require_interval,
     require_positive,
@@ -35,39 +22,33 @@ from onward.lab.experiment import (
     rule_named,
 )
 from onward.lab.method import Growth, Method
-from onward.learners.online import Online
-from onward.learners.optimisers import rms, scale_head
-from onward.learners.watched import Watched
-from onward.model import Model
-from onward.objectives.td import TDLambda
-from onward.tasks.animal import AbstractConditioning, NoisyPatterning, TraceConditioning, TracePatterning
+from onward.tasks.animal import AbstractConditioning
 
 RECORDED = 600
-FINAL_WINDOW = 200_000
 STRUCTURES = ("ccn", "columnar", "constructive")
 # Steps back and units of the truncated networks: the paper's grid, each at about 4,000 multiply-adds a step.
 TBPTT_GRID = ((2, 13), (3, 10), (5, 8), (8, 5), (10, 5), (15, 4), (20, 3), (30, 2))
 DENSE_STEP_SIZE = 3e-4
 
 
-def trace_factor(gates: AbstractGates) -> int:
+def trace_factor(gates: ow.AbstractGates) -> int:
     """Multiply-adds a parameter of forward traces: 5 for the two states of an LSTM, 2 for one state."""
     return gates.states**2 + gates.states - (gates.states > 1)
 
 
-def dense_cost(rule: AbstractCredit, gates: AbstractGates, inputs: int, units: int) -> int:
+def dense_cost(rule: ow.AbstractCredit, gates: ow.AbstractGates, inputs: int, units: int) -> int:
     """Multiply-adds a step of forward pass and gradient on a dense layer (docs/exactness.md)."""
     rows = len(gates.input_slots) * units
     parameters = rows * (units + inputs + 1)
-    if isinstance(rule, TBPTT):
+    if isinstance(rule, ow.TBPTT):
         return parameters + rule.window * (parameters + rows * units)
-    if isinstance(rule, RTRL):
+    if isinstance(rule, ow.RTRL):
         return parameters + gates.states * units**2 * parameters
-    return parameters + (3 if isinstance(rule, UORO) else trace_factor(gates)) * parameters
+    return parameters + (3 if isinstance(rule, ow.UORO) else trace_factor(gates)) * parameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class TracePatterningExperiment(Experiment):
+class TracePatterningExperiment(StreamExperiment):
     """Learn which of 20 patterns announces a stimulus some 30 steps later, from one endless stream.
 
     A prediction of the discounted return is made at every step, scored, and learned from with TD(lambda): by exact
@@ -77,11 +58,12 @@ class TracePatterningExperiment(Experiment):
     name: ClassVar[str] = "trace-patterning"
     title: ClassVar[str] = "Trace patterning, learned online"
     figures: ClassVar[str] = "onward.lab.papers.trace_patterning_figures"
+    final_metric: ClassVar[str] = "return_error"
+    longest_window: ClassVar[int] = 200_000
 
     methods: tuple[str, ...] = ("ccn", "columnar", "constructive")
     seeds: int = 16
     steps: int = 800_000
-    """Steps of each run."""
     stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
     """Trace patterning; trace conditioning (one stimulus, always followed); or patterning without a gap and 10 % wrong labels (use --discount 0 there: the error counts this trial's US only)."""
     gates: Literal["gru", "lstm"] = "gru"
@@ -98,8 +80,8 @@ class TracePatterningExperiment(Experiment):
     """Multiply-adds a step that snap-1, uoro and rtrl may take: it decides their units."""
     watch: tuple[str, ...] = ()
     """Rules that ride along with the dense methods' own and are compared with the exact gradient: snap-1, uoro, tbptt-5 ..."""
-    stage_steps: int = 0
-    """Steps of a stage. 0: the steps divided by the stages."""
+    stage_steps: int | None = None
+    """Steps of a stage. None: the steps divided by the stages."""
     isi: tuple[int, int] = (24, 36)
     """Least and most steps from pattern to stimulus."""
     iti: tuple[int, int] = (80, 120)
@@ -129,44 +111,33 @@ class TracePatterningExperiment(Experiment):
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(
-            steps=self.steps,
-            ccn_columns=self.ccn_columns,
-            ccn_width=self.ccn_width,
-            columnar_columns=self.columnar_columns,
-            budget=self.budget,
-            constructive_columns=self.constructive_columns,
-            spread=1.0 if self.spread is None else self.spread,
-        )
-        require_interval(1, isi=self.isi)
-        require_interval(0, iti=self.iti)
-        require_share(
-            discount=self.discount,
-            moment_rate=self.moment_rate,
-            second_moment_decay=self.second_moment_decay,
-        )
+        sizes = ("ccn_columns", "ccn_width", "columnar_columns", "constructive_columns")
+        require_positive(self, "steps", *sizes, "budget", "stage_steps", "spread")
+        require_interval(self, "isi", 1)
+        require_interval(self, "iti", 0)
+        require_share(self, "discount", "moment_rate", "second_moment_decay")
         if not 0 <= self.trace_decay <= 1:
-            raise OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
+            raise ow.OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
         require_stages(self.ccn_columns, self.ccn_width)
         for name in self.watch:
             rule_named(name)
         if self.watch and all(name in STRUCTURES for name in self.methods):
-            raise OnwardError("--watch compares rules on dense layers: name one in --methods, tbptt-15-4 for example")
+            raise ow.OnwardError(
+                "--watch compares rules on dense layers: name one in --methods, tbptt-15-4 for example"
+            )
         if set(self.watch) & set(self.methods) or len(set(self.watch)) < len(self.watch):
-            raise OnwardError("--watch: name each rule once, and none that trains (it is always compared)")
-        if self.stage_steps < 0:
-            raise OnwardError(f"--stage-steps must not be negative, got {self.stage_steps}")
+            raise ow.OnwardError("--watch: name each rule once, and none that trains (it is always compared)")
         if self.moment_prior != 0 and not self.moment_prior >= 1:
-            raise OnwardError(f"--moment-prior must be 0 or at least 1, got {self.moment_prior}")
+            raise ow.OnwardError(f"--moment-prior must be 0 or at least 1, got {self.moment_prior}")
         if self.second_moment_start < 0:
-            raise OnwardError(f"--second-moment-start must not be negative, got {self.second_moment_start}")
+            raise ow.OnwardError(f"--second-moment-start must not be negative, got {self.second_moment_start}")
 
     @property
     def task(self) -> AbstractConditioning:
         """The stream that the fields describe."""
         if self.stream == "noisy":
-            return NoisyPatterning(iti=self.iti, discount=self.discount)
-        kind = TracePatterning if self.stream == "patterning" else TraceConditioning
+            return ow.NoisyPatterning(iti=self.iti, discount=self.discount)
+        kind = ow.TracePatterning if self.stream == "patterning" else ow.TraceConditioning
         return kind(isi=self.isi, iti=self.iti, discount=self.discount)
 
     @property
@@ -178,12 +149,12 @@ class TracePatterningExperiment(Experiment):
         """From the sweeps in docs/experiments."""
         return RECIPES[self.gates].step_sizes.get(name, DENSE_STEP_SIZE)
 
-    def dense(self, name: str) -> tuple[AbstractCredit, int]:
+    def dense(self, name: str) -> tuple[ow.AbstractCredit, int]:
         """The rule of a dense method and its units: k and d of tbptt-k-d, else the largest within the budget."""
         kind = name.split("-")[0]
         if kind == "tbptt":
             _, window, width = name.split("-")
-            return TBPTT(int(window)), int(width)
+            return ow.TBPTT(int(window)), int(width)
         rule = rule_named(name)
         units = 1
         while dense_cost(rule, self.column_gates, self.task.inputs, units + 1) <= self.budget:
@@ -210,11 +181,11 @@ class TracePatterningExperiment(Experiment):
         )
 
     @property
-    def column_gates(self) -> AbstractGates:
+    def column_gates(self) -> ow.AbstractGates:
         """The kind of unit, with its bias."""
         recipe = RECIPES[self.gates]
         bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
-        return GRUGates(bias) if self.gates == "gru" else LSTMGates(bias)
+        return ow.GRUGates(bias) if self.gates == "gru" else ow.LSTMGates(bias)
 
     def shape(self, name: str) -> tuple[int, int]:
         """Width of a stage and number of stages."""
@@ -227,37 +198,37 @@ class TracePatterningExperiment(Experiment):
     def build(self, name: str) -> Method:
         """A cascade with column traces, or a dense layer with another rule; all else is the same for both."""
         task, gates = self.task, self.column_gates
-        moments = Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
+        moments = ow.Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
         options: Any = {"normalise_inputs": moments, "normalise_features": moments}
         kind = self.gates.upper()
-        rule: AbstractCredit
+        rule: ow.AbstractCredit
         if name in STRUCTURES:
-            rule = Columnwise()
+            rule = ow.Columnwise()
             width, stages = self.shape(name)
             spread = RECIPES[self.gates].spread if self.spread is None else self.spread
-            cell: Any = lambda key: Cascade(Columns(gates, task.inputs, width, key=key, spread=spread, **options))
+            cell: Any = lambda key: ow.Cascade(ow.Columns(gates, task.inputs, width, key=key, spread=spread, **options))
             note = f"{stages} stage{'s' if stages > 1 else ''} of {width} {kind} column{'s' if width > 1 else ''}"
         else:
             rule, width = self.dense(name)
             stages = 1
-            cell = lambda key: Dense(gates, task.inputs, width, key=key, spread=self.spread, **options)
-            back = f", {rule.window} steps back at every step" if isinstance(rule, TBPTT) else ""
+            cell = lambda key: ow.Dense(gates, task.inputs, width, key=key, spread=self.spread, **options)
+            back = f", {rule.window} steps back at every step" if isinstance(rule, ow.TBPTT) else ""
             note = f"dense layer of {width} {kind} unit{'s' if width > 1 else ''}{back}"
 
         watch = () if name in STRUCTURES else tuple(map(rule_named, self.watch))
         watched = (name, *self.watch) if watch else ()
 
-        def model(key: PRNGKeyArray) -> Model:
-            return Model(cell(key), Linear(width))
+        def model(key: PRNGKeyArray) -> ow.Model:
+            return ow.Model(cell(key), ow.Linear(width))
 
-        def learner(model: Model, step_size: Any) -> Online | Watched:
+        def learner(model: ow.Model, step_size: Any) -> ow.Online | ow.Watched:
             optimiser = optax.chain(
-                rms(self.second_moment_decay, initial=self.second_moment_start or None),
-                scale_head(1 / model.cell.feature_count),
+                ow.rms(self.second_moment_decay, initial=self.second_moment_start or None),
+                ow.scale_head(1 / model.cell.feature_count),
             )
-            objective = TDLambda(self.discount, self.trace_decay)
-            online = Online(rule, objective, optimiser, step_size)
-            return Watched(online, watch) if watch else online
+            objective = ow.TDLambda(self.discount, self.trace_decay)
+            online = ow.Online(rule, objective, optimiser, step_size)
+            return ow.Watched(online, watch) if watch else online
 
         return Method(
             name=name,
@@ -275,22 +246,6 @@ class TracePatterningExperiment(Experiment):
             batch_axis=batch_axis(rule, width),
             note=note,
         )
-
-    @property
-    def final_window(self) -> int:
-        """The last steps, over which the reported error is averaged."""
-        return min(FINAL_WINDOW, max(1, self.steps // 5))
-
-    @property
-    def final_metric(self) -> str:
-        """Mean squared return error at the end."""
-        return "return_error"
-
-    def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
-        """Mean over the final window."""
-        late = [m for m in lines if m["step"] > self.steps - self.final_window]
-        weights = np.asarray([m["count"] for m in late], float)
-        return np.asarray([m["values"] for m in late]).T @ weights / weights.sum()
 
     def references(self) -> dict[str, float]:
         """Computed by enumerating every trial."""

@@ -4,24 +4,25 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from onward.lab.figures import (
     Row,
     Run,
     canvas,
+    cell,
     colours_of,
+    cpu_a_step,
     curve_with_spread,
     dashed,
     finals,
+    grid,
     legend_beside,
     level,
-    method_table,
-    plural,
+    published,
     sensitivity,
     spread_columns,
 )
-from onward.lab.page import COLOURS, Picture, number
+from onward.lab.page import COLOURS, Picture
 from onward.lab.papers.trace_patterning import STRUCTURES, TracePatterningExperiment
 from onward.lab.results import plan_of
 
@@ -37,23 +38,19 @@ def report(run: Run[TracePatterningExperiment]) -> tuple[str, list[Any]]:
     share = (references["predict-zero"] - best["mean"]) / (references["predict-zero"] - references["bayes"])
     lead = (
         f"{best['name']} came {share:.0%} of the way from knowing nothing (error {references['predict-zero']:.4f}) to the best that any predictor can "
-        f"do (Bayes, {references['bayes']:.5f}): its mean squared error is {best['mean']:.5f} over {len(best['values'])} "
-        f"{plural('seed', len(best['values']))}, after {best['steps']:,} steps of one pass over an endless stream."
+        f"do (Bayes, {references['bayes']:.5f}): its mean squared error is {best['mean']:.5f} over {run.seeds}, after {best['steps']:,} steps of one pass over an endless stream."
     )
-    table = method_table(
-        rows,
-        {"mean": lambda m: f"{m['mean']:.5f}"}
-        | spread_columns(5)
+    table = run.table(
+        spread_columns(5)
         | {
-            "step size": lambda m: f"{m['step_size']:g}",
+            "step size": cell("g", "step_size"),
             "multiply-adds": lambda m: f"{experiment.cost(m['name']):,}",
-            "CPU µs a step": lambda m: f"{1e6 * m['cpu_seconds'] / (m['steps'] * len(m['values'])):.2f}",
-            "published": lambda m: number(m["published"]),
+            "CPU µs a step": cpu_a_step(2),
+            "published": published,
         },
         {f"exact level: {k}": [f"{v:.5f}"] for k, v in references.items()},
         f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds (95 % bootstrap interval of the mean). The exact levels are "
-        "computed by enumerating every trial. Multiply-adds: forward pass and gradient of one step, fully grown. The paper published curves over 50 M steps and no numbers."
-        + (" Of each method the best of the step sizes below." if run.sizes_tried else ""),
+        "computed by enumerating every trial. Multiply-adds: forward pass and gradient of one step, fully grown. The paper published curves over 50 M steps and no numbers.",
     )
     parts: list[Any] = [_curves(run), table]
     if any(m["name"] not in STRUCTURES for m in rows):
@@ -97,11 +94,10 @@ def _curves(run: Run[TracePatterningExperiment]) -> Picture:
     )
     axes.set_title("Error of the prediction made before each update")
     legend_beside(axes)
-    seeds = run.experiment.seeds
     return Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {seeds} {plural('seed', seeds)}; bands: {'its 95 % interval' if many else 'best to worst seed'}; ticks at the bottom: a stage was added. "
+        f"Lines: mean over {run.seeds}; bands: {'its 95 % interval' if many else 'best to worst seed'}; ticks at the bottom: a stage was added. "
         "Dashed: exact levels. No predictor of this stream can do better than Bayes."
         + (" Of the truncated networks, the best." if len(shown) < len(run.rows) else ""),
     )
@@ -141,8 +137,7 @@ def _step_sizes(run: Run[TracePatterningExperiment]) -> Picture:
 
 
 def _alignment(run: Run[TracePatterningExperiment], row: Row) -> Picture:
-    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
-    cosine, ratio = figure.subplots(1, 2)
+    figure, ((cosine, ratio),) = grid(1, 2, 3.4)
     for colour, rule in zip(COLOURS, (row["name"], *run.experiment.watch), strict=False):
         for axes, what in ((cosine, "cosine"), (ratio, "ratio")):
             steps, values = run.curve(row, f"{rule} {what}")
@@ -162,8 +157,8 @@ def _alignment(run: Run[TracePatterningExperiment], row: Row) -> Picture:
 
 def _window(run: Run[TracePatterningExperiment], name: str) -> Picture:
     experiment = run.experiment
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 2, 1, 2))
+    figure, column = grid(4, 1, 4.8, sharex=True, height_ratios=(1, 2, 1, 2))
+    axes = column[:, 0]
     for when, title, (inputs, answers) in (
         ("start", "The first 600 steps", axes[:2]),
         ("end", f"After {experiment.steps:,} steps", axes[2:]),

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 from onward.errors import OnwardError
 from onward.lab.fields import Field, Value, split
-from onward.lab.sweeps.plan import LISTED, Range
-
-SHARED = ("seeds", "first_seed")
-"""Fields that every configuration has alike."""
+from onward.lab.sweeps.plan import LISTED, SHARED, Range
 
 
 def read_axis(field: Field, words: Sequence[str]) -> Value | list[Value] | Range:

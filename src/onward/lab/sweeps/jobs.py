@@ -33,7 +33,7 @@ WORTH_MEASURING = 20.0
 MEMORY_SHARE = 0.25
 
 
-class Watched(Progress):
+class ProgressFile(Progress):
     """What a job would show, kept as a file for whoever watches the folder."""
 
     def __init__(self, path: Path) -> None:
@@ -155,7 +155,7 @@ def run_job(
             place.resume()
         else:
             place.begin(job, experiment=settings["experiment"])
-        result = _train(this, settings, place, progress or Watched(place / "at.json"), asked)
+        result = _train(this, settings, place, progress or ProgressFile(place / "at.json"), asked)
         saving.write_json(end, result)
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     return result

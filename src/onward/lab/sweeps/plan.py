@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -51,9 +51,9 @@ class Options:
     def check(self) -> None:
         """Refuse what cannot be run."""
         for name, least in (("draws", 1), ("search_seed", 0), ("eta", 2), ("rungs", 1), ("workers", 0), ("tile", 1)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise OnwardError(f"--{option} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OnwardError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         if self.workers and self.scheduler:
             raise OnwardError("--workers starts a cluster here, --scheduler joins one: choose one")
         if self.search == "grid" and self.draws:
@@ -161,20 +161,14 @@ class Sweep:
 
     def as_dict(self) -> dict[str, Any]:
         """The definition, as JSON."""
-        skip = {"seeds", *self.axes}
-        fixed = {k: v for k, v in config_of(self.experiment).items() if k not in skip}
-        ranges = lambda v: {"low": v.low, "high": v.high, "whole": v.whole} if isinstance(v, Range) else v
+        fixed = {k: v for k, v in config_of(self.experiment).items() if k != "seeds" and k not in self.axes}
         definition = {
             "experiment": self.experiment.name,
             "data": self.experiment.fingerprint,
             "fields": fixed,
-            "axes": {k: ranges(v) for k, v in self.axes.items()},
+            "axes": {k: asdict(v) if isinstance(v, Range) else v for k, v in self.axes.items()},
             "seeds": self.experiment.seeds,
-            "search": self.search,
-            "draws": self.draws,
-            "search_seed": self.search_seed,
-            "eta": self.eta,
-            "rungs": self.rungs,
+            **{name: getattr(self, name) for name in ("search", "draws", "search_seed", "eta", "rungs")},
         }
         plain: dict[str, Any] = json.loads(json.dumps(definition))
         return plain
@@ -237,6 +231,8 @@ class Sweep:
         return runs
 
 
+SHARED = ("seeds", "first_seed")
+"""Fields that every configuration has alike."""
 LISTED = ("methods", "step_sizes")
 """Fields that hold several values, of which a configuration has one."""
 
@@ -254,7 +250,7 @@ def make_sweep(experiment: Experiment, axes: Axes, options: Options) -> Sweep:
         axes.setdefault("step_sizes", list(experiment.step_sizes))
     for name, values in axes.items():
         option = name.replace("_", "-")
-        if name in ("seeds", "first_seed"):
+        if name in SHARED:
             raise OnwardError(f"--{option} takes one number in a sweep: every configuration gets the same seeds")
         if isinstance(values, Range):
             if options.search == "grid":

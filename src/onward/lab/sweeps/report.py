@@ -2,15 +2,16 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from onward import saving
 from onward.lab import page
-from onward.lab.figures import level
+from onward.lab.figures import Cell, Row, canvas, legend_beside, level
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_environment, load_json
@@ -25,11 +26,12 @@ def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = 
 
     `errors` says why a job did not end, by its name. Returns the path of the report.
     """
-    summary = results.summarise(folder, errors)
+    ended = results.read(folder)
+    summary = results.summarise(ended, folder, errors)
     saving.write_json(folder / SUMMARY, summary)
-    results.write_tables(folder, summary)
+    results.write_tables(ended, folder, summary["configurations"])
     if events:
-        results.write_events(folder, summary)
+        results.write_events(ended, folder)
     with page.style():
         settings = json.dumps({**summary["definition"], "environment": load_environment(folder)}, indent=1)
         title = f"Sweep: {kind_of(summary['experiment']).title}"
@@ -110,51 +112,47 @@ def _parts(summary: dict[str, Any]) -> list[Any]:
     return parts
 
 
+def _table(rows: Sequence[Row], columns: dict[str, Cell], caption: str) -> Table:
+    return Table(list(columns), [[cell(row) for cell in columns.values()] for row in rows], caption)
+
+
+def _fields(vary: list[str]) -> dict[str, Cell]:
+    """A column for each of these fields."""
+    return {name.replace("_", " "): lambda row, name=name: results.show_value(row[name]) for name in vary}
+
+
+# Columns that both tables of configurations have.
+NUMBERS: dict[str, Cell] = {
+    "mean": lambda row: _show(row["mean"]),
+    "95 % interval": lambda row: _span(row),
+    "median": lambda row: _show(row["median"]),
+}
+
+
 def _best(summary: dict[str, Any], vary: list[str]) -> Table:
-    by_validation = summary["chosen_by"] == "validation"
-    failed = any(row["failed"] for row in summary["configurations"] if row["best"])
-    rows = []
     sign = -1 if summary["higher_is_better"] else 1
     chosen = sorted((r for r in summary["configurations"] if r["best"]), key=lambda r: sign * (r["mean"] or math.inf))
-    for row in chosen:
-        other = summary["chosen_on_other_seeds"].get(row["method"])
-        rows.append(
-            [
-                row["method"],
-                *(results.show_value(row[name]) for name in vary),
-                _show(row["mean"]),
-                _span(row),
-                _show(row["median"]),
-                _show(row["sd"]),
-                *([_show(row["valid"])] if by_validation else []),
-                str(len(row["seeds"])),
-                *([str(len(row["failed"]))] if failed else []),
-                f"{row['steps']:,}",
-                _show(other["mean"]) if other else "-",
-            ]
-        )
-    blank = len(vary) + 1
-    for name, value in summary["references"].items():
-        rows.append([name.replace("-", " "), *[""] * (blank - 1), _show(value), *[""] * (6 + by_validation + failed)])
-    header = [
-        "best of each method",
-        *(name.replace("_", " ") for name in vary),
-        "mean",
-        "95 % interval",
-        "median",
-        "sd",
-        *(["validation"] if by_validation else []),
-        "seeds",
-        *(["failed"] if failed else []),
-        "steps",
-        "chosen on other seeds",
-    ]
+    columns: dict[str, Cell] = {"best of each method": lambda row: row["method"], **_fields(vary), **NUMBERS}
+    columns["sd"] = lambda row: _show(row["sd"])
+    if summary["chosen_by"] == "validation":
+        columns["validation"] = lambda row: _show(row["valid"])
+    columns["seeds"] = lambda row: str(len(row["seeds"]))
+    if any(row["failed"] for row in chosen):
+        columns["failed"] = lambda row: str(len(row["failed"]))
+    others = summary["chosen_on_other_seeds"]
+    columns["steps"] = lambda row: f"{row['steps']:,}"
+    columns["chosen on other seeds"] = lambda row: _show((others.get(row["method"]) or {}).get("mean"))
     caption = (
         f"{_name(summary).capitalize()} at the end, {'more' if summary['higher_is_better'] else 'less'} is better; 95 % bootstrap interval of the mean over seeds. "
         f"Chosen by {summary['chosen_by']}. Chosen on other seeds: each seed's number under the configuration that was best on all other seeds, averaged; it is free of the luck of picking the best of many. "
         "Last rows: reference levels."
     )
-    return Table(header, rows, caption)
+    table = _table(chosen, columns, caption)
+    levels = [
+        [name.replace("-", " "), *(_show(value) if column == "mean" else "" for column in list(columns)[1:])]
+        for name, value in summary["references"].items()
+    ]
+    return replace(table, rows=[*table.rows, *levels])
 
 
 def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Picture:
@@ -162,8 +160,7 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
     sign = -1 if summary["higher_is_better"] else 1
     rows = summary["configurations"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = canvas(4.2)
     tops, broken = [], False
     for i, method in enumerate(methods):
         colour, mark = page.COLOURS[i % len(page.COLOURS)], "osD^vP*"[i // len(page.COLOURS) % 7]
@@ -195,7 +192,7 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
         axes.set_xscale("log")
     axes.set(xlabel=name.replace("_", " "), ylabel=_name(summary))
     axes.set_title(f"Which {name.replace('_', ' ')}")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    legend_beside(axes)
     text = "Mean over seeds at the end with its 95 % bootstrap interval"
     text += f"; {', '.join(o.replace('_', ' ') for o in others)} at what is best for each value." if others else "."
     text += " A cross at the top: runs became NaN or infinite." if broken else ""
@@ -206,8 +203,7 @@ def _ranks(summary: dict[str, Any], vary: list[str]) -> Picture:
     ranks, by_id = summary["ranks"], {row["configuration"]: row for row in summary["configurations"]}
     rows = [by_id[c] for c in ranks["configurations"]]
     share = np.asarray(ranks["share"])
-    figure = Figure(figsize=(8.2, 1.6 + 0.38 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = canvas(1.6 + 0.38 * len(rows))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for i, k in np.ndindex(*share.shape):
         if share[i, k] >= 0.005:
@@ -227,8 +223,7 @@ def _ranks(summary: dict[str, Any], vary: list[str]) -> Picture:
 
 def _agreement(summary: dict[str, Any]) -> Picture:
     points = summary["agreement"]
-    figure = Figure(figsize=(5.2, 2.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = canvas(2.8, 5.2)
     axes.plot([p["seeds"] for p in points], [p["tau"] for p in points], "o-", color=page.COLOURS[0])
     axes.set(xlabel="seeds", ylabel="Kendall's tau", ylim=(min(0, *(p["tau"] for p in points)), 1.02))
     axes.set_xticks([p["seeds"] for p in points])
@@ -244,21 +239,13 @@ def _all(summary: dict[str, Any], vary: list[str]) -> Table:
     sign = -1 if summary["higher_is_better"] else 1
     key = lambda r: (r["method"], not r["last"], sign * r["mean"] if r["mean"] is not None else math.inf)
     rows = sorted(summary["configurations"], key=key)
-    shorter = not all(row["last"] for row in rows)
-    shown = [
-        [
-            row["method"] + (" (best)" if row["best"] else ""),
-            *(results.show_value(row[name]) for name in vary),
-            *([f"{row['steps']:,}"] if shorter else []),
-            _show(row["mean"]),
-            _span(row),
-            _show(row["median"]),
-            str(len(row["seeds"])),
-            str(len(row["failed"]) or ""),
-        ]
-        for row in rows[:ROWS]
-    ]
-    names = [name.replace("_", " ") for name in vary]
-    header = ["every configuration", *names, *(["steps"] if shorter else []), "mean", "95 % interval", "median", "seeds", "failed"]  # fmt: skip
+    columns: dict[str, Cell] = {
+        "every configuration": lambda row: row["method"] + (" (best)" if row["best"] else ""),
+        **_fields(vary),
+        **({} if all(row["last"] for row in rows) else {"steps": lambda row: f"{row['steps']:,}"}),
+        **NUMBERS,
+        "seeds": lambda row: str(len(row["seeds"])),
+        "failed": lambda row: str(len(row["failed"]) or ""),
+    }
     more = f" The first {ROWS} of {len(rows)}; configurations.csv has all." if len(rows) > ROWS else ""
-    return Table(header, shown, f"{_name(summary).capitalize()} at the end, best first.{more}")
+    return _table(rows[:ROWS], columns, f"{_name(summary).capitalize()} at the end, best first.{more}")

@@ -4,7 +4,8 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,28 @@ from onward.lab.train import read_metrics
 
 RESAMPLED = 4000
 SHOWN_RANKS = 12
+# A configuration, as summary.json has it.
+Configuration = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What has ended of a sweep: its definition, the kind of experiment, what is measured, and a dict for every run."""
+
+    definition: dict[str, Any]
+    kind: type[Experiment]
+    metric: str
+    runs: list[dict[str, Any]]
+
+    @property
+    def axes(self) -> list[str]:
+        """The fields that vary, but for methods and step sizes."""
+        return axes_of(self.definition)
+
+
+def axes_of(definition: dict[str, Any]) -> list[str]:
+    """The fields that vary in a sweep, but for methods and step sizes."""
+    return [name for name in definition["axes"] if name not in ("methods", "step_sizes")]
 
 
 def score(run: dict[str, Any], higher_is_better: bool) -> float:
@@ -34,24 +57,28 @@ def score(run: dict[str, Any], higher_is_better: bool) -> float:
     return -float(run["value"]) if higher_is_better else float(run["value"])
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Everything that ended: `runs` (one dict a run), `axes`, `metric`, and the `definition` of the sweep."""
-    definition, planned = read_config(folder, "sweep")["fields"], load_json(folder / PLAN)["jobs"]
-    axes = [name for name in definition["axes"] if name not in ("methods", "step_sizes")]
-    last = max((j["rung"] for j in planned), default=0)
-    runs, metric = [], ""
-    for entry in planned:
+def jobs_of(folder: Path) -> Iterator[tuple[int, Job, dict[str, Any]]]:
+    """Rung, job and result of every job that ended."""
+    for entry in load_json(folder / PLAN)["jobs"]:
         job = Job.from_dict(entry["job"])
-        result = jobs.read_result(folder / "results" / f"{job.id}.json")
-        if result is None:
-            continue
+        if (result := jobs.read_result(folder / "results" / f"{job.id}.json")) is not None:
+            yield entry["rung"], job, result
+
+
+def read(folder: Path) -> Ended:
+    """Everything that ended."""
+    definition = read_config(folder, "sweep")["fields"]
+    kind: type[Experiment] = kind_of(definition["experiment"])
+    last = max((entry["rung"] for entry in load_json(folder / PLAN)["jobs"]), default=0)
+    runs, metric = [], ""
+    for rung, job, result in jobs_of(folder):
         metric = result["metric"]
         for run, got in zip(job.as_runs(), result["runs"], strict=True):
             runs.append(
                 {
                     "configuration": run.configuration,
                     "method": run.row,
-                    **{name: run.config[name] for name in axes},
+                    **{name: run.config[name] for name in axes_of(definition)},
                     "step_size": run.step_size,
                     "seed": run.seed,
                     "value": got["value"],
@@ -60,115 +87,102 @@ def read(folder: Path) -> dict[str, Any]:
                     "steps": result["steps"],
                     "cpu_seconds": result["cpu_seconds"] / len(job.runs),
                     "job": job.id,
-                    "last": entry["rung"] == last,
-                    "score": score(got, _kind(definition).higher_is_better),
+                    "last": rung == last,
+                    "score": score(got, kind.higher_is_better),
                     "config": run.config,
                 }
             )
-    return {"runs": runs, "axes": axes, "metric": metric, "definition": definition}
+    return Ended(definition, kind, metric, runs)
 
 
-def _kind(definition: dict[str, Any]) -> type[Experiment]:
-    kind: type[Experiment] = kind_of(definition["experiment"])
-    return kind
+def summarise(ended: Ended, folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
+    """What others script against: of every configuration its seeds' values, mean, interval, whether it is the best.
 
-
-def summarise(folder: Path, errors: dict[str, str] | None = None) -> dict[str, Any]:
-    """What others script against: of every configuration its seeds' values, mean, interval, whether it is the best."""
-    everything = read(folder)
-    definition = everything["definition"]
-    kind = _kind(definition)
+    `errors` says why a job did not end, by its name.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for run in everything["runs"]:
+    for run in ended.runs:
         rows.setdefault(run["configuration"], []).append(run)
-    configurations = [_configuration(sorted(own, key=lambda r: r["seed"]), everything["axes"]) for own in rows.values()]
-    best: dict[str, dict[str, Any]] = {}
+    configurations = [_configuration(sorted(own, key=lambda r: r["seed"]), ended.axes) for own in rows.values()]
+    best: dict[str, Configuration] = {}
     for row in configurations:
-        before = best.get(row["method"])
-        if row["last"] and (before is None or _order(row) < _order(before)):
+        if row["last"] and (row["method"] not in best or mean_score(row) < mean_score(best[row["method"]])):
             best[row["method"]] = row
     for row in configurations:
         row["best"] = best.get(row["method"]) is row
-    levels = _references(kind, configurations, folder)
     return {
-        "experiment": definition["experiment"],
-        "metric": everything["metric"],
-        "higher_is_better": kind.higher_is_better,
-        "chosen_by": "validation" if any("valid_least" in run for run in everything["runs"]) else "the metric itself",
-        "definition": definition,
+        "experiment": ended.kind.name,
+        "metric": ended.metric,
+        "higher_is_better": ended.kind.higher_is_better,
+        "chosen_by": "validation" if any("valid_least" in run for run in ended.runs) else "the metric itself",
+        "definition": ended.definition,
         "configurations": configurations,
-        "chosen_on_other_seeds": {name: _cross_validated(configurations, name, kind.higher_is_better) for name in best},
+        "chosen_on_other_seeds": {name: cross_validated(configurations, name) for name in best},
         "ranks": ranks(configurations, list(best.values())),
         "agreement": agreement(configurations),
-        "references": levels,
+        "references": _references(ended.kind, configurations, folder),
         "unfinished": errors or {},
     }
 
 
-def _configuration(runs: list[dict[str, Any]], axes: Sequence[str]) -> dict[str, Any]:
+def _configuration(runs: list[dict[str, Any]], axes: Sequence[str]) -> Configuration:
     good = [run for run in runs if not run["failed"]]
-    values = [run["value"] for run in good]
-    low, high = interval(values) if values else (math.nan, math.nan)
-    show = lambda v: None if math.isnan(v) else float(v)
+    values = np.asarray([run["value"] for run in good] or [math.nan])
+    low, high = interval(values)
+    valid = float(np.mean([run.get("valid_least", math.nan) for run in good] or [math.nan]))
+    known = lambda v: None if math.isnan(v) else float(v)
     first = runs[0]
     return {
-        "configuration": first["configuration"],
-        "method": first["method"],
-        **{name: first[name] for name in axes},
-        "step_size": first["step_size"],
-        "steps": first["steps"],
-        "last": first["last"],
+        **{name: first[name] for name in ("configuration", "method", *axes, "step_size", "steps", "last")},
         "seeds": [run["seed"] for run in runs],
         "values": [run["value"] for run in runs],
         "scores": [run["score"] if math.isfinite(run["score"]) else None for run in runs],
         "failed": {str(run["seed"]): run["failed"] for run in runs if run["failed"]},
-        "mean": show(np.mean(values) if values else math.nan),
-        "median": show(np.median(values) if values else math.nan),
-        "sd": show(np.std(values, ddof=1) if len(values) > 1 else (0.0 if values else math.nan)),
-        "low": show(low),
-        "high": show(high),
-        "valid": show(np.mean([run["valid_least"] for run in good])) if good and "valid_least" in good[0] else None,
+        "mean": known(values.mean()),
+        "median": known(np.median(values)),
+        "sd": known(values.std(ddof=min(1, len(values) - 1))),
+        "low": known(low),
+        "high": known(high),
+        "valid": known(valid),
         "cpu_seconds": float(sum(run["cpu_seconds"] for run in runs)),
         "config": first["config"],
     }
 
 
-def _scores(row: dict[str, Any]) -> np.ndarray:
+def _scores(row: Configuration) -> np.ndarray:
     return np.asarray([math.inf if s is None else s for s in row["scores"]], float)
 
 
-def _order(row: dict[str, Any]) -> float:
+def mean_score(row: Configuration) -> float:
     """The mean score over seeds; a configuration that failed once comes after all that never did."""
     return float(np.mean(_scores(row)))
 
 
-def _cross_validated(configurations: Sequence[dict[str, Any]], method: str, higher: bool) -> dict[str, Any] | None:
-    """The mean over seeds of what the configuration best on all *other* seeds did on this one.
-
-    Free of the luck of choosing the best among many on the same seeds that are reported.
-    """
-    own = [row for row in configurations if row["method"] == method and row["last"]]
-    if len(own) < 2 or any(row["seeds"] != own[0]["seeds"] for row in own) or len(own[0]["seeds"]) < 2:
-        return None
-    scores, values = np.stack([_scores(row) for row in own]), [row["values"] for row in own]
-    reported = []
-    for i in range(scores.shape[1]):
-        chosen = int(np.argmin(np.delete(scores, i, 1).mean(1)))
-        if values[chosen][i] is None:
-            return None
-        reported.append(values[chosen][i])
-    low, high = interval(reported)
-    return {"mean": float(np.mean(reported)), "low": low, "high": high}
-
-
-def _table_of_scores(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
+def _table_of_scores(rows: Sequence[Configuration]) -> np.ndarray | None:
     """(configurations, seeds), if all have the same seeds."""
     if len(rows) < 2 or any(row["seeds"] != rows[0]["seeds"] for row in rows) or len(rows[0]["seeds"]) < 2:
         return None
     return np.stack([_scores(row) for row in rows])
 
 
-def label(row: dict[str, Any], vary: Sequence[str]) -> str:
+def cross_validated(configurations: Sequence[Configuration], method: str) -> dict[str, Any] | None:
+    """The mean over seeds of what the configuration best on all *other* seeds did on this one.
+
+    Free of the luck of choosing the best among many on the same seeds that are reported.
+    """
+    own = [row for row in configurations if row["method"] == method and row["last"]]
+    scores = _table_of_scores(own)
+    if scores is None:
+        return None
+    chosen = [int(np.argmin(np.delete(scores, i, 1).mean(1))) for i in range(scores.shape[1])]
+    reported = [own[best]["values"][i] for i, best in enumerate(chosen)]
+    if None in reported:
+        return None
+    low, high = interval(reported)
+    return {"mean": float(np.mean(reported)), "low": low, "high": high}
+
+
+def label(row: Configuration, vary: Sequence[str]) -> str:
     """A configuration in words."""
     parts = [f"{name.replace('_', ' ')} {show_value(row[name])}" for name in vary]
     return ", ".join([row["method"], *parts])
@@ -181,14 +195,14 @@ def show_value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def ranks(configurations: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def ranks(configurations: Sequence[Configuration], best: Sequence[Configuration]) -> dict[str, Any] | None:
     """How often each is first, second, ... when the seeds are drawn anew (paired bootstrap).
 
     Of the best of every method; where there is one method only, of its best configurations.
     """
-    rows = sorted(best, key=_order)
+    rows = sorted(best, key=mean_score)
     if len(rows) == 1:
-        rows = sorted([c for c in configurations if c["last"]], key=_order)[:SHOWN_RANKS]
+        rows = sorted([c for c in configurations if c["last"]], key=mean_score)[:SHOWN_RANKS]
     table = _table_of_scores(rows)
     if table is None:
         return None
@@ -200,7 +214,7 @@ def ranks(configurations: Sequence[dict[str, Any]], best: Sequence[dict[str, Any
     return {"configurations": [row["configuration"] for row in rows], "share": share}
 
 
-def agreement(configurations: Sequence[dict[str, Any]]) -> list[dict[str, float]] | None:
+def agreement(configurations: Sequence[Configuration]) -> list[dict[str, float]] | None:
     """Kendall's tau between the orders of all configurations by two disjoint sets of k seeds, k up to half of them."""
     rows = [row for row in configurations if row["last"]][:200]
     table = _table_of_scores(rows)
@@ -220,7 +234,7 @@ def agreement(configurations: Sequence[dict[str, Any]]) -> list[dict[str, float]
     return points
 
 
-def _references(kind: type[Experiment], configurations: Sequence[dict[str, Any]], folder: Path) -> dict[str, float]:
+def _references(kind: type[Experiment], configurations: Sequence[Configuration], folder: Path) -> dict[str, float]:
     """The exact levels, where they are the same for all configurations."""
     seen: dict[str, dict[str, float]] = {}
     for row in configurations:
@@ -232,43 +246,30 @@ def _references(kind: type[Experiment], configurations: Sequence[dict[str, Any]]
     return next(iter(seen.values()), {})
 
 
-def write_tables(folder: Path, summary: dict[str, Any]) -> None:
+def write_tables(ended: Ended, folder: Path, configurations: Sequence[Configuration]) -> None:
     """runs.csv, configurations.csv and points.csv."""
-    everything = read(folder)
-    runs, metric, axes = everything["runs"], everything["metric"], everything["axes"]
+    runs = ended.runs
     names = [k for k in (runs[0] if runs else {}) if k not in ("config", "last", "score", "value")]
-    _write_csv(folder / "runs.csv", [*names, metric or "value"], ([run[k] for k in (*names, "value")] for run in runs))
+    header = [*names, ended.metric or "value"]
+    _write_csv(folder / "runs.csv", header, ([run[k] for k in (*names, "value")] for run in runs))
     numbers = ["mean", "median", "sd", "low", "high", "valid"]
-    columns = ["configuration", "method", *axes, "step_size", "steps", "best", *numbers]
-    _write_csv(
-        folder / "configurations.csv",
-        [*columns, "seeds", "failed"],
-        ([*(row[c] for c in columns), len(row["seeds"]), len(row["failed"])] for row in summary["configurations"]),
-    )
+    columns = ["configuration", "method", *ended.axes, "step_size", "steps", "best", *numbers]
+    cells = ([*(row[c] for c in columns), len(row["seeds"]), len(row["failed"])] for row in configurations)
+    _write_csv(folder / "configurations.csv", [*columns, "seeds", "failed"], cells)
     _write_csv(folder / "points.csv", ["configuration", "method", "step_size", "seed", "step", "value"], points(folder))
 
 
-def points(folder: Path) -> Any:
-    """(configuration, method, step size, seed, step, value) of every point of every run."""
-    for entry in load_json(folder / PLAN)["jobs"]:
-        job = Job.from_dict(entry["job"])
-        if not (folder / "results" / f"{job.id}.json").exists():
-            continue
+def points(folder: Path) -> Iterator[tuple[Any, ...]]:
+    """(configuration, method, step size, seed, step, value) of every point of every run; the value may be None."""
+    for _, job, _ in jobs_of(folder):
         lines = read_metrics(folder / "jobs" / job.id)
         for i, run in enumerate(job.as_runs()):
             for line in lines:
-                value = line["values"][i]
-                yield (
-                    run.configuration,
-                    run.row,
-                    run.step_size,
-                    run.seed,
-                    line["step"],
-                    "" if math.isnan(value) else value,
-                )
+                value = None if math.isnan(line["values"][i]) else line["values"][i]
+                yield run.configuration, run.row, run.step_size, run.seed, line["step"], value
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -277,29 +278,26 @@ def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
     saving.write_bytes(path, text.getvalue().encode())
 
 
-def write_events(folder: Path, summary: dict[str, Any]) -> None:
+def write_events(ended: Ended, folder: Path) -> None:
     """Every run's curve, and its fields and number at the end, for TensorBoard, under `tensorboard/`."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise OnwardError("--tensorboard needs: pip install 'onward[tensorboard]'") from None
-    everything = read(folder)
     curves = {k: list(g) for k, g in itertools.groupby(points(folder), key=lambda p: (p[0], p[3]))}
-    for run in everything["runs"]:
+    for run in ended.runs:
         place = folder / "tensorboard" / f"{run['method']}-{run['configuration']}-seed{run['seed']}"
         for old in place.glob("events.*"):
             old.unlink()
         with SummaryWriter(str(place)) as writer:
             for *_, step, value in curves.get((run["configuration"], run["seed"]), []):
-                if value != "":
-                    writer.add_scalar(summary["metric"], value, step)
-            fields = {
-                k: run[k] if isinstance(run[k], int | float | str | bool) else str(run[k]) for k in everything["axes"]
-            }
-            known = {**fields, "method": run["method"], "step_size": run["step_size"], "seed": run["seed"]}
-            final = {} if run["failed"] else {f"final {summary['metric']}": run["value"]}
-            if final:
-                writer.add_hparams(known, final, name="final", global_step=run["steps"])
+                if value is not None:
+                    writer.add_scalar(ended.metric, value, step)
+            if run["failed"]:
+                continue
+            known = {k: run[k] for k in (*ended.axes, "method", "step_size", "seed")}
+            plain = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in known.items()}
+            writer.add_hparams(plain, {f"final {ended.metric}": run["value"]}, name="final", global_step=run["steps"])
 
 
 def as_lines(folder: Path) -> list[str]:
@@ -324,9 +322,8 @@ def as_lines(folder: Path) -> list[str]:
 
 def varied(summary: dict[str, Any]) -> list[str]:
     """Fields with more than one value among the configurations, the step size among them."""
-    axes = [k for k in summary["definition"]["axes"] if k not in ("methods", "step_sizes")]
     more = lambda name: len({str(row[name]) for row in summary["configurations"]}) > 1
-    return [name for name in (*axes, "step_size") if more(name)]
+    return [name for name in (*axes_of(summary["definition"]), "step_size") if more(name)]
 
 
 def _show(value: float | None) -> str:

@@ -142,13 +142,13 @@ def _plan(
             raise Stopped("stopped before the first job; the same command starts again")
     tiles = [state.options.tile or state.tiles.get(w.program, {"tile": 1})["tile"] for w in wholes]
     if not state.options.tile:
-        tiles = _enough(tiles, [len(own) for own in groups], where.workers)
+        tiles = enough(tiles, [len(own) for own in groups], where.workers)
     for own, tile in zip(groups, tiles, strict=True):
         state.jobs += [(rung, job) for job in into_jobs(own, tile)]
     state.save()
 
 
-def _enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
+def enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
     """Smaller tiles where there would be fewer jobs than workers."""
     tiles = list(tiles)
     count = lambda: sum(-(-n // t) for n, t in zip(runs, tiles, strict=True))

@@ -1,0 +1,83 @@
+"""What cannot be run is refused in one clear line that names the option, and leaves nothing behind."""
+
+import pytest
+
+from test_cli import fails
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("memory --steps 0", "--steps must be positive, got 0"),
+        ("memory --steps 119", "--steps must be at least 120, ten episodes"),
+        ("memory --units 0", "--units must be positive"),
+        ("memory --length 0", "--length must be positive"),
+        ("memory --delay -1", "--delay must not be negative, got -1"),
+        ("memory --symbols 1", "--symbols must be at least 2, got 1"),
+        ("memory --least 0", "--least must be positive"),
+        ("memory --least 9", "--most must be at least --least, 9, got 8"),
+        ("memory --memory-bias inf", "--memory-bias must be finite"),
+        ("memory --methods tbptt-3", "there is no method 'tbptt-3' here"),
+        ("memory --task paste", "task"),
+        ("memory --cell elman", "cell"),
+        ("one-to-many-mixture --lengths 0", "--lengths must be whole numbers of at least 1, each once"),
+        ("one-to-many-mixture --lengths 5 5", "--lengths must be whole numbers of at least 1, each once"),
+        ("one-to-many-mixture --components 0", "--components must be positive, got 0"),
+        ("one-to-many-mixture --step-sizes 0", "--step-sizes must be positive and finite, got 0"),
+        ("one-to-many-mixture --step-sizes nan", "--step-sizes must be positive and finite, got nan"),
+        ("one-to-many-mixture --inverse-step-size -1", "--inverse-step-size must be positive, got -1"),
+        ("one-to-many-mixture --inverse-step-size nan", "--inverse-step-size must be positive, got nan"),
+        ("one-to-many-mixture --target-step-size 0", "--target-step-size must be positive, got 0"),
+        ("one-to-many-mixture --batch 0", "--batch must be positive, got 0"),
+        ("one-to-many-mixture --methods gru-magic", "there is no method 'gru-magic' here"),
+        ("one-to-many-classes --stochastic 1.5", "--stochastic must be in [0, 1], got 1.5"),
+        ("one-to-many-classes --stochastic nan", "--stochastic must be in [0, 1], got nan"),
+        ("one-to-many-classes --samples 0", "--samples must be positive, got 0"),
+        ("one-to-many-classes --labels odd", "labels"),
+        ("piano --data digits", ["--data: digits is not music", "onward data list"]),
+        ("sequential-mnist --data etudes", ["--data: etudes is not a set of images", "onward data list"]),
+        ("sequential-mnist --data jsb", "--data: jsb is not a set of images"),
+        ("sequential-digits --data piano-midi", "--data: piano-midi is not a set of images"),
+        ("piano --data jsb", ["jsb is not installed", "onward data fetch jsb", "onward data import jsb PATH"]),
+        ("sequential-mnist --data mnist", ["mnist is not installed", "onward data fetch mnist", "import mnist"]),
+        ("sequential-mnist --data mnits", ["unknown data set 'mnits'", "did you mean mnist?", "import NAME PATH"]),
+        ("piano --data pianomidi", ["unknown data set 'pianomidi'", "did you mean piano-midi?"]),
+        ("piano --data xyz", ["unknown data set 'xyz'", "there are: ", "etudes"]),
+        ("piano --data ../etudes", "cannot be the name of a data set"),
+        ("piano --optimisers adamw", ["--optimisers: there is no 'adamw'", "adam, adagrad, nesterov, sgd, rms"]),
+        ("piano --optimisers adam adam", "--optimisers must name at least one optimiser, each once"),
+        ("piano --methods bptt bptt", "--methods must name at least one method, each once"),
+        ("piano --methods tptt", ["there is no method 'tptt'", "bptt, ste, stptt"]),
+        ("piano --stochastic 0", "--stochastic must be in (0, 1], got 0.0"),
+        ("piano --stochastic nan", "--stochastic must be in (0, 1], got nan"),
+        ("piano --transpose 88", "--transpose must be in 0 .. 87, got 88"),
+        ("piano --transpose -1", "--transpose must be in 0 .. 87, got -1"),
+        ("piano --weight-decay 1", "--weight-decay must be in [0, 1), got 1.0"),
+        ("piano --iterations -1", ["--iterations must be positive", "-1"]),
+        ("piano --length 0", "--length must be positive, got 0"),
+        ("piano --ccn-width 30", ["--ccn-width must divide --units", "100", "30"]),
+        ("sequential-mnist --ccn-width 0", "--ccn-width must be positive, got 0"),
+        ("piano --drop 1", "--drop must be in [0, 1), got 1.0"),
+        ("piano --frames -1", ["--frames must be positive", "-1"]),
+        ("sequential-mnist --every", "--every: truncated BPTT is for labels at the last step only"),
+        ("sequential-mnist --passes -1", ["--passes must be positive", "-1"]),
+        ("sequential-mnist --passes nan", ["--passes must be positive", "nan"]),
+        ("sequential-mnist --passes 0.001", "--passes 0.001 of 1,438 images are less than one --batch"),
+        ("sequential-mnist --streams 0", "--streams must be positive, got 0"),
+        ("sequential-mnist --by columns", ["--by", "rows", "pixels"]),
+        ("sequential-mnist --methods tbptt-3", ["there is no method 'tbptt-3'", "tbptt-10"]),
+        ("trace-patterning --watch snap-1", "--watch compares rules on dense layers"),
+        ("trace-patterning --methods snap-1 --watch snap-1", "--watch: name each rule once"),
+        ("trace-patterning --methods snap-1 --watch snap-0", "there is no rule 'snap-0'; rules are rtrl"),
+        ("trace-patterning --methods tbptt-7-7", "there is no method 'tbptt-7-7'"),
+        ("trace-patterning --methods rtrl --budget 0", "--budget must be positive"),
+        ("trace-patterning --stage-steps 0", "--stage-steps must be positive, got 0"),
+        ("trace-patterning --spread 0", "--spread must be positive, got 0"),
+        ("trace-patterning --iti 5 4", "--iti must be two whole numbers, 0 <= least <= most, got 5 4"),
+    ],
+)
+def test_refused(line, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONWARD_DATA", str(tmp_path / "data"))
+    fails(["run", *line.split()], capsys, *([words] if isinstance(words, str) else words))
+    assert not list(tmp_path.iterdir()), "a refused run left something behind"
