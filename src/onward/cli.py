@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onward.devices import cache_programs, set_up_jax
-from onward.errors import OnwardError, Stopped, nearest
+from onward.errors import OnwardError, Stopped, require_known
 from onward.lab.papers import EXPERIMENTS, kind_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def read(arguments: Sequence[str]) -> Work:
         return partial(_print, USAGE, 0 if arguments else 2)
     if arguments[0] in ("-V", "--version"):
         return _version
-    return _named("command", arguments[0], COMMANDS)(arguments[1:])
+    require_known("command", arguments[0], COMMANDS)
+    return COMMANDS[arguments[0]](arguments[1:])
 
 
 def _print(text: str, status: int) -> int:
@@ -77,20 +79,6 @@ def _version() -> int:
 
     print(f"onward {version('onward')}")
     return 0
-
-
-def _named(what: str, name: str, known: dict[str, Any]) -> Any:
-    if name not in known:
-        near = nearest(name, known)
-        hint = f"did you mean {near}?" if near else f"there are: {', '.join(known)}"
-        raise OnwardError(f"unknown {what} {name!r}; {hint}")
-    return known[name]
-
-
-def _kind(name: str) -> "type[Experiment]":
-    _named("experiment", name, EXPERIMENTS)
-    kind: type[Experiment] = kind_of(name)
-    return kind
 
 
 def _words(command: str, usage: str, about: str, arguments: Sequence[str]) -> "Words":
@@ -121,7 +109,7 @@ def _experiment_among(words: "Words", **options: Any) -> "type[Experiment] | Non
     """The experiment among the words, its fields now options: the first word, or, after options, a known one."""
     for i, word in enumerate(words.rest):
         if word in EXPERIMENTS or (i == 0 and not word.startswith("-")):
-            kind = _kind(words.rest.pop(i))
+            kind: type[Experiment] = kind_of(words.rest.pop(i))
             words.narrow(kind.name)
             _add_experiment(words, kind, **options)
             return kind
@@ -160,18 +148,17 @@ def _run(arguments: Sequence[str]) -> Work:
 
 
 def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", device: str) -> int:
-    from onward.lab.experiment import from_config
-    from onward.lab.folder import read_config, same_fields
+    from onward.lab.experiment import config_of
+    from onward.lab.folder import same_fields
+    from onward.lab.results import experiment_of
 
-    config = read_config(folder, "run")
-    name, fields = config["experiment"], config["fields"]
+    experiment = experiment_of(folder)
     if kind is None:
-        kind = _kind(name)
+        kind = type(experiment)
         _add_experiment(words, kind)
-    if kind.name != name:
-        raise OnwardError(f"{folder} is a run of {name}, not of {kind.name}")
-    experiment = from_config(kind, fields, folder / "config.json")
-    same_fields(folder, fields, words.finish())
+    if kind.name != experiment.name:
+        raise OnwardError(f"{folder} is a run of {experiment.name}, not of {kind.name}")
+    same_fields(folder, config_of(experiment), words.finish())
     return _execute(experiment, folder, resume=True, device=device)
 
 
@@ -313,6 +300,9 @@ def _run_predict(folder: Path, source: str, out: str | None) -> int:
 
 # report
 
+# What draws a folder of a command again, and prints its tables.
+REPORTS = {"run": "onward.lab.results", "sweep": "onward.lab.sweeps.report", "learn": "onward.rows.report"}
+
 
 def _report(arguments: Sequence[str]) -> Work:
     words = _words(
@@ -331,45 +321,9 @@ def _write_report(path: Path, *, markdown: bool) -> int:
     from onward.lab.folder import RunFolder, read_config
 
     with RunFolder(path, "report"):
-        command = read_config(path)["command"]
-        print(_tables(path, command) if markdown else f"report: {_draw(path, command)}")
+        part = import_module(REPORTS.get(read_config(path)["command"], REPORTS["run"]))  # which says whose it is
+        print(part.as_markdown(path) if markdown else f"report: {part.write_report(path)}")
     return 0
-
-
-def _draw(folder: Path, command: str) -> Path:
-    """The report of a folder of any command, drawn again."""
-    if command == "learn":
-        from onward.rows.report import write_report
-
-        return write_report(folder)
-    if command == "sweep":
-        from onward.lab.sweeps.report import write
-
-        return write(folder)
-    return _experiment_of(folder).write_report(folder)
-
-
-def _tables(folder: Path, command: str) -> str:
-    """Its tables as Markdown."""
-    if command == "learn":
-        from onward.rows.report import as_markdown
-
-        return as_markdown(folder)
-    if command == "sweep":
-        from onward.lab.sweeps import report
-
-        return report.as_markdown(folder)
-    from onward.lab import results
-
-    return results.as_markdown(folder, type(_experiment_of(folder)))
-
-
-def _experiment_of(folder: Path) -> "Experiment":
-    from onward.lab.experiment import from_config
-    from onward.lab.folder import read_config
-
-    config = read_config(folder, "run")
-    return from_config(_kind(config["experiment"]), config["fields"], folder / "config.json")
 
 
 # verify
@@ -420,7 +374,8 @@ def _data(arguments: Sequence[str]) -> Work:
     if not arguments or arguments[0] in ("-h", "--help"):
         return partial(_print, usage, 0 if arguments else 2)
     name = arguments[0]
-    takes, about = _named("data command", name, DATA)
+    require_known("data command", name, DATA)
+    takes, about = DATA[name]
     words = _words(f"data {name}", takes, about, arguments[1:])
     words.finish(most=len(takes.split()))
     if len(words.rest) < len(takes.split()):

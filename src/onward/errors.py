@@ -1,6 +1,6 @@
 """The errors a person can act on. The command line prints each as one line, without a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class OnwardError(Exception):
@@ -38,3 +38,11 @@ def _letters_apart(a: str, b: str) -> int:
                 row[-1] = min(row[-1], before[j - 2] + 1)
         before, last = last, row
     return last[-1]
+
+
+def require_known(what: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is none of the known ones, with the nearest or else all of them in the message."""
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"there are: {', '.join(known)}"
+        raise OnwardError(f"unknown {what} {name!r}; {hint}")

@@ -9,15 +9,13 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError
-from onward.lab.experiment import Experiment, config_of, digest_of
-from onward.lab.folder import ENVIRONMENT, RunFolder, same_fields, stopping
-from onward.lab.folder import load_record as load_records
+from onward.lab.experiment import Experiment, config_of, digest_of, from_config
+from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields, stopping
 from onward.lab.method import step_sizes_of_tile
+from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.train import read_metrics, train
 from onward.text import markdown_table
-
-__all__ = ["load_records"]
 
 SUMMARY = "summary.json"
 
@@ -145,6 +143,17 @@ def load_environment(folder: Path) -> dict[str, Any]:
     return load_json(folder / ENVIRONMENT)
 
 
+def experiment_of(folder: Path) -> Experiment:
+    """The experiment of a run folder; OnwardError where the folder is none, or of fields that there are no more."""
+    config = read_config(folder, "run")
+    return from_config(kind_of(config["experiment"]), config["fields"], folder / CONFIG)
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the figures and report.html of a finished run again; returns the path of the page."""
+    return experiment_of(folder).write_report(folder)
+
+
 def curves_of(
     experiment: Experiment, lines: Sequence[dict[str, Any]], name: str, step_size: float, key: str = "values"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,11 +187,11 @@ def best_rows(summary: dict[str, Any], kind: type[Experiment]) -> list[dict[str,
     return list(best.values())
 
 
-def as_markdown(folder: Path, kind: type[Experiment]) -> str:
+def as_markdown(folder: Path) -> str:
     """The summary of a finished run as Markdown: of each method the best step size, then all of them, then every seed."""
     from onward.lab.page import interval
 
-    summary = load_summary(folder)
+    summary, kind = load_summary(folder), type(experiment_of(folder))
     digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
     show = lambda v: f"{v:.{digits}f}"
     best, sizes = best_rows(summary, kind), list(dict.fromkeys(m["step_size"] for m in summary["methods"]))

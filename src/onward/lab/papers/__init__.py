@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from onward.errors import require_known
+
 # name: (module, class, one line).
 EXPERIMENTS = {
     "trace-patterning": (
@@ -44,6 +46,7 @@ EXPERIMENTS = {
 
 
 def kind_of(name: str) -> Any:
-    """The class of an experiment."""
+    """The class of an experiment; OnwardError for another name."""
+    require_known("experiment", name, EXPERIMENTS)
     module, kind, _ = EXPERIMENTS[name]
     return getattr(import_module(module), kind)

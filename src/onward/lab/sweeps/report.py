@@ -21,7 +21,7 @@ from onward.text import markdown_table
 ROWS = 200
 
 
-def write(folder: Path, errors: dict[str, str] | None = None, *, events: bool = False) -> Path:
+def write_report(folder: Path, errors: dict[str, str] | None = None, *, events: bool = False) -> Path:
     """All that is read of a sweep: summary.json, tables as CSV, report.html; and TensorBoard events if asked for.
 
     `errors` says why a job did not end, by its name. Returns the path of the report.

@@ -34,7 +34,7 @@ def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False
         with place(options.workers, options.scheduler, progress.say) as where:
             errors = _rungs(state, where, progress, stop)
         progress.say("drawing the report ...")
-        page = report.write(path, errors, events=options.tensorboard)
+        page = report.write_report(path, errors, events=options.tensorboard)
     if errors:
         first, why = next(iter(errors.items()))
         raise OnwardError(
