@@ -271,7 +271,7 @@ def house() -> Drawing:
     d.box(24, 554, 334, 30, "!model", BLUE)
     d.box(24, 596, 160, 30, "!cells", BLUE)
     d.box(198, 596, 160, 30, "!heads", BLUE)
-    d.box(24, 638, 334, 62, "!types, trees, batching,\n!random, errors, devices\nwhat all parts are made of")
+    d.box(24, 638, 334, 62, "!types, trees, batching,\n!random, text, errors, devices\nwhat all parts are made of")
     d.arrow((388, 14), (388, 712), colour=GREY)
     d.text(200, 734, "Imports point down, never up.", GREY)
     return d
