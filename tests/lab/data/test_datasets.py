@@ -294,9 +294,9 @@ def test_midi_round_trip(tmp_path):
 
 
 def _midi_roll(file):
-    from onward.lab.data.midi import _sample
+    from onward.lab.data.midi import sampled
 
-    return _sample(file)[0]
+    return sampled(file)[0]
 
 
 def test_midi_is_dealt_by_name(tmp_path, said):

@@ -558,7 +558,7 @@ def test_the_papers_numbers_stand_beside_its_setting_only(length, units, expecte
     for data in ("piano-midi", "etudes", "jsb"):
         experiment = PianoExperiment(data=data, length=length, units=units)
         for row, number in expected.items():
-            assert experiment._published(*row) == (number if data == "piano-midi" else None)
+            assert experiment.published(*row) == (number if data == "piano-midi" else None)
 
 
 def test_published_accuracies_stand_beside_rows_of_mnist_only(tmp_path):

@@ -61,7 +61,7 @@ def read_midi(folder: Path) -> Pieces:
     for path in paths:
         title = path.relative_to(folder).as_posix()
         try:
-            roll, missed = _sample(mido.MidiFile(path))
+            roll, missed = sampled(mido.MidiFile(path))
         except Exception as error:  # mido raises nearly anything
             damaged.append(f"{title} ({str(error) or type(error).__name__})")
             continue
@@ -99,7 +99,8 @@ def _deal(pieces: list[Piece], folder: Path, notes: list[str]) -> Pieces:
     return as_pieces(parts, folder, (*notes, *note_dropped(left_out)))
 
 
-def _sample(file: Any) -> tuple[np.ndarray, _Missed]:
+def sampled(file: Any) -> tuple[np.ndarray, _Missed]:
+    """Of a file that mido has read: which notes sound in each frame (frames, 88), and what could not be used."""
     if file.ticks_per_beat <= 0:
         raise ValueError("its time is in film frames, not in beats")
     if file.type == 2:

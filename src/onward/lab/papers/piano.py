@@ -305,11 +305,12 @@ class PianoExperiment(Experiment):
             ),
             select="valid",
             inspect=self.sampled(pieces.test),
-            published=self._published(method, optimiser_name),
+            published=self.published(method, optimiser_name),
             note=f"{notes[method]}, {optimiser_name}",
         )
 
-    def _published(self, method: str, optimiser: str) -> float | None:
+    def published(self, method: str, optimiser: str) -> float | None:
+        """The paper's number, where it has one for these windows and units."""
         if self.data != "piano-midi":
             return None
         if (self.length, self.units) == (100, 300):
