@@ -115,19 +115,6 @@ def _entry(rows: Sequence[Row]) -> str:
     return f"biased, {worst.relative_error:.2g}; cosine {worst.cosine:.4f}{failed}"
 
 
-def short_form(page: str) -> str:
-    """Of `docs/exactness.md` what the README shows: one column, LSTM units, of each structure."""
-    tables: dict[str, dict[str, str]] = {}
-    for section in page.split("\n## ")[1:]:
-        structure = STRUCTURES.get(section.splitlines()[0])
-        rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
-        if structure is not None:
-            tables[structure] = {row[0]: row[-1] for row in rows[1:]}
-    rules = in_order(rule for table in tables.values() for rule in table)
-    entries = [[rule, *(table.get(rule, "-") for table in tables.values())] for rule in rules]
-    return markdown_table(["rule", *tables], entries) + "\n"
-
-
 def checks_table(checks: Sequence[Check]) -> list[str]:
     """Lines of text: every claim, its number, what it has to be."""
     width = max(len(c.name) for c in checks)
