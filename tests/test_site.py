@@ -31,7 +31,8 @@ def module(name):
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
-def test_examples_of_a_page_run_and_print_what_it_says(page):
+def test_examples_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in BLOCK.finditer(page.read_text()):
         said = io.StringIO()
