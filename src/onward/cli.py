@@ -321,7 +321,8 @@ def _write_report(path: Path, *, markdown: bool) -> int:
     from onward.lab.folder import RunFolder, read_config
 
     with RunFolder(path, "report"):
-        part = import_module(REPORTS.get(read_config(path)["command"], REPORTS["run"]))  # which says whose it is
+        # A job of a sweep has no report of its own: as a run it is refused, with the name of what it belongs to.
+        part = import_module(REPORTS.get(read_config(path)["command"], REPORTS["run"]))
         print(part.as_markdown(path) if markdown else f"report: {part.write_report(path)}")
     return 0
 

@@ -21,7 +21,7 @@ from onward.types import Info, PyTree, Sequence, Step
 
 Rate = float | Float[Array, ""]
 Method = TypeVar("Method", bound=Callable[..., Any])
-Parameters = ParamSpec("Parameters")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -59,7 +59,7 @@ def compiled(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
-def inside(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def inside(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """A method as it is within a program that is traced anyhow: of a class, without what `compiled` put around it."""
     return getattr(method, "__wrapped__", method)
 
