@@ -84,7 +84,7 @@ def _save(folder: Path, picture: Picture) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(h)}</th>" for h in table.header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows)
-    return f"<table><caption>{html.escape(table.caption)}</caption><tr>{head}</tr>{body}</table>"
+    return f"<p class=caption>{html.escape(table.caption)}</p><table><tr>{head}</tr>{body}</table>"
 
 
 _PAGE = """<!doctype html>
@@ -92,9 +92,9 @@ _PAGE = """<!doctype html>
 <title>{title}</title><style>
 body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1rem;color:#1a1a1a}}
 h1{{font-size:1.5rem;margin:0}} .lead{{font-size:1.1rem;margin:.4rem 0 1rem}}
-figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,caption{{color:#555;font-size:.9rem;text-align:left}}
-table{{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}}
-th,td{{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left;min-width:13rem}}
+figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,.caption{{color:#555;font-size:.9rem;text-align:left}}
+table{{border-collapse:collapse;margin:.5rem 0 1rem;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}}
+th,td{{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left;min-width:10rem}}
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
 </style></head><body><h1>{title}</h1><p class="lead">{lead}</p>{body}
 <details><summary>Settings and machine</summary><pre>{settings}</pre></details></body></html>

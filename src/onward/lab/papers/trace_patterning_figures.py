@@ -18,7 +18,6 @@ from onward.lab.figures import (
     grid,
     legend_beside,
     level,
-    published,
     sensitivity,
     spread_columns,
 )
@@ -46,7 +45,6 @@ def report(run: Run[TracePatterningExperiment]) -> tuple[str, list[Any]]:
             "step size": cell("g", "step_size"),
             "multiply-adds": lambda m: f"{experiment.cost(m['name']):,}",
             "CPU µs a step": cpu_a_step(2),
-            "published": published,
         },
         {f"exact level: {k}": [f"{v:.5f}"] for k, v in references.items()},
         f"Mean squared return error over the last {experiment.final_window:,} steps, over seeds (95 % bootstrap interval of the mean). The exact levels are "
