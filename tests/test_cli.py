@@ -254,6 +254,7 @@ def test_a_folder_in_use_is_not_overwritten(capsys, tmp_path):
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.interfaces
 def test_digits_end_to_end(tmp_path, capsys):
     words = ["--passes", "0.2", "--seeds", "2", "--columns", "6", "--ccn-width", "2", "--units", "3"]
     assert main(["run", "sequential-digits", *words, "--out", str(tmp_path / "d")]) == 0

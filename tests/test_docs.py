@@ -28,6 +28,7 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.interfaces
 def test_the_example_beats_the_last_value():
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "own_stream.py"], capture_output=True, text=True, check=True
@@ -37,6 +38,7 @@ def test_the_example_beats_the_last_value():
     assert ours < 0.8 * theirs
 
 
+@pytest.mark.interfaces
 def test_the_example_reads_a_file(tmp_path):
     path = tmp_path / "series.csv"
     path.write_text("a,b\n" + "\n".join(f"{t % 7},{t % 3}" for t in range(1200)) + "\n")
@@ -44,6 +46,7 @@ def test_the_example_reads_a_file(tmp_path):
     assert "row   1000" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.interfaces
 def test_a_cell_of_one_s_own_is_verified_and_learns():
     command = [sys.executable, ROOT / "examples" / "own_cell.py", "6000"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -30,6 +30,7 @@ def module(name):
     return loaded
 
 
+@pytest.mark.interfaces
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
 def test_examples_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -96,7 +96,7 @@ def test_metrics_average_to_the_summary(finished):
 
 
 def test_the_same_run_gives_the_same_bits(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1.5e-3)  # other chunks, same numbers
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 0.02)  # other chunks, same numbers
     execute(small(), tmp_path / "again", quiet=True)
     assert numbers(tmp_path / "again") == numbers(finished)
     ours, theirs = (
@@ -117,7 +117,7 @@ def stop_after(folder, steps, checkpoints=run.CHECKPOINT_SECONDS):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "CHUNK_SECONDS", 1.5e-3)
+        patch.setattr(run, "CHUNK_SECONDS", 0.02)
         patch.setattr(run, "CHECKPOINT_SECONDS", checkpoints)
         patch.setattr(Loop, "advance", count)
         assert main(["run", "trace-patterning", *flags(), "--out", str(folder)]) == 130

@@ -828,6 +828,7 @@ def fed(arguments, environment, text):
     return finish(process)
 
 
+@pytest.mark.slow
 def test_kill_9_and_sigterm_then_resume_equal_an_uninterrupted_run(here, environment):
     write("data.csv", rows_of(9000), ["time", "x", "y", "place", "late"])
     fields = ["data.csv", "--time", "time", "--target", "y", "--checkpoint-seconds", "0", "--every", "300"]
@@ -901,6 +902,7 @@ def ask(process, line):
     return process.stdout.readline()
 
 
+@pytest.mark.interfaces
 def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     rows = [f"{i % 7},{i}\n" for i in range(60)]
     fields = ["-", "--target", "y", "--out", "out", "--network", "columnar", "--units", "4", "--every", "10"]

@@ -102,6 +102,7 @@ def piano_run(runs):
 # Without any data
 
 
+@pytest.mark.interfaces
 def test_sequential_mnist_without_mnist_reads_the_embedded_digits_and_says_so(without_data):
     run = digits_run(without_data)
     assert "MNIST is not installed (onward data fetch mnist, or onward data import mnist FOLDER)" in run.said
@@ -163,6 +164,7 @@ def trivial(train, test, length):
     return found
 
 
+@pytest.mark.interfaces
 def test_piano_without_music_reads_the_generated_etudes_and_says_so(without_data):
     run = piano_run(without_data)
     for words in ("no real music is installed", "onward data fetch piano-midi", "onward data import NAME PATH"):
@@ -304,6 +306,7 @@ def test_own_images(fields, method, steps, inputs, tmp_path, unpainted):
     assert (task.length, task.inputs, task.top) == (steps, inputs, 255)
 
 
+@pytest.mark.interfaces
 def test_own_midi_files(tmp_path, unpainted):
     pieces = [roll(14, seed) for seed in range(4)]
     for piece in pieces:

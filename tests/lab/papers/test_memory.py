@@ -10,6 +10,7 @@ from onward.cli import main
 from onward.lab.papers.memory import MemoryExperiment
 
 
+@pytest.mark.interfaces
 @pytest.mark.parametrize(
     ("task", "words"),
     [

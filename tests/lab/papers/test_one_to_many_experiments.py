@@ -18,6 +18,7 @@ TINY = ["--seeds", "1", "--iterations", "6", "--units", "4", "--held-out", "20",
 KINDS = {"one-to-many-mixture": OneToManyMixtureExperiment, "one-to-many-classes": OneToManyClassesExperiment}
 
 
+@pytest.mark.interfaces
 @pytest.mark.parametrize("name", ["one-to-many-mixture", pytest.param("one-to-many-classes", marks=pytest.mark.slow)])
 def test_a_small_run_ends_with_a_summary_a_report_and_every_figure(name, tmp_path, capsys):
     out = tmp_path / "run"

@@ -10,6 +10,7 @@ from onward.cli import main
 from onward.lab.papers.trace_patterning import TBPTT_GRID, TracePatterningExperiment
 
 
+@pytest.mark.interfaces
 def test_a_small_comparison_ends_with_a_report(tmp_path, capsys):
     out = tmp_path / "run"
     words = ["--methods", "ccn", "snap-1", "--step-sizes", "1e-3", "3e-4", "--watch", "tbptt-2", "--stream", "noisy"]

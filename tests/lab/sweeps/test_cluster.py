@@ -13,6 +13,7 @@ import pytest
 
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab.sweeps import cluster
 from onward.lab.sweeps.cluster import Task, place
 
 distributed = pytest.importorskip("distributed", reason="needs: pip install 'onward[dask]'")
@@ -59,6 +60,7 @@ def single(tmp_path_factory, as_users_start_it):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(single, tmp_path, as_users_start_it):
     folder = tmp_path / "s"
     command = [*ONWARD, "--steps", "300000", "--workers", "2", "--out", str(folder)]
@@ -112,6 +114,7 @@ def breaks(argument, settings):
     raise ZeroDivisionError("division by zero")
 
 
+@pytest.mark.interfaces
 def test_errors_of_jobs_are_named_and_the_others_go_on(tmp_path, capsys):
     tasks = [Task(dies, {}, "a"), Task(breaks, {"how": "ours"}, "b"), Task(breaks, {"how": "other"}, "c")]
     tasks += [Task(works, {"n": n}, f"d{n}") for n in range(6)]
@@ -128,7 +131,9 @@ def test_errors_of_jobs_are_named_and_the_others_go_on(tmp_path, capsys):
         assert all(len(value["cores"]) == len(cores) // 2 for value in good)
 
 
-def test_no_scheduler_there(tmp_path, capsys):
+@pytest.mark.interfaces
+def test_no_scheduler_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     for address, words in (("tcp://127.0.0.1:9", "no Dask scheduler"), ("foo", "neither an address")):
         assert main([*ONWARD[3:], "--scheduler", address, "--out", str(tmp_path / "s")]) == 1
         assert words in capsys.readouterr().err

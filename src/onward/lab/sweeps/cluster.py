@@ -13,7 +13,7 @@ from typing import Any
 from onward.errors import OnwardError, Stopped
 
 POLL_SECONDS = 0.2
-LOST_SECONDS = 30.0
+CONNECT_SECONDS, LOST_SECONDS = 15.0, 30.0
 PATIENCE_SECONDS = 30.0
 
 
@@ -180,7 +180,7 @@ def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[
     if scheduler:
         given: dict[str, Any] = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
         try:
-            client = Client(**given, timeout=15, set_as_default=False)
+            client = Client(**given, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError, TypeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise OnwardError(
