@@ -124,6 +124,7 @@ def test_sequential_mnist_without_mnist_reads_the_embedded_digits_and_says_so(wi
         assert row["values"] == [pytest.approx(np.mean(answers == embedded.test_labels), abs=1e-6)]
 
 
+@pytest.mark.interfaces
 def test_a_cut_longer_than_the_sequence_cuts_nothing(without_data):
     """Eight rows: the last ten steps are all of them."""
     run = digits_run(without_data)
@@ -193,6 +194,7 @@ def test_piano_without_music_reads_the_generated_etudes_and_says_so(without_data
         assert row["mean"] == pytest.approx(levels["note frequencies"], rel=0.5)
 
 
+@pytest.mark.interfaces
 def test_samples_are_written_as_midi_and_can_be_read(without_data):
     run = piano_run(without_data)
     experiment = PianoExperiment(data="etudes", length=5)

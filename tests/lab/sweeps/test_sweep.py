@@ -132,6 +132,7 @@ def test_halving_keeps_the_better_half(tmp_path):
     assert {r["best"] for r in rungs["125"] + rungs["250"]} == {"False"}
 
 
+@pytest.mark.interfaces
 def test_the_tile_is_measured_and_remembered(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "WORTH_MEASURING", 0.0)
     monkeypatch.setattr(jobs, "CANDIDATES", {"cpu": (1, 3)})
