@@ -82,3 +82,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _line(cells: Sequence[str]) -> str:
     escaped = [cell.replace("|", "\\|") for cell in cells]
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in escaped)
+
+
+def sentence(text: str) -> str:
+    """With a capital at the start and a full stop at the end."""
+    return f"{text[:1].upper()}{text[1:]}."

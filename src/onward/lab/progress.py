@@ -74,13 +74,14 @@ class Progress:
         note: str,
         unit: str = "steps",
     ) -> None:
-        """Where `job` is; `rate` counts run-steps a second. `steps`: how many each run has, where that is known."""
+        """Where `job` is; `rate` counts run-steps a second (0: not known yet). `steps`: how many each run has, where that is known."""
         if self._quiet:
             return
         eta = (steps - step) / rate if steps and rate > 0 else float("inf")
         shown = "" if value is None else f"  {metric} {value:.4g}"
         left = f"  ETA {_clock(eta)}" if 0 < eta < 1e7 else ""
-        text = f"{_count(rate)}{unit}/s{shown}{left}{note}"
+        speed = f"{_count(rate)}{unit}/s" if rate > 0 else ""
+        text = f"{speed}{shown}{left}{note}".strip()
         if self._bar is not None:
             if job not in self._tasks:
                 self._tasks[job] = self._bar.add_task(job, total=steps, text="")

@@ -19,6 +19,7 @@ from onward.lab.figures import (
 )
 from onward.lab.page import COLOURS, GREY, Picture
 from onward.lab.papers.digits import CLASSES, COLUMNAR, DigitsExperiment
+from onward.text import sentence
 
 PALETTE = (*COLOURS, "#8c564b", GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444")
 # Where an error of none is drawn.
@@ -37,7 +38,7 @@ def report(run: Run[DigitsExperiment]) -> tuple[str, list[Any]]:
         f"class: {majority:.1%})."
     )
     if experiment.notice:
-        lead = f"{experiment.notice}. {lead}"
+        lead = f"{sentence(experiment.notice)} {lead}"
     table = run.table(
         {
             "mean": cell(".4f"),
@@ -97,6 +98,7 @@ def _curves(run: Run[DigitsExperiment], majority: float) -> Picture:
 def _as_errors(axes: Axes) -> None:
     """Shares of errors on a log scale, in plain numbers."""
     axes.set(yscale="log", ylabel="test error")
+    axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.5))  # two ticks at least
     ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if axes.get_ylim()[0] <= tick]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()

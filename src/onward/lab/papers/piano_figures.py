@@ -11,6 +11,7 @@ from onward.lab.figures import Run, canvas, cell, curve_with_spread, grid, inter
 from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.piano import ONLINE, PianoExperiment, split, trivial_levels
 from onward.tasks.piano import NOTES, window_starts
+from onward.text import sentence
 
 
 def report(run: Run[PianoExperiment]) -> tuple[str, list[Any]]:
@@ -22,12 +23,12 @@ def report(run: Run[PianoExperiment]) -> tuple[str, list[Any]]:
     trivial = min(references, key=lambda k: references[k])
     what = {"etudes": "generated etudes"}.get(experiment.data, experiment.data)
     lead = (
-        f"{what}, T = {experiment.length}: {best['name']} predicts the next frame at {best['mean']:.3f} nats over all {windows:,} test windows (mean "
+        f"On {what}, T = {experiment.length}, {best['name']} predicts the next frame at {best['mean']:.3f} nats over all {windows:,} test windows (mean "
         f"of {run.seeds}). The best predictor that only counts ({trivial}) is at "
         f"{references[trivial]:.3f}, note frequencies at {references['note frequencies']:.3f}."
     )
     if experiment.origin:
-        lead = f"{experiment.origin}. {lead}"
+        lead = f"{sentence(experiment.origin)} {lead}"
     held = min(experiment.validation_windows, _windows(pieces.valid, experiment.length))
     # Curves are of validation windows, so are the levels beside them.
     beside = trivial_levels(pieces.train, pieces.valid, experiment.length)
@@ -35,7 +36,7 @@ def report(run: Run[PianoExperiment]) -> tuple[str, list[Any]]:
     heard = min(batch, key=lambda m: m["mean"])["name"]
     parts: list[Any] = [_table(run, windows, held), _curves(run, beside), _roll(run, heard, pieces.test)]
     parts += [_midi(run, pieces.test)]
-    parts += [f"{experiment.left_out[0].upper()}{experiment.left_out[1:]}."] if experiment.left_out else []
+    parts += [sentence(experiment.left_out)] if experiment.left_out else []
     return lead, parts
 
 
