@@ -74,7 +74,9 @@ class Progress:
         note: str,
         unit: str = "steps",
     ) -> None:
-        """Where `job` is; `rate` counts run-steps a second (0: not known yet). `steps`: how many each run has, where that is known."""
+        """Where `job` is; `rate` counts run-steps a second (0: not known yet), `steps` are those of each run (None:
+        nobody knows).
+        """
         if self._quiet:
             return
         eta = (steps - step) / rate if steps and rate > 0 else float("inf")
