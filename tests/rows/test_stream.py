@@ -68,6 +68,7 @@ def make(made, *, lengths=LENGTH, capacity=CAPACITY):
 
 
 def learn(learner, rows, start=0, stop=None):
+    """The learner after these rows, and what it said of them."""
     x, y, arrived = (part[start:stop] for part in rows)
     return learner.learn(x, PLAIN if x.shape[1] == CAPACITY else np.zeros(x.shape[1], bool), y, arrived)
 
@@ -97,7 +98,7 @@ def test_the_linear_baseline_is_river_s():
 
     made, rows = recipe(), 300
     x, y, _ = rows_of(made, rows)
-    answers = learn(make(made), (x, y, y))
+    _, answers = learn(make(made), (x, y, y))
     scaler, model = StandardScaler(), TargetStandardScaler(LinearRegression())
     wanted, asked, base, squares = [], None, nan, []
     for t in range(rows):
@@ -125,8 +126,7 @@ def test_the_linear_baseline_of_classes_is_river_s_with_a_bias():
 
     made, rows = recipe("class"), 300
     x, y, _ = rows_of(made, rows)
-    learner = make(made)
-    answers = learn(learner, (x, y, y))
+    learner, answers = learn(make(made), (x, y, y))
     scaler, model = StandardScaler(), SoftmaxRegression()
     for label in (0, 1):
         model.weights[label]["bias"] = 0.0
@@ -158,8 +158,7 @@ def test_the_linear_baseline_of_classes_is_river_s_with_a_bias():
 def test_blocks_give_what_rows_give(name, lengths):
     made = RECIPES[name]
     rows = rows_of(made)
-    learners = [make(made, lengths=(n,)) for n in lengths]
-    said = [learn(learner, rows) for learner in learners]
+    learners, said = zip(*(learn(make(made, lengths=(n,)), rows) for n in lengths), strict=True)
     kept = [learner.save() for learner in learners]
     for other, (arrays, meta) in zip(said[1:], kept[1:], strict=True):
         same(said[0], other, rtol=1e-5, atol=1e-5)
@@ -178,11 +177,12 @@ def test_calls_of_other_sizes_make_no_difference():
     """Bit by bit, with one program."""
     made = RECIPES["number, far, grown"]
     rows = rows_of(made)
-    whole = learn(make(made), rows)
+    _, whole = learn(make(made), rows)
     for sizes in ([3, 57, 60, 30], [59, 1, 1, 89], [100, 50]):
         learner, start, parts = make(made), 0, []
         for size in sizes:
-            parts.append(learn(learner, rows, start, start + size))
+            learner, said = learn(learner, rows, start, start + size)
+            parts.append(said)
             start += size
         exactly(whole, map(np.concatenate, zip(*parts, strict=True)))
 
@@ -191,15 +191,14 @@ def test_calls_of_other_sizes_make_no_difference():
 def test_asking_changes_nothing(name):
     made = RECIPES[name]
     x, y, arrived = rows_of(made)
-    learner = make(made)
-    learn(learner, (x, y, arrived), 0, 100)
+    learner, _ = learn(make(made), (x, y, arrived), 0, 100)
     before = learner.save()[0]
     target = np.full_like(y[100], nan) if made.lag == 0 else y[100]
     said = learner.peek(x[100], PLAIN, target)
     after = learner.save()[0]
     exactly(before.values(), after.values())
     exactly(said, learner.peek(x[100], PLAIN, target))
-    learned = learn(learner, (x, y, arrived), 100, 101)
+    _, learned = learn(learner, (x, y, arrived), 100, 101)
     if made.lag == 0:
         same(said, learned, rtol=1e-5, atol=1e-6)
     else:  # the row's own target is learned from before the row is answered
@@ -210,11 +209,10 @@ def test_asking_changes_nothing(name):
 def test_reading_goes_on_but_learns_nothing(name):
     made = RECIPES[name]
     x, y, arrived = rows_of(made)
-    learner = make(made)
-    learn(learner, (x, y, arrived), 0, 80)
+    learner, _ = learn(make(made), (x, y, arrived), 0, 80)
     before, first = state_of(learner), learner.peek(x[80], PLAIN, y[80])
     before = jax.tree.map(np.asarray, (before.learned.model, before.linear, before.inputs, before.targets, before.rows))
-    said = learner.read(x[80:], PLAIN, y[80:])
+    learner, said = learner.read(x[80:], PLAIN, y[80:])
     after = state_of(learner)
     kept = (after.learned.model, after.linear, after.inputs, after.targets, after.rows)
     exactly(jax.tree.leaves(before), jax.tree.leaves(jax.tree.map(np.asarray, kept)))
@@ -240,14 +238,18 @@ def test_more_inputs_change_no_answer_while_they_are_missing(name, twice):
     made = RECIPES[name]
     rows = rows_of(made)
     wide = lambda n: (np.pad(rows[0], ((0, 0), (0, n)), constant_values=nan), *rows[1:])
-    plain, learner = make(made), make(made)
-    want = [learn(plain, rows, a, b) for a, b in ((0, 70), (70, 110), (110, 150))]
-    same(learn(learner, rows, 0, 70), want[0], rtol=1e-6)
-    learner.widen(16)
-    same(learn(learner, wide(8), 70, 110), want[1], rtol=1e-4, atol=1e-4)
+    plain, want = make(made), []
+    for a, b in ((0, 70), (70, 110), (110, 150)):
+        plain, said = learn(plain, rows, a, b)
+        want.append(said)
+    learner, said = learn(make(made), rows, 0, 70)
+    same(said, want[0], rtol=1e-6)
+    learner, said = learn(learner.widen(16), wide(8), 70, 110)
+    same(said, want[1], rtol=1e-4, atol=1e-4)
     if twice:
-        learner.widen(32)
-    same(learn(learner, wide(24 if twice else 8), 110, 150), want[2], rtol=1e-4, atol=1e-4)
+        learner = learner.widen(32)
+    learner, said = learn(learner, wide(24 if twice else 8), 110, 150)
+    same(said, want[2], rtol=1e-4, atol=1e-4)
     assert learner.capacity == (32 if twice else 16)
 
 
@@ -260,20 +262,17 @@ def test_new_inputs_are_learned_from():
     x[:, 0] = rng.normal(size=2500)
     x[500:, 12] = rng.normal(size=2000)
     y = np.concatenate([[0], np.nan_to_num(x[:-1, 12])])[:, None] + 0.1 * rng.normal(size=(2500, 1))
-    learner = make(made)
-    learner.learn(x[:500, :8], PLAIN, y[:500])
-    learner.widen(16)
-    said = learner.learn(x[500:], np.zeros(16, bool), y[500:]).outputs[:, 0]
+    learner, _ = make(made).learn(x[:500, :8], PLAIN, y[:500])
+    said = learner.widen(16).learn(x[500:], np.zeros(16, bool), y[500:])[1].outputs[:, 0]
     assert np.abs(said[-501:-1] - y[-500:, 0]).mean() < 0.3
 
 
 def test_more_classes_keep_the_odds_of_the_old_ones():
     made = RECIPES["class"]
     x, y, arrived = rows_of(made)
-    learner = make(made)
-    learn(learner, (x, y, arrived), 0, 100)
+    learner, _ = learn(make(made), (x, y, arrived), 0, 100)
     before = learner.peek(x[100], PLAIN, y[100])
-    learner.add_classes(4)
+    learner = learner.add_classes(4)
     after = learner.peek(x[100], PLAIN, y[100])
     old, new = before.outputs[0], after.outputs[0]
     assert new.shape == (4,)
@@ -281,7 +280,7 @@ def test_more_classes_keep_the_odds_of_the_old_ones():
     np.testing.assert_allclose(new.sum(), 1, rtol=1e-5)
     y = y.copy()
     y[100::2] = 3
-    said = learn(learner, (x, y, y), 100)
+    learner, said = learn(learner, (x, y, y), 100)
     assert said.outputs[-1, 3] > said.outputs[0, 3]
     assert said.outputs[-1, 2] < said.outputs[0, 2]
     assert learner.classes == 4
@@ -295,12 +294,12 @@ def test_growth_changes_no_prediction(name):
     """The next answer is that of the same network which does not grow (it thinks that it is younger)."""
     made = RECIPES[name]
     rows = rows_of(made)
-    a, b = make(made), make(made)
-    b.rows = -1000
-    same(learn(a, rows, 0, 60), learn(b, rows, 0, 60), rtol=1e-6, atol=1e-6)
+    a, b = make(made), make(made)._replace(rows=-1000)
+    (a, ours), (b, theirs) = learn(a, rows, 0, 60), learn(b, rows, 0, 60)
+    same(ours, theirs, rtol=1e-6, atol=1e-6)
     assert (a.stage, b.stage) == (2, 1)
     same(a.peek(rows[0][60], PLAIN, rows[1][60]), b.peek(rows[0][60], PLAIN, rows[1][60]), rtol=1e-5, atol=1e-5)
-    later = learn(a, rows, 60), learn(b, rows, 60)
+    later = learn(a, rows, 60)[1], learn(b, rows, 60)[1]
     np.testing.assert_allclose(later[0].linear, later[1].linear, rtol=1e-5)
     assert np.abs(later[0].outputs - later[1].outputs).max() > 1e-4
 
@@ -318,17 +317,18 @@ def test_a_restart_changes_nothing(name, cut):
     rows = rows_of(made)
     learner = make(made)
     if cut:
-        learn(learner, rows, 0, cut)
+        learner, _ = learn(learner, rows, 0, cut)
     kept = pickle.dumps(learner)
     others = [pickle.loads(kept)]
     if cut:
         arrays, meta = learner.save()
         others.append(RowLearner.load({k: v.copy() for k, v in arrays.items()}, json.loads(json.dumps(meta))))
-    want = learn(learner, rows, cut)
+    learner, want = learn(learner, rows, cut)
     for other in others:
-        exactly(learn(other, rows, cut), want)
-        exactly(other.save()[0].values(), learner.save()[0].values())
-    exactly(learn(pickle.loads(kept), rows, cut), want)
+        after, said = learn(other, rows, cut)
+        exactly(said, want)
+        exactly(after.save()[0].values(), learner.save()[0].values())
+    exactly(learn(pickle.loads(kept), rows, cut)[1], want)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -336,24 +336,23 @@ def test_no_look_ahead(name):
     """What is said of row t does not change with any row after it; with horizon 0 not with its own target either."""
     made = RECIPES[name]
     rows = rows_of(made)
-    said = learn(make(made), rows)
+    _, said = learn(make(made), rows)
     other = [part.copy() for part in rows]
     for part in other:
         part[90:] = 1 if made.kind == "class" else 7
-    changed = learn(make(made), other)
+    _, changed = learn(make(made), other)
     exactly((part[:90] for part in said), (part[:90] for part in changed))
     assert not np.array_equal(said.outputs[90:], changed.outputs[90:])
     if made.lag == 0:
         other = (rows[0], np.concatenate([rows[1][:90], rows[1][90:] + 5]), rows[2])
-        changed = learn(make(made), other)
+        _, changed = learn(make(made), other)
         exactly((part[:91] for part in said), (part[:91] for part in changed))
         assert not np.array_equal(said.outputs[91:], changed.outputs[91:])
 
 
 @pytest.fixture(scope="module")
 def saved():
-    learner = make(RECIPES["number"], lengths=(1,))
-    learn(learner, rows_of(RECIPES["number"], rows=3))
+    learner, _ = learn(make(RECIPES["number"], lengths=(1,)), rows_of(RECIPES["number"], rows=3))
     return learner.save()
 
 
@@ -386,7 +385,7 @@ def errors(made, series, others=(), *, skip=0.5, lengths=(4096,)):
     x = np.full((len(y), CAPACITY), nan, np.float32)
     for i, column in enumerate((u[:, 0], *others)):
         x[:, i] = column
-    answers = make(made, lengths=lengths).learn(x, PLAIN, u)
+    _, answers = make(made, lengths=lengths).learn(x, PLAIN, u)
     assert all(np.isfinite(part).all() for part in answers), "an answer is not finite"
     h = made.horizon
     late = lambda a: np.concatenate([np.full((h, 1), nan), a[:-h]])
@@ -473,7 +472,7 @@ def test_classes_that_need_memory(compile_well):
     y = np.concatenate([[0, 0, 0], drawn[:-3]]).astype(float)[:, None]
     x = np.full((n, CAPACITY), nan, np.float32)
     x[:, 0] = drawn
-    answers = make(recipe("class", units=8, step_size=3e-3), lengths=(4096,)).learn(x, PLAIN, y)
+    answers = make(recipe("class", units=8, step_size=3e-3), lengths=(4096,)).learn(x, PLAIN, y)[1]
     said = answers.outputs.argmax(1)[:-1]
     hits = (said == y[1:, 0])[-2000:].mean()
     others = [(answers.linear[:-1, 0] == y[1:, 0])[-2000:].mean()]
@@ -495,7 +494,7 @@ def test_the_return_of_a_cycle(compile_well):
     weights = discount ** np.arange(lag)
     for t in range(lag, n):
         arrived[t] = weights @ y[t - lag + 1 : t + 1]
-    said = make(made, lengths=(4096,)).learn(x, PLAIN, y[:, None], arrived).outputs[:, 0]
+    said = make(made, lengths=(4096,)).learn(x, PLAIN, y[:, None], arrived)[1].outputs[:, 0]
     # As of row t: y_{t+1} + discount y_{t+2} + ...
     true = np.array([discount ** ((-t - 1) % p) / (1 - discount**p) for t in range(n)])
     wrong = np.abs(said - true)[-1000:].mean()

@@ -6,16 +6,18 @@ import numbers
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite
 from onward.rows.encoder import REACH, Unit
-from onward.rows.features import FeatureLearner, ahead, number_of
+from onward.rows.features import FeatureLearner, ahead
+from onward.rows.places import number_of
 from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
+from onward.rows.turn import Turn
 
 try:
     from river import base
@@ -33,7 +35,12 @@ LAST = ("last value", "last change")
 
 @dataclass(eq=False, repr=False)
 class _Network(abc.ABC):
-    """What the three estimators share: their parameters, and a core that is made when the first row comes."""
+    """What the three estimators share: their parameters, and a core that is made when the first row comes.
+
+    A core never changes: what learns puts the next one in its place, in one assignment. So a call that is interrupted
+    or fails leaves the one before, and who asks beside it is answered by the last whole one. Who learns waits for
+    their turn.
+    """
 
     network: str = "columnar"
     units: int = 32
@@ -45,6 +52,7 @@ class _Network(abc.ABC):
 
     def __post_init__(self) -> None:
         self._core: FeatureLearner | None = None
+        self._turn = Turn()
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -83,9 +91,7 @@ class _Network(abc.ABC):
     def _new_core(self) -> FeatureLearner: ...
 
     def _made(self) -> FeatureLearner:
-        if self._core is None:
-            self._core = self._new_core()
-        return self._core
+        return self._core or self._new_core()
 
     def _finite(self, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -93,35 +99,28 @@ class _Network(abc.ABC):
         return values
 
 
-class _Target:
-    """A number to predict, in units of its first value; and its last value and change that are known, in the same."""
+class _Target(NamedTuple):
+    """A number to predict, in units of its first value: its last value and change that are known, in the same."""
 
-    def __init__(self, owner: str):
-        self.owner = owner
-        self.unit: Unit | None = None
-        self.past = (math.nan, math.nan)
+    unit: Unit | None = None
+    past: tuple[float, float] = (math.nan, math.nan)
 
-    def number(self, y: Any) -> float:
-        """The target; NaN where it is missing or unusable. ValueError: it is not a number."""
-        if y is None or (isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex)):
-            return number_of(y)
-        raise ValueError(f"{self.owner}: the target must be a number, got {y!r}")
-
-    def to(self, y: float) -> float:
-        """In units."""
-        if y != y:
-            return math.nan
-        if self.unit is None:
-            self.unit = Unit(y)
-        u = (y - self.unit.origin) / self.unit.length
-        return u if -REACH < u < REACH else math.nan
-
-    def seen(self, u: float) -> float:
-        """Keep a value, where there is one, as the last; its change."""
+    def after(self, y: float) -> tuple["_Target", float, float]:
+        """What is known after one more value, NaN where it is missing; the value and its change, in units."""
+        unit, u = self.unit, math.nan
+        if y == y:
+            unit = unit or Unit(y)
+            u = (y - unit.origin) / unit.length
+            u = u if -REACH < u < REACH else math.nan
         change = u - self.past[0]
-        if u == u:
-            self.past = u, change
-        return change
+        return _Target(unit, (u, change) if u == u else self.past), u, change
+
+
+def _number(owner: object, y: Any) -> float:
+    """A target; NaN where it is missing or unusable. ValueError: it is not a number."""
+    if y is None or (isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex)):
+        return number_of(y)
+    raise ValueError(f"{type(owner).__name__}: the target must be a number, got {y!r}")
 
 
 def _records(rows: Any) -> list[Mapping[Any, Any]]:
@@ -142,30 +141,26 @@ class _Numbers(_Network):
     autoregressive: bool = True
     _predicts_change: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._target = _Target(type(self).__name__)
-
     def _new_core(self) -> FeatureLearner:
-        return FeatureLearner(self._recipe("number"), LAST if self.autoregressive else ())
+        return FeatureLearner.start(self._recipe("number"), LAST if self.autoregressive else (), memory=_Target())
 
     def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
-        value, core = self._target.number(y), self._made()
-        row = core.placed(x)
-        self._fill(row, value)
-        core.learn(row)
+        value = _number(self, y)
+        with self._turn:
+            core, row = self._made().placed(x)
+            self._core = core.learn(row, self._fill(core.memory, row, value))
 
-    def _with_past(self, row: list[float]) -> list[float]:
+    def _with_past(self, target: _Target, row: list[float]) -> list[float]:
         if self.autoregressive:
-            row[: len(LAST)] = self._target.past
+            row[: len(LAST)] = target.past
         return row
 
-    def _fill(self, row: list[float], value: float) -> None:
-        """What the row's target has to do with it."""
-        self._with_past(row)
-        u = self._target.to(value)
-        change = self._target.seen(u)
+    def _fill(self, target: _Target, row: list[float], value: float) -> _Target:
+        """What the row's target has to do with it; what is known after it."""
+        self._with_past(target, row)
+        target, u, change = target.after(value)
         row[-1] = change if self._predicts_change else u
+        return target
 
 
 @dataclass(eq=False, repr=False)
@@ -215,31 +210,31 @@ class OnlineRegressor(_Numbers, base.Regressor):
         `rows`: dicts, or a data frame; `ys`: as many numbers. ValueError: as in `learn_one`; nothing is learned then.
         """
         records, targets = _pairs(type(self).__name__, rows, ys)
-        values = [self._target.number(y) for y in targets]
-        self._made().take(records, lambda i, row: self._fill(row, values[i]))
+        values = [_number(self, y) for y in targets]
+        with self._turn:
+            self._core = self._made().take(records, lambda target, i, row: self._fill(target, row, values[i]))
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         """The target of a row that would come next; nothing changes. 0 before any target is known.
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        unit = self._target.unit
-        if unit is None:
+        core = self._core
+        if core is None or core.memory.unit is None:
             return 0.0
-        core = self._made()
-        u = core.ask(self._with_past(core.known(x)))[0].item()
+        unit, row = core.memory.unit, self._with_past(core.memory, core.places.known(x))
+        u = core.ask(row)[0].item()
         if not math.isfinite(u):
             self._finite(np.array(u))
         return unit.origin + unit.length * u
 
     def predict_many(self, rows: Any) -> np.ndarray:
         """The predictions (rows,) for each row as if it came next; nothing changes."""
-        records, unit = _records(rows), self._target.unit
-        if unit is None or not records:
+        records, core = _records(rows), self._core
+        if core is None or core.memory.unit is None or not records:
             return np.zeros(len(records))
-        core = self._made()
-        answers = core.ask_all([self._with_past(core.known(x)) for x in records])[:, 0]
-        return unit.back(self._finite(answers).astype(float))
+        answers = core.ask_all([self._with_past(core.memory, core.places.known(x)) for x in records])[:, 0]
+        return core.memory.unit.back(self._finite(answers).astype(float))
 
 
 class OnlineClassifier(_Network, base.Classifier):
@@ -256,86 +251,88 @@ class OnlineClassifier(_Network, base.Classifier):
     'high'
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._labels: dict[Hashable, int] = {}
-
     @property
     def _multiclass(self) -> bool:
         return True
 
     def _new_core(self) -> FeatureLearner:
-        return FeatureLearner(self._recipe("class"), classes=CLASSES)
-
-    def _class(self, y: Any) -> float:
-        """The number of a class; NaN where it is missing."""
-        if y is None or y != y:
-            return math.nan
-        return self._labels.setdefault(y, len(self._labels))
+        return FeatureLearner.start(self._recipe("class"), classes=CLASSES, memory={})
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         """Read a row and learn from its class. Where y is None or NaN the row is read only.
 
         TypeError: y is not hashable. ValueError: (first row) a parameter is not allowed.
         """
-        core = self._made()
-        label = self._class(y)
-        core.make_room(len(self._labels))
-        row = core.placed(x)
-        row[-1] = label
-        core.learn(row)
+        with self._turn:
+            core = self._made()
+            labels, label = _labelled(core.memory, y)
+            core, row = core.with_classes(len(labels)).placed(x)
+            row[-1] = label
+            self._core = core.learn(row, labels)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
         records, targets = _pairs(type(self).__name__, rows, ys)
-        core = self._made()
-        start = 0
-        while start < len(records):
-            # Up to the row that brings more classes than there is room for.
-            labels, stop = [], start
-            while stop < len(records):
-                label = self._class(targets[stop])
-                if len(self._labels) > core.learner.classes and stop > start:
-                    break
-                core.make_room(len(self._labels))
-                labels.append(label)
-                stop += 1
+        with self._turn:
+            core, start = self._made(), 0
+            labels = core.memory
+            while start < len(records):
+                # Up to the row that brings more classes than there is room for.
+                numbers, stop = [], start
+                while stop < len(records):
+                    more, label = _labelled(labels, targets[stop])
+                    if len(more) > core.learner.classes and stop > start:
+                        break
+                    labels, core = more, core.with_classes(len(more))
+                    numbers.append(label)
+                    stop += 1
 
-            def fill(i: int, row: list[float], labels: list[float] = labels) -> None:
-                row[-1] = labels[i]
+                def fill(memory: Any, i: int, row: list[float], numbers: list[float] = numbers) -> Any:
+                    row[-1] = numbers[i]
+                    return memory
 
-            core.take(records[start:stop], fill)
-            start = stop
+                core = core.take(records[start:stop], fill)
+                start = stop
+            self._core = core._replace(memory=labels)
 
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
         """The probability of every class seen so far, for a row that would come next; nothing changes.
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        if not self._labels:
+        core = self._core
+        if core is None or not core.memory:
             return {}
-        core = self._made()
-        return self._shares(core.ask(core.known(x)))
+        return self._shares(core.memory, core.ask(core.places.known(x)))
 
     def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
         """The same of each row, as if it came next."""
-        records = _records(rows)
-        if not self._labels or not records:
+        records, core = _records(rows), self._core
+        if core is None or not core.memory or not records:
             return [{} for _ in records]
-        core = self._made()
-        return [self._shares(answer) for answer in core.ask_all([core.known(x) for x in records])]
+        answers = core.ask_all([core.places.known(x) for x in records])
+        return [self._shares(core.memory, answer) for answer in answers]
 
     def predict_many(self, rows: Any) -> list[Any]:
         """The most probable class of each row, as if it came next; None before any class is known."""
         return [max(shares, key=shares.__getitem__) if shares else None for shares in self.predict_proba_many(rows)]
 
-    def _shares(self, answer: np.ndarray) -> dict[Any, float]:
-        seen = answer[: len(self._labels)].tolist()
+    def _shares(self, labels: dict[Hashable, int], answer: np.ndarray) -> dict[Any, float]:
+        seen = answer[: len(labels)].tolist()
         total = math.fsum(seen)
         if not 0 < total < math.inf:
             self._finite(answer)
-            return dict.fromkeys(self._labels, 1 / len(seen))
-        return {label: p / total for label, p in zip(self._labels, seen, strict=True)}
+            return dict.fromkeys(labels, 1 / len(seen))
+        return {label: p / total for label, p in zip(labels, seen, strict=True)}
+
+
+def _labelled(labels: dict[Hashable, int], y: Any) -> tuple[dict[Hashable, int], float]:
+    """Known classes after one more, and its number; NaN where it is missing."""
+    if y is None or y != y:
+        return labels, math.nan
+    if y not in labels:
+        labels = {**labels, y: len(labels)}
+    return labels, labels[y]
 
 
 class OnlineForecaster(_Numbers, Forecaster):
@@ -374,15 +371,15 @@ class OnlineForecaster(_Numbers, Forecaster):
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
             raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
-        unit = self._target.unit
-        if unit is None:
+        core = self._core
+        if core is None or core.memory.unit is None:
             return [0.0] * int(horizon)
-        core = self._made()
-        block = np.zeros((max(AHEAD, 1 << (len(rows) - 1).bit_length()), len(core.blank)), np.float32)
-        block[: len(rows)] = [core.known(x) for x in rows]
+        places, (unit, past) = core.places, core.memory
+        block = np.zeros((max(AHEAD, 1 << (len(rows) - 1).bit_length()), len(places.blank)), np.float32)
+        block[: len(rows)] = [places.known(x) for x in rows]
         learner = core.learner
         run = ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
-        start = np.array(self._target.past, np.float32)
-        changes = np.asarray(run(learner.packed, block, core.plain, start, np.int32(len(rows))))[: len(rows)]
+        start = np.array(past, np.float32)
+        changes = np.asarray(run(learner.packed, block, places.plain, start, np.int32(len(rows))))[: len(rows)]
         # Summed in double precision: a long forecast does not drift.
-        return unit.back(self._target.past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()
+        return unit.back(past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()

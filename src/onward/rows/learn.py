@@ -21,7 +21,7 @@ from onward.rows.predictions import csv_line
 from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Rows, Source, open_rows
-from onward.rows.stream import BLOCK, ONE
+from onward.rows.stream import BLOCK, ONE, as_usual
 
 SUMMARY = "summary.json"
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
@@ -233,7 +233,7 @@ def learn(
     options.check()
     progress = Progress()
     session = Session(options, "", progress.say, block=ONE if source == "-" else BLOCK)
-    with RunFolder(path, "learn") as folder:
+    with RunFolder(path, "learn") as folder, as_usual():
         if resume:
             same_fields(path, folder.resume()["fields"], dataclasses.asdict(options), FREE)
         else:
@@ -286,7 +286,7 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, session.load, say) is None:
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
-    with open_source(options, source, say) as rows:
+    with open_source(options, source, say) as rows, as_usual():
         session.name, session.notes = rows.name, []
         if rows.form != "jsonl":
             session.look(rows.names)

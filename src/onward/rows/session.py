@@ -137,7 +137,8 @@ class Session:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
                 plain = self.encoder.plain
-                parts.append(learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u))
+                self.learner, said = learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u)
+                parts.append(said)
             start = stop
         answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         broken = ~np.isfinite(answers.outputs).all(1)
@@ -208,13 +209,17 @@ class Session:
         while needed < len(self.targets.classes):
             needed *= 2
         classes = needed if self.options.task == "classification" else 0
-        if self.learner is None:
-            self.learner = RowLearner(self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,))
-        if self.encoder.capacity > self.learner.capacity:
-            self.learner.widen(self.encoder.capacity)
-        if classes > self.learner.classes:
-            self.learner.add_classes(classes)
-        return self.learner
+        learner = self.learner
+        if learner is None:
+            learner = RowLearner(
+                self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,), in_place=True
+            )
+        if self.encoder.capacity > learner.capacity:
+            learner = learner.widen(self.encoder.capacity)
+        if classes > learner.classes:
+            learner = learner.add_classes(classes)
+        self.learner = learner
+        return learner
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""
@@ -354,7 +359,7 @@ class Session:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise saving.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
         # Nothing was changed until all was found good.
-        self.learner, self.encoder, self.scores.extra = learner, encoder, extra
+        self.learner, self.encoder, self.scores.extra = learner._replace(in_place=True), encoder, extra
         self.targets.encoder, self.targets.units, self.targets.classes = encoder, units, classes
         vars(self).update(plain, clock=clock)
         return meta

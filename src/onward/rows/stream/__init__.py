@@ -7,6 +7,7 @@ from onward.rows.stream.programs import BLOCK as BLOCK
 from onward.rows.stream.programs import MANY as MANY
 from onward.rows.stream.programs import ONE as ONE
 from onward.rows.stream.programs import Answers as Answers
+from onward.rows.stream.programs import as_usual as as_usual
 from onward.rows.stream.recipe import NETWORKS as NETWORKS
 from onward.rows.stream.recipe import RULES as RULES
 from onward.rows.stream.recipe import RowRecipe as RowRecipe

@@ -1,6 +1,8 @@
 """The compiled programs of a recipe, shared by all that learn by it."""
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,12 +44,13 @@ class Programs:
     """The compiled functions of a recipe at one capacity, number of classes and stage."""
 
     def __init__(self, recipe: RowRecipe, capacity: int, classes: int, stage: int):
-        self.stream, self.stage = Stream(recipe, capacity, classes), stage
-        # The structure only; nothing is computed.
-        self.packing = Packing(eqx.filter_eval_shape(self.fresh), _apart)
+        with as_usual():
+            self.stream, self.stage = Stream(recipe, capacity, classes), stage
+            # The structure only; nothing is computed.
+            self.packing = Packing(eqx.filter_eval_shape(self.fresh), _apart)
         self._start: Packed | None = None
         self._changes: dict[Programs, Program] = {}
-        self._compiled: dict[tuple[str, int], Program] = {}
+        self._compiled: dict[tuple[str, int, bool], Program] = {}
 
     def fresh(self) -> StreamState:
         """The state before the first row, grown to this stage."""
@@ -60,7 +63,8 @@ class Programs:
         """The same, packed. Computed once, for all learners."""
         if self._start is None:
             self._start = _once(lambda: self.packing.pack(self.fresh()))()
-        return own(self._start)
+        with as_usual():
+            return own(self._start)
 
     def change(self, after: "Programs") -> Program:
         """The program that makes a state of these shapes one of those."""
@@ -76,14 +80,16 @@ class Programs:
             self._changes[after] = _once(change)
         return self._changes[after]
 
-    def of(self, what: str, rows: int) -> Program:
+    def of(self, what: str, rows: int, *, in_place: bool = False) -> Program:
         """The program `what` for up to `rows` rows.
+
+        `in_place`: the state that it is given is used up, and whoever calls it keeps JAX's switches `as_usual`.
 
         step: learn and answer. read: answer, move on and learn nothing. peek: answer a row, and nothing changes. Of
         rows [x, targets]: row learns from one with lag 0 and answers nothing, ask and asks give the outputs for one,
         and for each of many as if it came next.
         """
-        if (what, rows) not in self._compiled:
+        if (what, rows, in_place) not in self._compiled:
             programs: dict[str, Program] = {
                 "step": self._many(self.stream.step),
                 "read": self._many(self.stream.read),
@@ -92,9 +98,9 @@ class Programs:
                 "ask": self._ask,
                 "asks": self._asks,
             }
-            donate: tuple[int, ...] = (0,) if what in ("step", "read", "row") else ()
-            self._compiled[what, rows] = jax.jit(programs[what], donate_argnums=donate)
-        return self._compiled[what, rows]
+            program = programs[what]
+            self._compiled[what, rows, in_place] = jax.jit(program, donate_argnums=(0,)) if in_place else held(program)
+        return self._compiled[what, rows, in_place]
 
     def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
         return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
@@ -148,10 +154,55 @@ def _apart(state: StreamState) -> list[PyTree]:
     return [state.waiting, waits, *large]
 
 
+@contextlib.contextmanager
+def as_usual() -> Iterator[None]:
+    """JAX's switches as rows are learned with, however somebody has set them: single precision, compiled, no traps."""
+    with (
+        jax.enable_x64(False),
+        jax.disable_jit(False),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def held(function: Program) -> Program:
+    """Compiled, and the same under every setting of JAX's switches.
+
+    The switches are set where the program is traced, which costs a call nothing. A state holds NaN where nothing was
+    seen yet: where NaN is trapped, the call is made anew without the trap.
+    """
+    inner = jax.jit(function, inline=True)
+
+    def as_ever(*arguments: Any) -> Any:
+        with as_usual():
+            return inner(*arguments)
+
+    compiled = jax.jit(as_ever)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return compiled(*arguments)
+        except FloatingPointError:
+            with as_usual():
+                return compiled(*arguments)
+
+    return call
+
+
 def _once(function: Callable[..., Packed]) -> Program:
     """Compiled fast rather than well: it runs once."""
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    return jax.jit(function, compiler_options=fast)
+    compiled = jax.jit(function, compiler_options=fast)
+
+    def call(*arguments: Any) -> Packed:
+        with as_usual():
+            return compiled(*arguments)
+
+    return call
 
 
 @jax.jit
