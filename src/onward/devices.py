@@ -58,3 +58,29 @@ def cache_programs() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+class Forked:
+    """Whether this process was forked from one that had computed: JAX's threads are not copied, and it would hang."""
+
+    used = forked = False
+
+    @classmethod
+    def note(cls) -> None:
+        """In the child."""
+        cls.forked = cls.used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Forked.note)
+
+
+def must_compute() -> None:
+    """Called before anything is computed. Raises OnwardError in a process that can compute no more."""
+    Forked.used = True
+    if Forked.forked:
+        raise OnwardError(
+            "this process was forked from one that had already computed with onward, and JAX cannot compute here: it "
+            "would wait for ever. Start processes by spawn: multiprocessing.get_context('spawn'), or joblib's loky; or "
+            "fork before the first row is learned"
+        )

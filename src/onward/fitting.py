@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 from numpy.typing import ArrayLike
 
 from onward.cells.base import require_size
+from onward.devices import must_compute
 from onward.errors import NotFinite
 from onward.heads.base import AbstractHead
 from onward.heads.linear import Linear
@@ -60,6 +61,7 @@ def fit(
     loss becomes NaN or infinite.
     """
     require_size("fit", passes=passes)
+    must_compute()
     streams = _streams(learner)
     batches = isinstance(learner, BPTT | TPTT) or (np.ndim(xs) == 3 and streams is None)
     axes = ("time", "batch") if batches else ("time",) if streams is None else ("time", "streams")

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward import saving
-from onward.devices import platform
+from onward.devices import must_compute, platform
 from onward.learners.base import AbstractLearner, inside
 from onward.model import Model
 from onward.tasks.base import AbstractTask
@@ -103,20 +103,21 @@ class Loop:
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
-        self._at_stage(1)
-        if "start" not in self._programs:
-            self._programs["start"] = eqx.filter_jit(self._start, **_once())
-        self.state = self._programs["start"](self._data, self._keys, self._sizes)
-        self._forget_best()
+        must_compute()
+        programs = self._of_stage(1)
+        if "start" not in programs:
+            programs["start"] = eqx.filter_jit(self._start, **_once())
+        state = programs["start"](self._data, self._keys, self._sizes)
+        self._take(state=state, stages=1, _programs=programs, best=self._no_best(state))
 
     def grow(self) -> None:
         """Let the learner of every run grow its network. What was compiled, and the best state, are forgotten."""
-        self.state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
-        self._at_stage(self.stages + 1)
-        self._forget_best()
+        state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
+        self._take(state=state, stages=self.stages + 1, _programs={}, best=self._no_best(state))
 
     def advance(self, steps: int) -> None:
         """Learn for `steps` steps, and add up what is measured. Compiled once a stage, whatever the steps."""
+        must_compute()
         dynamic, static = self._parts()
         if "advance" not in self._programs:
 
@@ -130,14 +131,14 @@ class Loop:
                 return lax.fori_loop(0, steps, partial(self._step(static, data, add), sizes), (dynamic, sums))
 
             started = time.process_time()
-            function = jax.jit(chunk, donate_argnums=(0, 1))
-            lowered = function.lower(dynamic, self._sums, self._data, self._sizes, jnp.asarray(1))
+            # The state is not given away: an interrupt leaves that of before.
+            lowered = jax.jit(chunk).lower(dynamic, self._sums, self._data, self._sizes, jnp.asarray(1))
             self._programs["advance"] = compile_wide(lowered)
             self.compile_seconds += time.process_time() - started
         advance = self._programs["advance"]
-        dynamic, self._sums = advance(dynamic, self._sums, self._data, self._sizes, jnp.asarray(steps))
-        jax.block_until_ready(self._sums)
-        self.state = eqx.combine(dynamic, static)
+        dynamic, sums = advance(dynamic, self._sums, self._data, self._sizes, jnp.asarray(steps))
+        jax.block_until_ready(sums)
+        self._take(state=eqx.combine(dynamic, static), _sums=sums)
 
     def means(self) -> tuple[Float[np.ndarray, " runs"], dict[str, Float[np.ndarray, " runs"]]]:
         """The weighted means of what is measured, and of what is monitored by name, since the last call.
@@ -237,11 +238,9 @@ class Loop:
             raise saving.Unreadable(f"{path} was saved from other runs: step sizes and seeds are not the same")
         state = self.shapes(stages)
         like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
-        (self.state, self._sums, *best), meta = saving.load(path, like[: 2 + self._keeps_best])
-        self._at_stage(stages)
-        if best:
-            values, learned = best[0]
-            self.best = (values, eqx.filter(learned, eqx.is_array))
+        (state, sums, *best), meta = saving.load(path, like[: 2 + self._keeps_best])
+        parts = {"best": (best[0][0], eqx.filter(best[0][1], eqx.is_array))} if best else {}
+        self._take(state=state, _sums=sums, stages=stages, _programs=self._of_stage(stages), **parts)
         return {name: value for name, value in meta.items() if name not in self._about}
 
     def shapes(self, stages: int = 1) -> PyTree:
@@ -261,21 +260,24 @@ class Loop:
     def _about(self) -> dict[str, Any]:
         return {"stages": self.stages, "runs": [list(run) for run in self.runs]}
 
-    def _at_stage(self, stages: int) -> None:
-        """So many stages have the networks from now on; what was compiled for another number of them is forgotten."""
-        if stages != self.stages:
-            self.stages, self._programs = stages, {}
+    def _of_stage(self, stages: int) -> Programs:
+        """What was compiled for networks of so many stages: of another number of them, nothing yet."""
+        return self._programs if stages == self.stages else {}
 
-    def _forget_best(self) -> None:
-        """No best state yet, of this structure."""
-        if self._keeps_best:
-            learned = jax.tree.map(jnp.copy, eqx.filter(self.state[1], eqx.is_array))
-            self.best = (jnp.full(len(self.runs), jnp.inf), learned)
+    def _take(self, **parts: Any) -> None:
+        """All of these in one step, so that an interrupt comes before or after it."""
+        vars(self).update(parts)
+
+    def _no_best(self, state: PyTree) -> PyTree:
+        """The best state so far: none, of the structure of this one."""
+        if not self._keeps_best:
+            return self.best
+        return jnp.full(len(self.runs), jnp.inf), eqx.filter(state[1], eqx.is_array)
 
     def _zero_sums(self) -> PyTree:
-        """Sum and weight of what is measured and monitored; each its own buffer, for they are donated."""
-        zeros = lambda: (jnp.full(len(self.runs), 0.0), jnp.full(len(self.runs), 0.0))
-        return (*zeros(), {name: zeros() for name in self._monitor}) if self._monitor else zeros()
+        """Sum and weight of what is measured and monitored."""
+        zeros = (jnp.full(len(self.runs), 0.0),) * 2
+        return (*zeros, dict.fromkeys(self._monitor, zeros)) if self._monitor else zeros
 
     def _start(self, data: PyTree, keys: Array, sizes: Array) -> PyTree:
         source = eqx.combine(data, self._task)

@@ -224,7 +224,11 @@ def test_rows_of_unusable_values_are_learned_from(kind):
     target = 1.0
     for i, value in enumerate(UNUSABLE):
         learn(model, {"a": value, "b": i, 3: value, (1, "x"): 2.0}, target)
-    assert model._core.places.names.keys() >= {"a", "b", (1, "x")} if "a" in model._core.places.names else True
+    assert (
+        model._keeper.core.places.names.keys() >= {"a", "b", (1, "x")}
+        if "a" in model._keeper.core.places.names
+        else True
+    )
     assert ask(model, {"b": 1, "a": 5.0})
 
 
@@ -235,9 +239,9 @@ def test_a_row_without_a_target_is_read_and_not_learned_from(y):
             continue
         model, xs, _ = made(kind)
         answer, network = ask(model, xs[3]), lambda of: of.programs.packing.on_host(of.packed).learned.model
-        before = network(model._core.learner)
+        before = network(model._keeper.core.learner)
         learn(model, xs[0], y)
-        after = network(model._core.learner)
+        after = network(model._keeper.core.learner)
         assert all(map(np.array_equal, jax.tree.leaves(before)[:3], jax.tree.leaves(after)[:3]))
         assert ask(model, xs[3]) != answer
 
@@ -271,13 +275,13 @@ def test_more_classes_leave_what_was_learned():
     for i in range(400):
         model.learn_one({"a": float(i % 4)}, i % 4)
     before = [model.predict_proba_one({"a": float(i)}) for i in range(4)]
-    assert model._core.learner.classes == 4
+    assert model._keeper.core.learner.classes == 4
     wider = copy.deepcopy(model)
-    wider._core = wider._core.with_classes(5)
+    wider._keeper.core = wider._keeper.core.with_classes(5)
     for i in range(4):
         assert wider.predict_proba_one({"a": float(i)}) == pytest.approx(before[i], rel=1e-4)
     model.learn_one({"a": 0.0}, 4)
-    assert model._core.learner.classes == 8
+    assert model._keeper.core.learner.classes == 8
     assert set(model.predict_proba_one({"a": 0.0})) == {0, 1, 2, 3, 4}
 
 
@@ -287,8 +291,8 @@ def test_text_is_a_category_and_a_date_has_seasons():
     for i in range(400):
         when = start + datetime.timedelta(days=i)
         model.learn_one({"zip": ["12", "7", "100"][i % 3], "when": when}, [5.0, 1.0, -3.0][i % 3])
-    assert set(model._core.places.encoder.vocabulary["zip"]) == {"12", "7", "100"}
-    assert {"when year sine", "when day cosine"} <= set(model._core.places.encoder.slots)
+    assert set(model._keeper.core.places.encoder.vocabulary["zip"]) == {"12", "7", "100"}
+    assert {"when year sine", "when day cosine"} <= set(model._keeper.core.places.encoder.slots)
     for text, y in (("12", 5.0), ("7", 1.0), ("100", -3.0)):
         assert model.predict_one({"zip": text, "when": np.datetime64("2021-02-04")}) == pytest.approx(y, abs=0.5)
 
@@ -298,9 +302,9 @@ def test_features_without_end_take_no_room_without_end(monkeypatch):
     model = OnlineRegressor(units=4)
     for i in range(30):
         model.learn_one({f"{i} {j}": 1.0 for j in range(5)}, 1.0)
-    assert model._core.places.encoder.full
-    assert model._core.learner.capacity == 16
-    assert len(model._core.places.names) <= 16
+    assert model._keeper.core.places.encoder.full
+    assert model._keeper.core.learner.capacity == 16
+    assert len(model._keeper.core.places.names) <= 16
     assert math.isfinite(model.predict_one({"0 1": 1.0, "another": 2.0}))
 
 
@@ -337,9 +341,9 @@ def test_other_bad_arguments_are_named():
 @ALL
 def test_a_network_that_diverged_says_so(kind):
     model, xs, _ = made(kind)
-    learner = model._core.learner
+    learner = model._keeper.core.learner
     broken = learner.packed._replace(floats=learner.packed.floats * math.nan)
-    model._core = model._core._replace(learner=learner._replace(state=broken))
+    model._keeper.core = model._keeper.core._replace(learner=learner._replace(state=broken))
     with pytest.raises(NotFinite, match=f"{kind.__name__}: learning diverged with step_size=None; lower it"):
         ask(model, xs[0])
 
@@ -351,7 +355,7 @@ def test_every_network_and_stage_learns():
     for model in (staged, other):
         learn_all(model, xs, ys)
         assert model.predict_one(xs[0]) == pytest.approx(np.mean(ys), abs=2)
-    assert staged._core.learner.stage == 2
+    assert staged._keeper.core.learner.stage == 2
 
 
 @ALL

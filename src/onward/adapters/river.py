@@ -14,10 +14,10 @@ from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite
 from onward.rows.encoder import REACH, Unit
 from onward.rows.features import FeatureLearner, ahead
+from onward.rows.keeper import Keeper
 from onward.rows.places import number_of
 from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
-from onward.rows.turn import Turn
 
 try:
     from river import base
@@ -35,12 +35,7 @@ LAST = ("last value", "last change")
 
 @dataclass(eq=False, repr=False)
 class _Network(abc.ABC):
-    """What the three estimators share: their parameters, and a core that is made when the first row comes.
-
-    A core never changes: what learns puts the next one in its place, in one assignment. So a call that is interrupted
-    or fails leaves the one before, and who asks beside it is answered by the last whole one. Who learns waits for
-    their turn.
-    """
+    """What the three estimators share: their parameters, and the keeper of a core, made when the first row comes."""
 
     network: str = "columnar"
     units: int = 32
@@ -51,8 +46,7 @@ class _Network(abc.ABC):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._core: FeatureLearner | None = None
-        self._turn = Turn()
+        self._keeper = Keeper()
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -91,7 +85,7 @@ class _Network(abc.ABC):
     def _new_core(self) -> FeatureLearner: ...
 
     def _made(self) -> FeatureLearner:
-        return self._core or self._new_core()
+        return self._keeper.core or self._new_core()
 
     def _finite(self, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -146,9 +140,10 @@ class _Numbers(_Network):
 
     def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
         value = _number(self, y)
-        with self._turn:
+        keeper = self._keeper
+        with keeper.turn:
             core, row = self._made().placed(x)
-            self._core = core.learn(row, self._fill(core.memory, row, value))
+            keeper.learn(core, row, self._fill(core.memory, row, value))
 
     def _with_past(self, target: _Target, row: list[float]) -> list[float]:
         if self.autoregressive:
@@ -211,15 +206,17 @@ class OnlineRegressor(_Numbers, base.Regressor):
         """
         records, targets = _pairs(type(self).__name__, rows, ys)
         values = [_number(self, y) for y in targets]
-        with self._turn:
-            self._core = self._made().take(records, lambda target, i, row: self._fill(target, row, values[i]))
+        with self._keeper.turn:
+            self._keeper.core = self._made().take(records, lambda target, i, row: self._fill(target, row, values[i]))
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         """The target of a row that would come next; nothing changes. 0 before any target is known.
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        core = self._core
+        return self._keeper.ask(lambda core: self._predicted(core, x))
+
+    def _predicted(self, core: FeatureLearner | None, x: Mapping[Any, Any]) -> float:
         if core is None or core.memory.unit is None:
             return 0.0
         unit, row = core.memory.unit, self._with_past(core.memory, core.places.known(x))
@@ -230,7 +227,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
 
     def predict_many(self, rows: Any) -> np.ndarray:
         """The predictions (rows,) for each row as if it came next; nothing changes."""
-        records, core = _records(rows), self._core
+        records, core = _records(rows), self._keeper.apart()
         if core is None or core.memory.unit is None or not records:
             return np.zeros(len(records))
         answers = core.ask_all([self._with_past(core.memory, core.places.known(x)) for x in records])[:, 0]
@@ -263,17 +260,18 @@ class OnlineClassifier(_Network, base.Classifier):
 
         TypeError: y is not hashable. ValueError: (first row) a parameter is not allowed.
         """
-        with self._turn:
+        keeper = self._keeper
+        with keeper.turn:
             core = self._made()
             labels, label = _labelled(core.memory, y)
             core, row = core.with_classes(len(labels)).placed(x)
             row[-1] = label
-            self._core = core.learn(row, labels)
+            keeper.learn(core, row, labels)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
         records, targets = _pairs(type(self).__name__, rows, ys)
-        with self._turn:
+        with self._keeper.turn:
             core, start = self._made(), 0
             labels = core.memory
             while start < len(records):
@@ -293,21 +291,20 @@ class OnlineClassifier(_Network, base.Classifier):
 
                 core = core.take(records[start:stop], fill)
                 start = stop
-            self._core = core._replace(memory=labels)
+            self._keeper.core = core._replace(memory=labels)
 
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
         """The probability of every class seen so far, for a row that would come next; nothing changes.
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        core = self._core
-        if core is None or not core.memory:
-            return {}
-        return self._shares(core.memory, core.ask(core.places.known(x)))
+        return self._keeper.ask(
+            lambda core: self._shares(core.memory, core.ask(core.places.known(x))) if core and core.memory else {}
+        )
 
     def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
         """The same of each row, as if it came next."""
-        records, core = _records(rows), self._core
+        records, core = _records(rows), self._keeper.apart()
         if core is None or not core.memory or not records:
             return [{} for _ in records]
         answers = core.ask_all([core.places.known(x) for x in records])
@@ -371,7 +368,7 @@ class OnlineForecaster(_Numbers, Forecaster):
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
             raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
-        core = self._core
+        core = self._keeper.apart()
         if core is None or core.memory.unit is None:
             return [0.0] * int(horizon)
         places, (unit, past) = core.places, core.memory

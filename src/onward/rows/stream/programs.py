@@ -1,7 +1,6 @@
 """The compiled programs of a recipe, shared by all that learn by it."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from onward.devices import must_compute
 from onward.learners.late import LateState
 from onward.rows.packed import Packed, Packing
 from onward.rows.stream.recipe import RowRecipe
@@ -63,8 +63,7 @@ class Programs:
         """The same, packed. Computed once, for all learners."""
         if self._start is None:
             self._start = _once(lambda: self.packing.pack(self.fresh()))()
-        with as_usual():
-            return own(self._start)
+        return own(self._start)
 
     def change(self, after: "Programs") -> Program:
         """The program that makes a state of these shapes one of those."""
@@ -86,8 +85,8 @@ class Programs:
         `in_place`: the state that it is given is used up, and whoever calls it keeps JAX's switches `as_usual`.
 
         step: learn and answer. read: answer, move on and learn nothing. peek: answer a row, and nothing changes. Of
-        rows [x, targets]: row learns from one with lag 0 and answers nothing, ask and asks give the outputs for one,
-        and for each of many as if it came next.
+        rows [x, targets]: row learns from one with lag 0, answers nothing and uses its state up; ask and asks give the
+        outputs for one, and for each of many as if it came next.
         """
         if (what, rows, in_place) not in self._compiled:
             programs: dict[str, Program] = {
@@ -168,11 +167,11 @@ def as_usual() -> Iterator[None]:
         yield
 
 
-def held(function: Program) -> Program:
-    """Compiled, and the same under every setting of JAX's switches.
+def held(function: Program, *, uses_up: bool = False) -> Program:
+    """Compiled, and the same under every setting of JAX's switches; `uses_up`: the first argument is updated in place.
 
     The switches are set where the program is traced, which costs a call nothing. A state holds NaN where nothing was
-    seen yet: where NaN is trapped, the call is made anew without the trap.
+    seen yet: where NaN is trapped, the call is made anew without the trap (not by what is used up: see `Keeper`).
     """
     inner = jax.jit(function, inline=True)
 
@@ -180,10 +179,12 @@ def held(function: Program) -> Program:
         with as_usual():
             return inner(*arguments)
 
-    compiled = jax.jit(as_ever)
+    compiled = jax.jit(as_ever, donate_argnums=(0,) if uses_up else ())
+    if uses_up:
+        return compiled
 
-    @functools.wraps(function)
     def call(*arguments: Any) -> Any:
+        must_compute()
         try:
             return compiled(*arguments)
         except FloatingPointError:
@@ -199,13 +200,12 @@ def _once(function: Callable[..., Packed]) -> Program:
     compiled = jax.jit(function, compiler_options=fast)
 
     def call(*arguments: Any) -> Packed:
+        must_compute()
         with as_usual():
             return compiled(*arguments)
 
     return call
 
 
-@jax.jit
-def own(packed: Packed) -> Packed:
-    """A copy in JAX's own memory. What NumPy shares must not be donated: it would be freed while it is in use."""
-    return jax.tree.map(jnp.copy, packed)
+# A copy in JAX's own memory. What NumPy shares must not be used up: it would be freed while it is in use.
+own: Callable[[Packed], Packed] = held(lambda packed: jax.tree.map(jnp.copy, packed))
