@@ -132,6 +132,20 @@ def test_errors_of_jobs_are_named_and_the_others_go_on(tmp_path, capsys):
 
 
 @pytest.mark.interfaces
+def test_workers_that_are_all_gone_are_replaced(tmp_path, monkeypatch):
+    """As when Dask has given them up, for they could not be started again in time."""
+    monkeypatch.setattr(cluster, "LOST_SECONDS", 1.0)
+    said, tasks = [], [Task(works, {"n": n}, f"d{n}") for n in range(3)]
+    with place(1, "", said.append) as where:
+        where._client.sync(where._client.scheduler.retire_workers, close_workers=True)
+        wait_for(lambda: not where._client.scheduler_info(n_workers=-1)["workers"])
+        ended = list(where.run(tasks, {"folder": str(tmp_path)}, lambda *_: {}, lambda: False))
+    assert not any(task.error for task in ended)
+    assert len(ended) == 3
+    assert "all workers are gone: starting new ones" in said
+
+
+@pytest.mark.interfaces
 def test_no_scheduler_there(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     for address, words in (("tcp://127.0.0.1:9", "no Dask scheduler"), ("foo", "neither an address")):

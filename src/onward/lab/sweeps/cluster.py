@@ -50,10 +50,13 @@ class Here:
 
 
 class Cluster:
-    """On the workers of a Dask scheduler. Each works on one task at a time, on its share of its machine's cores."""
+    """On the workers of a Dask scheduler. Each works on one task at a time, on its share of its machine's cores.
 
-    def __init__(self, client: Any, say: Callable[[str], None]) -> None:
-        self._client, self._say = client, say
+    `refill` starts new workers, where that is up to us: Dask gives a worker up that could not be started again in time.
+    """
+
+    def __init__(self, client: Any, say: Callable[[str], None], refill: Callable[[], None] | None = None) -> None:
+        self._client, self._say, self._refill = client, say, refill
         self._waiting = time.monotonic()
         client.register_plugin(_pin())
 
@@ -122,10 +125,15 @@ class Cluster:
             if now - self._waiting > LOST_SECONDS:
                 raise self._lost()
             return
-        if self._client.scheduler_info(n_workers=-1)["workers"] or now - self._waiting > LOST_SECONDS:
-            if not self._client.scheduler_info(n_workers=-1)["workers"]:
-                self._say("waiting for workers: none has joined the scheduler")
+        if self._client.scheduler_info(n_workers=-1)["workers"]:
             self._waiting = now
+        elif now - self._waiting > LOST_SECONDS:
+            self._waiting = now
+            if self._refill is None:
+                self._say("waiting for workers: none has joined the scheduler")
+            else:
+                self._say("all workers are gone: starting new ones")
+                self._refill()
 
     def _lost(self) -> OnwardError:
         return OnwardError(
@@ -198,5 +206,10 @@ def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
     )
+
+    def refill() -> None:
+        local.scale(0)
+        local.scale(workers)
+
     with local, Client(local, set_as_default=False) as client:
-        yield Cluster(client, say)
+        yield Cluster(client, say, refill)
