@@ -111,7 +111,11 @@ class FeatureLearner(NamedTuple):
         return after.learn_all(waiting)._replace(memory=memory)
 
 
-def _unpickled(encoder: dict[str, Any], learner: RowLearner, names: dict[Any, str], memory: Any) -> FeatureLearner:
+def _unpickled(
+    encoder: dict[str, Any], learner: RowLearner | None, names: dict[Any, str], memory: Any
+) -> FeatureLearner | None:
+    if learner is None:  # in a process that cannot compute
+        return None
     return FeatureLearner(Places(Encoder.from_dict(encoder), names, learner), learner, memory)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from onward.devices import Forked
 from onward.rows.packed import Packed
 from onward.rows.stream.programs import MANY, ONE, Answers, Programs, as_usual, own, programs_of
 from onward.rows.stream.recipe import RowRecipe
@@ -159,5 +160,8 @@ class RowLearner(NamedTuple):
         return _unpickled, (None, self._meta()) if self.state is None else self.save()
 
 
-def _unpickled(arrays: dict[str, np.ndarray] | None, meta: dict[str, Any]) -> RowLearner:
+def _unpickled(arrays: dict[str, np.ndarray] | None, meta: dict[str, Any]) -> RowLearner | None:
+    """None in a process that cannot compute: whoever would use it is told so then, and not while a pickle is read."""
+    if Forked.forked:
+        return None
     return RowLearner.load(arrays, meta, "the pickle of a learner of rows")
