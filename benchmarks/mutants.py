@@ -140,7 +140,8 @@ def sample(db: WorkDB, seed: int, size: int) -> list:
 
 def command(python: str, module: str) -> str:
     tests = [name for name in WATCHED[module].split() if (HOME / name).exists()]
-    return " ".join([python, "-m pytest -q -x -p no:cacheprovider", f"src/onward/{module}", *tests])
+    options = "-m pytest -q -x -p no:cacheprovider -m 'not slow and not experiment'"
+    return " ".join([python, options, f"src/onward/{module}", *tests])
 
 
 def work_through(modules: list[str], arguments: argparse.Namespace, copy: Path) -> None:
