@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness docs bench costs clean
+.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness docs bench costs mutants clean
 
 setup: .venv/.done
 
@@ -81,6 +81,18 @@ bench: setup .oracles/.done
 costs: setup
 	$(BIN)/python benchmarks/exponents.py --markdown --figure docs/figures/costs.png
 
+# Small faults planted one at a time: which do the tests notice? Nightly, hours; it goes on where it was stopped, and
+# `make mutants MUTANTS="--sample 40 loop.py"` takes more of one module (docs/developer/mutants.md).
+MUTANTS ?=
+mutants: setup .mutants/.done
+	.mutants/bin/python benchmarks/mutants.py --processes 2 $(MUTANTS)
+
+.mutants/.done: pyproject.toml
+	test -x .mutants/bin/python || $(PYTHON) -m venv .mutants
+	.mutants/bin/python -m pip install --quiet --upgrade pip
+	.mutants/bin/python -m pip install --quiet --group mutants
+	@touch $@
+
 clean:
-	rm -rf .venv .oracles runs dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .oracles .mutants runs dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,150 @@
+"""A job that was stopped, or killed, and gone on with leaves the bytes of one that was not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+
+import onward as ow
+from onward import saving
+from onward.lab import folder as run_folder
+from onward.lab import train as run
+from onward.lab.folder import RunFolder
+from onward.lab.method import Growth, Method
+from onward.lab.progress import Progress
+from onward.loop import Loop
+
+pytestmark = [pytest.mark.usefixtures("compile_fast"), pytest.mark.interfaces]
+STEPS, POINT = 100, 16
+RUNS = ((0.05, 0), (0.01, 3))
+GROWTH = Growth(stages=3, every=32)
+
+
+def method(growth=GROWTH):
+    model = lambda key: ow.Model(ow.Cascade(ow.Columns(ow.GRUGates(), 3, 2, key=key, spread=0.5)), ow.Categorical(2, 3))
+    return Method(
+        "tiny",
+        ow.AnBn(),
+        model,
+        lambda model, step_size: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(1.0), step_size),
+        STEPS,
+        lambda example, info: (info.loss, example.weight),
+        "loss",
+        growth=growth,
+        point_every=POINT,
+    )
+
+
+class Killed(BaseException):
+    """The end of a process, at the worst moment: nothing is written any more."""
+
+
+def go(path, *, programs, stop_at=None, kill_at=None, resume=False, chunk=1e9):
+    """Train both jobs, one after the other; stops and kills are counted in steps of both, from where it goes on."""
+    advance, done = Loop.advance, 0
+
+    def count(self, many):
+        nonlocal done
+        if kill_at is not None and done + many > kill_at:
+            raise Killed
+        advance(self, many)
+        done += many
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHUNK_SECONDS", chunk)
+        patch.setattr(run, "CHECKPOINT_SECONDS", 1e9)
+        patch.setattr(Loop, "advance", count)
+        with RunFolder(path, "run") as folder, Progress(quiet=True) as progress:
+            if not resume:
+                folder.begin({})
+            offset = 0
+            for job in ("one", "two"):
+                offset = run.train(
+                    method(), RUNS, job=job, folder=folder, digest="d", progress=progress, programs=programs,
+                    stop=lambda: stop_at is not None and done >= stop_at, start_offset=offset,
+                )["metrics_bytes"]  # fmt: skip
+
+
+def left(path: Path):
+    """Metrics to the byte, and what the last checkpoints hold, but for clocks."""
+    kept = {}
+    for job in ("one", "two"):
+        meta, arrays = saving.load_arrays(run_folder.newest_first(path / "checkpoints", job)[0])
+        kept[job] = {k: v for k, v in meta.items() if "seconds" not in k}, {k: a.tobytes() for k, a in arrays.items()}
+    return (path / run.METRICS).read_bytes(), kept
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Compiled once for all runs of this file."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, programs):
+    path = tmp_path_factory.mktemp("whole") / "run"
+    go(path, programs=programs)
+    return path, *left(path)
+
+
+def test_every_point_of_every_job_has_its_line(whole):
+    _, metrics, kept = whole
+    lines = [json.loads(line) for line in metrics.decode().splitlines()]
+    points = [*range(POINT, STEPS, POINT), STEPS]
+    assert [(line["job"], line["step"]) for line in lines] == [(job, step) for job in ("one", "two") for step in points]
+    assert [line["count"] for line in lines] == 2 * np.diff([0, *points]).tolist()
+    assert kept["one"][0]["grown_at"] == kept["two"][0]["grown_at"] == [32, 64]
+    ends = [meta["metrics_bytes"] for meta, _ in kept.values()]
+    assert ends[1] == len(metrics)
+    assert metrics[: ends[0]].count(b"\n") == len(points)
+
+
+def test_values_of_a_point_are_means_over_its_steps_alone(whole, programs):
+    """Against a loop of one's own, step by step."""
+    loop = method(Growth()).loop(RUNS, {})
+    loop.start()
+    for line in [json.loads(line) for line in whole[1].decode().splitlines()][:2]:
+        each = []
+        for _ in range(line["count"]):
+            loop.advance(1)
+            each.append(loop.means()[0])
+        # AnBn weighs every step alike.
+        np.testing.assert_allclose(line["values"], np.mean(each, 0), rtol=1e-5)
+
+
+# Before the first growth, at a point, between points; just before, at and after each growth; in the second job.
+STOPS = (5, 16, 31, 32, 33, 63, 64, 70, 99, 100, 107, 164, 170)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", STOPS)
+def test_stopped_and_gone_on_leaves_the_same_bytes(whole, programs, tmp_path, at):
+    path = tmp_path / "run"
+    with pytest.raises(ow.OnwardError, match="stopped at"):
+        go(path, programs=programs, stop_at=at, chunk=0.0)  # one step a chunk, after the first
+    go(path, programs=programs, resume=True)
+    assert left(path) == whole[1:]
+
+
+@pytest.mark.parametrize(
+    ("stop", "kill"),
+    [(70, 18), (70, 60), *(pytest.param(*at, marks=pytest.mark.slow) for at in ((33, 40), (107, 60), (None, 40)))],
+)
+def test_killed_long_after_its_checkpoint_and_gone_on_leaves_the_same_bytes(whole, programs, tmp_path, stop, kill):
+    """What was written after the checkpoint is cut away: nothing is there twice, and nothing is lost."""
+    path = tmp_path / "run"
+    if stop is not None:
+        with pytest.raises(ow.OnwardError, match="stopped at"):
+            go(path, programs=programs, stop_at=stop)
+    with pytest.raises(Killed):
+        go(path, programs=programs, kill_at=kill, resume=stop is not None)
+    go(path, programs=programs, resume=True)
+    assert left(path) == whole[1:]
+
+
+def test_a_job_that_is_done_is_not_touched(whole, programs):
+    path, *before = whole
+    go(path, programs=programs, resume=True)
+    assert left(path) == tuple(before)

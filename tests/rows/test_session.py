@@ -1,0 +1,115 @@
+"""A session: its intervals hold the share that they say, and its clock survives."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from onward.rows import learn
+from onward.rows.options import Learn
+from onward.rows.session import Session
+from onward.rows.sources import Rows
+from onward.rows.stream import interval
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+SHARES = (0.5, 0.8, 0.9, 0.99)
+
+
+def mixtures(rows, components, seed=0):
+    """Log weights, means and log widths."""
+    rng = np.random.default_rng(seed)
+    log_pi = np.log(rng.dirichlet(np.ones(components), rows))
+    parts = log_pi, 3 * rng.normal(size=(rows, components)), rng.normal(size=(rows, components))
+    return np.concatenate(parts, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("components", [1, 3])
+def test_an_interval_holds_its_share_and_leaves_as_much_out_on_either_side(share, components):
+    """Against scipy's normal distribution and root finder; also where rows are no whole blocks."""
+    spread = mixtures(11, components)
+    found = interval(spread, share, 4)
+    assert found.shape == (11, 2)
+    for (low, high), row in zip(found, spread.astype(float), strict=True):
+        log_pi, mu, log_sigma = np.split(row, 3)
+        parts = np.exp(log_pi) / np.exp(log_pi).sum(), mu, np.exp(log_sigma)
+        below = lambda y, parts=parts: float(parts[0] @ norm.cdf((y - parts[1]) / parts[2]))
+        wanted = [brentq(lambda y, q=q, f=below: f(y) - q, -1e3, 1e3) for q in ((1 - share) / 2, (1 + share) / 2)]
+        np.testing.assert_allclose([low, high], wanted, rtol=1e-3, atol=1e-3)
+        assert below(high) - below(low) == pytest.approx(share, abs=2e-3)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """600 rows of noise whose law does not change, by the hour, one of which goes back in time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(learn, "BLOCK", 64)
+    monkeypatch.setattr("onward.rows.report.write_report", lambda folder: folder / "report.html")
+    rng = np.random.default_rng(0)
+    with open("data.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["t", "x", "y"])
+        writer.writerows([i, f"{rng.normal():.3f}", f"{5 + rng.normal():.4f}"] for i in range(600))
+    return Path("data.csv")
+
+
+def options(**fields):
+    small = {"network": "columnar", "units": 2, "every": 50, "checkpoint_seconds": 1e9}
+    return Learn(**({"target": ("y",)} | small | fields))
+
+
+def test_the_interval_is_nine_tenths_unless_another_share_is_asked_for():
+    assert options().interval == 0.9
+    assert options().recipe.components == 3
+    assert options(interval=0.0).recipe.components == 0
+
+
+@pytest.mark.interfaces
+@pytest.mark.parametrize("share", [0.8, None])
+def test_the_interval_that_was_asked_for_is_written_and_its_default_is_nine_tenths(table, share):
+    """Of white noise: as wide as the normal law says, within what 400 rows can tell."""
+    learn.learn(options(**({} if share is None else {"interval": share})), "data.csv", Path("out"))
+    share = share or 0.9
+    with open("out/predictions.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["low"] and row["target"]][200:]
+    low, high, y = (np.asarray([float(row[name]) for row in rows]) for name in ("low", "high", "target"))
+    assert np.mean((low <= y) & (y <= high)) == pytest.approx(share, abs=0.045)
+    assert np.median(high - low) == pytest.approx(2 * norm.ppf((1 + share) / 2), rel=0.15)
+
+
+# The clock.
+
+TIMES = {
+    "numbers": [10, 20, 30, 25, 40, 35, 50],
+    "dates": [f"2024-03-0{day}T00:00:00" for day in (1, 3, 5, 4, 7, 6, 8)],
+}
+
+
+def taken(session, cells, start, stop):
+    part = {name: column[start:stop] for name, column in cells.items()}
+    session.take(Rows(start + 1, range(start + 1, stop + 1), part, {}))
+
+
+@pytest.mark.parametrize("form", TIMES)
+def test_a_clock_that_ran_on_before_a_restart_is_known_after_it(form, tmp_path):
+    """Saved and loaded before every row: the same times are told to run backwards, and the same lines are written."""
+    cells = {"t": TIMES[form], "x": [0.5] * 7, "y": [1.0, 2.0, 4.0, 3.0, 5.0, 2.0, 1.0]}
+    made = lambda: Session(options(time="t", interval=0.0), "data.csv", print, block=4)
+    whole = made()
+    taken(whole, cells, 0, 7)
+    assert whole.backwards == 2
+    assert sum("the clock runs backwards" in note for note in whole.notes) == 2
+    session, lines = made(), []
+    for at in range(7):
+        taken(session, cells, at, at + 1)
+        lines += session.lines
+        session.save(tmp_path, {}, {}, {})
+        before, session = session, made()
+        session.load(tmp_path / f"learn-{at + 1:012d}.npz")
+        for name in ("clock", "backwards", "dates", "rows", "last_row", "notes", "constant", "first_target", "cpu"):
+            assert getattr(session, name) == getattr(before, name), name
+    assert (session.clock, session.backwards, session.notes) == (whole.clock, whole.backwards, whole.notes)
+    assert "".join(lines) == "".join(whole.lines)
