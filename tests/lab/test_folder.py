@@ -22,7 +22,6 @@ from onward.lab.folder import (
     CONFIG,
     LOCK,
     RunFolder,
-    load_record,
     newest_first,
     newest_good,
     path_of,
@@ -32,6 +31,7 @@ from onward.lab.folder import (
     stopping,
 )
 from onward.lab.papers import kind_of
+from onward.lab.records import load_record
 from onward.lab.train import read_metrics
 
 

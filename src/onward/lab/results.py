@@ -1,6 +1,5 @@
 """What comes out of a run: its numbers and its tables. And how one is run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_
 from onward.lab.method import step_sizes_of_tile
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
-from onward.lab.train import read_metrics, train
+from onward.lab.train import METRICS, read_metrics, train
 from onward.text import markdown_table
 
 SUMMARY = "summary.json"
@@ -87,6 +86,8 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
     for name in experiment.rows:
         method, jobs = experiment.build(name), jobs_of(experiment, name)
         mine = {job: [m for m in lines if m["job"] == job] for job in jobs}
+        if odd := [job for job, own in mine.items() if not own or own[-1]["step"] != method.steps]:
+            raise OnwardError(f"{folder / METRICS} lacks the end of {odd[0]}: put back what it was, or start anew")
         values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
         also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
         runs = [run for tile in jobs.values() for run in tile]
@@ -126,11 +127,7 @@ def load_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run folder; OnwardError where it is missing or damaged."""
     if not path.is_file():
         raise OnwardError(f"{path} is missing: {path.parent} has not been finished; go on with it first")
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise OnwardError(f"{path} is damaged: {error}") from error
-    return value
+    return saving.read_json(path)
 
 
 def load_summary(folder: Path) -> dict[str, Any]:
