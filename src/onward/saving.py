@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NewType, TypeGuard, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import equinox as eqx
 import jax
@@ -282,6 +282,9 @@ def _array(data: bytes) -> np.ndarray:
 
 # What JSON must hold
 
+# A number of a result, which may be NaN or infinite; all others are finite.
+Number = NewType("Number", float)
+
 
 def check_meta(value: Any, kind: Any, what: str) -> None:
     """Refuse JSON that is not of a type: a `TypedDict`, whose other keys may hold anything, or what it is made of.
@@ -293,7 +296,7 @@ def check_meta(value: Any, kind: Any, what: str) -> None:
 
 
 def _misfit(value: Any, kind: Any, at: str) -> str:
-    """Where a JSON value is not of a type, and how; empty: it is. A number is finite; true and false are none."""
+    """Where a JSON value is not of a type, and how; empty: it is. True and false are no numbers."""
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return ""
@@ -308,10 +311,9 @@ def _misfit(value: Any, kind: Any, at: str) -> str:
         inside = (_misfit(each, parts[0], f"{at}[{i}]") for i, each in enumerate(value))
     elif origin is dict and isinstance(value, dict):
         inside = (_misfit(each, parts[1], f"{at}.{name}") for name, each in value.items())
-    elif origin is Literal:
-        return "" if type(value) is str and value in parts else _is(value, at)
-    elif kind is float:
-        return "" if type(value) in (int, float) and abs(value) <= sys.float_info.max else _is(value, at)
+    elif kind in (float, Number):
+        good = type(value) in (int, float) and (kind is Number or abs(value) <= sys.float_info.max)
+        return "" if good else _is(value, at)
     else:
         return "" if type(value) is kind or (kind is types.NoneType and value is None) else _is(value, at)
     return next(filter(None, inside), "").removeprefix(".")

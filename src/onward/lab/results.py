@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from onward.lab.method import step_sizes_of_tile
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.train import METRICS, read_metrics, train
+from onward.saving import Number
 from onward.text import markdown_table
 
 SUMMARY = "summary.json"
@@ -88,8 +89,9 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
         mine = {job: [m for m in lines if m["job"] == job] for job in jobs}
         if odd := [job for job, own in mine.items() if not own or own[-1]["step"] != method.steps]:
             raise OnwardError(f"{folder / METRICS} lacks the end of {odd[0]}: put back what it was, or start anew")
-        values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
-        also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
+        with saving.reading(folder / METRICS):
+            values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
+            also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
         runs = [run for tile in jobs.values() for run in tile]
         first = next(iter(jobs))
         sizes = list(dict.fromkeys(size for size, _ in runs))
@@ -130,9 +132,33 @@ def load_json(path: Path) -> dict[str, Any]:
     return saving.read_json(path)
 
 
+class _Row(TypedDict):
+    name: str
+    metric: str
+    also: dict[str, list[Number]]
+    values: list[Number]
+    mean: Number
+    median: Number
+    std: Number
+    steps: int
+    cpu_seconds: float
+    published: float | None
+    step_size: float
+    seeds: list[int]
+    note: str
+
+
+class _Summary(TypedDict):
+    config: dict[str, Any]
+    methods: list[_Row]
+    references: dict[str, Number]
+
+
 def load_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run."""
-    return load_json(folder / SUMMARY)
+    """The summary of a finished run; OnwardError where it is missing or damaged."""
+    summary = load_json(folder / SUMMARY)
+    saving.check_meta(summary, _Summary, str(folder / SUMMARY))
+    return summary
 
 
 def load_environment(folder: Path) -> dict[str, Any]:

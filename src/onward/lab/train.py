@@ -28,13 +28,14 @@ class _Line(TypedDict):
     job: str
     step: int
     count: int
-    values: list[Any]
+    values: list[saving.Number]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Every line of a run's metrics; a last line that was cut off is left out. OnwardError where one is damaged."""
     path = folder / METRICS
     lines: list[dict[str, Any]] = []
+    first: dict[str, dict[str, int]] = {}
     with saving.reading(path):
         *whole, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for i, line in enumerate(whole, 1):
@@ -42,6 +43,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         with saving.reading(where):
             lines.append(json.loads(line))
             saving.check_meta(lines[-1], _Line, where)
+            # Of each run the same numbers as at the job's first point; there may be more at its end.
+            sizes = {name: len(value) if isinstance(value, list) else 0 for name, value in lines[-1].items()}
+            if lost := {*first.setdefault(lines[-1]["job"], sizes).items()} - {*sizes.items()}:
+                raise ValueError(f"it lacks {min(lost)[0]}")
     return lines
 
 

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of
 
@@ -136,8 +138,76 @@ class Job:
         return cls(values["row"], values["config"], tuple((s, n) for s, n in values["runs"]), values["width"])
 
 
+class _Job(TypedDict):
+    row: str
+    config: dict[str, Any]
+    runs: list[list[float]]
+    width: int
+
+
+class _Planned(TypedDict):
+    rung: int
+    id: NotRequired[str]
+    job: _Job
+
+
+class _Tile(TypedDict):
+    tile: int
+
+
+class _Plan(TypedDict):
+    jobs: list[_Planned]
+    tiles: dict[str, _Tile]
+
+
+def read_plan(folder: Path) -> tuple[list[tuple[int, Job]], dict[str, Any]]:
+    """Rung and job of all that was planned, and the tiles that were measured; OnwardError where they are damaged."""
+    file = folder / PLAN
+    if not file.is_file():
+        raise OnwardError(f"{file} is missing: {folder} has not been finished; go on with it first")
+    try:
+        plan = saving.read_json(file)
+        saving.check_meta(plan, _Plan, str(file))
+        with saving.reading(file):
+            jobs = [(each["rung"], Job.from_dict(each["job"]), each.get("id")) for each in plan["jobs"]]
+            if odd := [job.id for _, job, name in jobs if name not in (None, job.id) or job.width < len(job.runs)]:
+                raise ValueError(f"the job {odd[0]} is not what was planned")
+            if odd := [name for name, tile in plan["tiles"].items() if tile["tile"] < 1]:
+                raise ValueError(f"the tile {odd[0]} is not positive")
+    except saving.Unreadable as error:
+        raise OnwardError(f"{error}; put it back, or delete it, and the sweep is planned and run anew") from error
+    return [(rung, job) for rung, job, _ in jobs], plan["tiles"]
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Definition(TypedDict):
+    """A sweep, as JSON."""
+
+    experiment: str
+    data: str
+    fields: dict[str, Any]
+    axes: dict[str, Any]
+    seeds: int
+    search: str
+    draws: int
+    search_seed: int
+    eta: int
+    rungs: int
+
+
+class _Settings(TypedDict):
+    columns: bool
+    single: bool
+
+
+class Defined(TypedDict):
+    """What the config.json of a sweep holds besides."""
+
+    fields: Definition
+    settings: _Settings
 
 
 @dataclass(frozen=True)
