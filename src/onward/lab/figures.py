@@ -19,7 +19,8 @@ from onward.lab.experiment import Experiment
 from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, style, write_page
 from onward.lab.records import Record, load_record
 from onward.lab.results import base_name, best_rows, curves_of, jobs_of, load_environment, load_summary
-from onward.lab.train import read_metrics
+from onward.lab.train import METRICS, read_metrics
+from onward.saving import reading
 from onward.text import counted
 
 E = TypeVar("E", bound=Experiment)
@@ -63,7 +64,9 @@ class Run(Generic[E]):
 
     def curve(self, row: Row, key: str = "values") -> tuple[np.ndarray, np.ndarray]:
         """Steps (points,), and a metric at them (points, seeds), of a summary row."""
-        return curves_of(self.experiment, self.lines, base_name(row), row["step_size"], key)
+        lines = self.lines
+        with reading(self.folder / METRICS):
+            return curves_of(self.experiment, lines, base_name(row), row["step_size"], key)
 
     def records(self, name: str, when: str = "end", step_size: float | None = None) -> Record:
         """What was recorded at "start" or "end" of a method's first job, or the first of this step size."""

@@ -168,13 +168,28 @@ def load_environment(folder: Path) -> dict[str, Any]:
 
 def experiment_of(folder: Path) -> Experiment:
     """The experiment of a run folder; OnwardError where the folder is none, or of fields that there are no more."""
-    config = read_config(folder, "run")
-    return from_config(kind_of(config["experiment"]), config["fields"], folder / CONFIG)
+    config, file = read_config(folder, "run"), folder / CONFIG
+    saving.check_meta(config.get("experiment"), str, f"{file}, experiment")
+    experiment = from_config(kind_of(config["experiment"]), config["fields"], file)
+    try:
+        experiment.check()
+    except OnwardError as error:
+        raise OnwardError(f"{file}: {error}") from error
+    return experiment
+
+
+def finished(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a finished run, and its summary; OnwardError where they are of different fields."""
+    experiment, summary = experiment_of(folder), load_summary(folder)
+    for name, now in config_of(experiment).items():
+        if now != (was := summary["config"].get(name)):
+            raise OnwardError(f"{folder / CONFIG}: {name} is {now}, and was {was} when it was run: put {was} back")
+    return experiment, summary
 
 
 def write_report(folder: Path) -> Path:
     """Draw the figures and report.html of a finished run again; returns the path of the page."""
-    return experiment_of(folder).write_report(folder)
+    return finished(folder)[0].write_report(folder)
 
 
 def curves_of(
@@ -214,7 +229,8 @@ def as_markdown(folder: Path) -> str:
     """The summary of a finished run as Markdown: of each method the best step size, then all of them, then every seed."""
     from onward.lab.page import interval
 
-    summary, kind = load_summary(folder), type(experiment_of(folder))
+    experiment, summary = finished(folder)
+    kind = type(experiment)
     digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
     show = lambda v: f"{v:.{digits}f}"
     best, sizes = best_rows(summary, kind), list(dict.fromkeys(m["step_size"] for m in summary["methods"]))

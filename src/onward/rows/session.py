@@ -343,6 +343,7 @@ class Session:
         meta, kept = saving.load_arrays(path)
         with saving.reading(what):
             saving.check_meta(meta, Kept, what)
+            check(meta)  # first: other options are no damage
             encoder = Encoder.from_dict(meta["encoder"], complain=self.complain, what=what)
             require_true(meta, self.options, encoder, self.waiting, what)
             arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
@@ -352,7 +353,6 @@ class Session:
             )
             part = lambda of: {name.removeprefix(of): a for name, a in mine.items() if name.startswith(of)}
             waiting = Waiting(**part("waiting."), **meta["waiting"])
-            check(meta)
         # Nothing was changed until all was found good.
         self.learner, self.encoder, self.scores.extra = learner, encoder, np.array(meta["extra"], float)
         self.targets.encoder = encoder

@@ -21,7 +21,7 @@ from onward.lab.experiment import Experiment, from_config
 from onward.lab.folder import CONFIG, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
-from onward.lab.sweeps.plan import Job
+from onward.lab.sweeps.plan import Job, require_digest, with_digest
 from onward.lab.train import METRICS, read_metrics, train
 from onward.loop import Loop
 
@@ -155,7 +155,7 @@ def run_job(
         else:
             place.begin(job, experiment=settings["experiment"])
         result = _train(this, settings, place, progress or ProgressFile(place / "at.json"), asked)
-        saving.write_json(end, result)
+        saving.write_json(end, with_digest(result))
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     return result
 
@@ -181,6 +181,7 @@ def read_result(folder: Path, job: Job) -> dict[str, Any] | None:
     try:
         result = saving.read_json(path)
         saving.check_meta(result, _Result, str(path))
+        require_digest(result, str(path))
     except saving.Unreadable:
         return None
     whole = all(run["failed"] or run["value"] is not None for run in result["runs"])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NotRequired, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
@@ -147,7 +147,6 @@ class _Job(TypedDict):
 
 class _Planned(TypedDict):
     rung: int
-    id: NotRequired[str]
     job: _Job
 
 
@@ -156,8 +155,15 @@ class _Tile(TypedDict):
 
 
 class _Plan(TypedDict):
+    digest: str
     jobs: list[_Planned]
     tiles: dict[str, _Tile]
+
+
+def write_plan(folder: Path, jobs: Sequence[tuple[int, Job]], tiles: dict[str, Any]) -> None:
+    """Rung and job of all that is planned, and the tiles that were measured."""
+    planned = [{"rung": rung, "job": job.as_dict()} for rung, job in jobs]
+    saving.write_json(folder / PLAN, with_digest({"tiles": tiles, "jobs": planned}))
 
 
 def read_plan(folder: Path) -> tuple[list[tuple[int, Job]], dict[str, Any]]:
@@ -168,15 +174,22 @@ def read_plan(folder: Path) -> tuple[list[tuple[int, Job]], dict[str, Any]]:
     try:
         plan = saving.read_json(file)
         saving.check_meta(plan, _Plan, str(file))
-        with saving.reading(file):
-            jobs = [(each["rung"], Job.from_dict(each["job"]), each.get("id")) for each in plan["jobs"]]
-            if odd := [job.id for _, job, name in jobs if name not in (None, job.id) or job.width < len(job.runs)]:
-                raise ValueError(f"the job {odd[0]} is not what was planned")
-            if odd := [name for name, tile in plan["tiles"].items() if tile["tile"] < 1]:
-                raise ValueError(f"the tile {odd[0]} is not positive")
+        require_digest(plan, str(file))
     except saving.Unreadable as error:
         raise OnwardError(f"{error}; put it back, or delete it, and the sweep is planned and run anew") from error
-    return [(rung, job) for rung, job, _ in jobs], plan["tiles"]
+    return [(each["rung"], Job.from_dict(each["job"])) for each in plan["jobs"]], plan["tiles"]
+
+
+def with_digest(content: dict[str, Any]) -> dict[str, Any]:
+    """What is to be written, with a digest of it."""
+    plain = json.loads(json.dumps(content))
+    return {**plain, "digest": _digest(plain)}
+
+
+def require_digest(content: dict[str, Any], what: str) -> None:
+    """Refuse what is not as `with_digest` wrote it; raises `Unreadable`."""
+    if content.get("digest") != _digest({name: value for name, value in content.items() if name != "digest"}):
+        raise saving.Unreadable(f"{what} is damaged, or was changed: its digest is another")
 
 
 def _digest(value: Any) -> str:

@@ -16,7 +16,19 @@ from onward.lab.folder import CONFIG, RunFolder, read_config, stopping
 from onward.lab.progress import Progress
 from onward.lab.sweeps import jobs, report, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
-from onward.lab.sweeps.plan import PLAN, Defined, Job, Options, Run, Sweep, covers, group, into_jobs, read_plan
+from onward.lab.sweeps.plan import (
+    PLAN,
+    Defined,
+    Job,
+    Options,
+    Run,
+    Sweep,
+    covers,
+    group,
+    into_jobs,
+    read_plan,
+    write_plan,
+)
 
 
 def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
@@ -86,8 +98,7 @@ class _State:
 
     def save(self) -> None:
         """Write the plan."""
-        planned = [{"rung": rung, "id": job.id, "job": job.as_dict()} for rung, job in self.jobs]
-        saving.write_json(self.folder / PLAN, {"tiles": self.tiles, "jobs": planned})
+        write_plan(self.folder.path, self.jobs, self.tiles)
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """A job's result, if it is there."""
