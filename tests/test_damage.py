@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import random
+import re
 import shutil
+import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from onward.rows.session import Session
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 ROOT = Path(__file__).parents[1]
+KIND = "return"  # the quickest to make
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +39,6 @@ def damage():
     """benchmarks/damage.py"""
     spec = importlib.util.spec_from_file_location("benchmark_damage", ROOT / "benchmarks" / "damage.py")
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -46,7 +47,7 @@ def damage():
 @pytest.fixture(scope="module")
 def made(damage, tmp_path_factory):
     """A folder of `learn`, and a saved loop and tree, to be flipped."""
-    return damage.cases(tmp_path_factory.mktemp("made"), ("horizon", "saved"))
+    return damage.cases(tmp_path_factory.mktemp("made"), (KIND, "saved"))
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +92,16 @@ def test_a_reader_that_trusts_a_header_is_noticed(made, damage, monkeypatch):
             return {name: file[name] for name in file.files}
 
     case = next(case for case in made if case.name == "ow.save")
-    data = bytearray(case.data)
-    data[case.data.index(b"\x93NUMPY") + 8] ^= 1 << 4  # the length of a header
-    assert case.outcome(bytes(data))[0] == "refused"
+
+    def outcomes():
+        for at in re.finditer(b"\x93NUMPY", case.data):
+            data = bytearray(case.data)
+            data[at.start() + 8] ^= 1 << 4  # the length of a header
+            yield case.outcome(bytes(data))[0]
+
+    assert {*outcomes()} == {"refused"}
     monkeypatch.setattr(saving, "_unzipped", trusting)
-    assert case.outcome(bytes(data))[0] != "refused"
+    assert "silent" in outcomes()
 
 
 # What a checkpoint says of itself
@@ -131,7 +137,7 @@ def state_of(session):
 
 def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
     """Every value of it, put in turn to those of other types and sizes: refused, or it is what does not decide."""
-    case = next(case for case in made if case.name == "learn, horizon")
+    case = next(case for case in made if case.name == f"learn, {KIND}")
     meta, arrays = saving.load_arrays(case.file)
     folder = case.file.parents[1]
     options, fields = learn.load_options(folder)
@@ -150,7 +156,7 @@ def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
         "origins",
         "waves",
     }
-    free |= {"last_row", "rows", "categories", "full", "plain", "lengths"}
+    free |= {"last_row", "rows", "categories", "full", "plain", "lengths", "format"}
     monkeypatch.setattr(saving, "load_arrays", lambda path: (changed, arrays))
     session = Session(options, "", print)  # the source is not looked at
     before, refused, tried = state_of(session), 0, 0
@@ -222,11 +228,11 @@ def test_a_loop_of_stages_that_cannot_be_is_refused_at_once_and_unchanged(made, 
 
 def test_a_network_that_grows_is_not_grown_beyond_its_arrays(ran):
     training = training_of(ran)
-    newest = newest_first(ran / "checkpoints", "ccn")[0]
+    arrays = saving.load_arrays(newest_first(ran / "checkpoints", "ccn")[0])[1]
     calls, grown = [], training.loop._grown
     training.loop._grown = lambda *arguments: calls.append(0) or grown(*arguments)
     with pytest.raises(ValueError, match="of 1000000000 stages"):
-        training.loop._shapes_within(10**9, newest.stat().st_size)
+        training.loop._shapes_within(10**9, sum(array.nbytes for array in arrays.values()))
     assert len(calls) < 6
 
 
@@ -261,7 +267,7 @@ def test_a_value_of_another_type_is_told_by_file_field_and_what_is_allowed(name)
 @pytest.fixture
 def learned(made, tmp_path):
     """A copy of a folder of `learn`, to do harm to, and its source."""
-    case = next(case for case in made if case.name == "learn, horizon")
+    case = next(case for case in made if case.name == f"learn, {KIND}")
     return Path(shutil.copytree(case.file.parents[1], tmp_path / "out")), case.commands[1]
 
 
@@ -270,9 +276,9 @@ def learned(made, tmp_path):
     [
         ("units", 4, "units is 4, and was 2 when the checkpoint was learned: put 2 back"),
         ("seed", 1, "seed is 1, and was 0"),
-        ("horizon", 3, "horizon is 3, and was 7"),
+        ("horizon", 3, "horizon is 3, and was 1"),
         ("target", ["x"], r'target is \["x"\], and was \["y"\]'),
-        ("network", "gru", 'network is "gru", and was "ccn"'),
+        ("network", "gru", 'network is "gru", and was "columnar"'),
         ("every", 51, "every is 51, and was 50"),
         ("units", "many", 'units takes a whole number, and is "many"'),
         ("period", 1, "--period 1: a season has at least 2 rows"),
@@ -288,7 +294,7 @@ def test_an_edited_configuration_of_learn_is_refused_by_name(learned, name, valu
         assert main(words) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"onward: {folder / CONFIG}: "), line
-        assert __import__("re").search(said, line), line
+        assert re.search(said, line), line
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

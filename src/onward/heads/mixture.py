@@ -18,10 +18,6 @@ from onward.heads.linear import grow_weight
 REACH = 40.0
 # Halvings that take the bracket, of any ordinary width, to neighbouring numbers of float64.
 HALVINGS = 64
-# From here on bound(r) is the bound to the last digit, and the square has room.
-AT_BOUND = 1e18
-# The first digits of log 2: a multiple of them is exact.
-LN2_FIRST = 0.693359375
 
 
 class Mixture(AbstractHead):
@@ -82,7 +78,7 @@ class Mixture(AbstractHead):
         rows = self.weight @ features + self.bias
         k = self.components
         centre, half = self._centre_half()
-        z = jnp.clip((rows[-k:] - centre) / half, -AT_BOUND, AT_BOUND)
+        z = (rows[-k:] - centre) / half
         log_sigma = centre + half * z * jax.lax.rsqrt(1 + z * z)
         return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], log_sigma])
 
@@ -97,18 +93,17 @@ class Mixture(AbstractHead):
     def log_prob(self, prediction: Array, y: Float[Array, "*outputs"]) -> Float[Array, ""]:
         """The log of sum_k pi_k (2 pi)^(-d/2) sigma_k^-d exp(-|y - mu_k|^2 / (2 sigma_k^2)).
 
-        It and its gradient are finite for every finite y and all `bounds`: what is beyond the numbers of the precision,
-        as |y| / sigma = 1e20 is for float32, stays at the largest.
+        Finite, as its gradient is, for every finite y and all `bounds`: |y - mu| / sigma counts as 2e17 at most, and
+        sigma as between e^-39 and e^39 (float64: 1e138, e^-319 and e^319), where the gradient is 0.
         """
         self._check_target(y)
         log_pi, mu, log_sigma = self.parts(prediction)
-        d = self.outputs or 1
-        mu, y = mu.reshape(-1, d), jnp.reshape(jnp.asarray(y, mu.dtype), (1, d))
-        usual = _is_usual(mu, log_sigma, y)
-        # Each way gets harmless numbers where the other is taken: of what is not taken, too, gradients are asked.
-        near = _log_prob_near(*(jnp.where(usual, a, 0.0) for a in (log_pi, mu, log_sigma, y)))
-        far = _log_prob_far(*(jnp.where(usual, b, a) for a, b in ((log_pi, 0), (mu, 0), (log_sigma, 0), (y, 1))))
-        return jnp.where(usual, near, far)
+        d, most = self.outputs or 1, _most(mu.dtype)
+        log_sigma = jnp.clip(log_sigma, -most, most)
+        z = (jnp.reshape(y, (1, d)) - mu.reshape(-1, d)) * jnp.exp(-log_sigma)[:, None]
+        z = jnp.clip(z, -math.exp(most), math.exp(most))
+        log_density = -0.5 * jnp.sum(jnp.square(z), axis=1) - d * (log_sigma + 0.5 * math.log(2 * math.pi))
+        return jax.nn.logsumexp(log_pi + log_density)
 
     def mean(self, prediction: Array) -> Float[Array, "*outputs"]:
         """sum_k pi_k mu_k."""
@@ -175,74 +170,14 @@ class Mixture(AbstractHead):
             )
 
 
-def _limit(dtype: Any, margin: float) -> float:
-    """So large may a logarithm be, with a margin, that exp of it is a number."""
-    return math.log(float(jnp.finfo(dtype).max)) - margin
-
-
-def _is_usual(mu: Array, log_sigma: Array, y: Array) -> Array:
-    """Whether the formula of `_log_prob_near` and its derivatives stay far from the largest numbers."""
-    small, large = math.exp(_limit(mu.dtype, 0) / 2 - 5), math.exp(_limit(mu.dtype, 5))
-    inverse = jnp.exp(-log_sigma)[:, None]
-    z = jnp.abs((y - mu) * inverse)
-    inside = jnp.abs(log_sigma) < _limit(mu.dtype, 8)
-    return jnp.all((z < small / mu.shape[1]) & (z * inverse < large) & inside[:, None])
-
-
-def _log_prob_near(log_pi: Array, mu: Array, log_sigma: Array, y: Array) -> Array:
-    """The logarithm of the density; mu (components, d), y (1, d)."""
-    d = mu.shape[1]
-    z = (y - mu) * jnp.exp(-log_sigma)[:, None]
-    log_density = -0.5 * jnp.sum(jnp.square(z), axis=1) - d * (log_sigma + 0.5 * math.log(2 * math.pi))
-    return jax.nn.logsumexp(log_pi + log_density)
-
-
-@jax.custom_jvp
-def _log_prob_far(log_pi: Array, mu: Array, log_sigma: Array, y: Array) -> Array:
-    """The same, where squares or widths are beyond the numbers: only their logarithms are taken."""
-    return _far(log_pi, mu, log_sigma, y)[0]
-
-
-def _far(log_pi: Array, mu: Array, log_sigma: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-    """Log density; of each component the log of its responsibility and of |z|^2 / 2, and of each z its log."""
-    d, top = mu.shape[1], _limit(mu.dtype, 0.7)
-    # z = u 2^power, to the last digit: sigma = 2^n e^f, and a quarter of y - mu has room.
-    n = jnp.round(log_sigma / math.log(2))
-    f = (log_sigma - n * LN2_FIRST) - n * (math.log(2) - LN2_FIRST)
-    quarter = 0.25 * y - 0.25 * mu
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(quarter), axis=1))
-    u = jnp.ldexp(quarter, -exponent[:, None]) * jnp.exp(-f)[:, None]
-    power = exponent + 2 - n.astype(exponent.dtype)
-    log_z = jnp.log(jnp.abs(u)) + (math.log(2) * power)[:, None]
-    half_square = 0.5 * jnp.sum(jnp.square(u), axis=1)
-    log_q = jnp.log(half_square) + 2 * math.log(2) * power
-    q = jnp.where(log_q > top, math.exp(top), jnp.ldexp(half_square, 2 * power))
-    rest = log_pi - d * (log_sigma + 0.5 * math.log(2 * math.pi))
-    # Where every |z|^2 / 2 is beyond the numbers, the least of them decides.
-    beyond = log_q > top
-    best = jnp.where(jnp.all(beyond), jnp.argmin(log_q), jnp.argmax(rest - q))
-    more = jnp.where(beyond & beyond[best], jnp.where(log_q > log_q[best], jnp.inf, 0.0), q - q[best])
-    apart = rest - rest[best] - more
-    total = jax.nn.logsumexp(apart)
-    return rest[best] + total - q[best], apart - total, log_q, log_z
-
-
-@_log_prob_far.defjvp
-def _far_tangent(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    log_pi, mu, log_sigma, y = primals
-    value, log_r, log_q, log_z = _far(log_pi, mu, log_sigma, y)
-    top = _limit(mu.dtype, 4 + math.log(mu.size))
-    exp = lambda log: jnp.exp(jnp.minimum(log, top))
-    slope = jnp.sign(y - mu) * exp(log_r[:, None] + log_z - log_sigma[:, None])
-    widths = exp(log_r + log_q + math.log(2)) - mu.shape[1] * jnp.exp(log_r)
-    d_log_pi, d_mu, d_log_sigma, d_y = tangents
-    parts = jnp.sum(jnp.exp(log_r) * d_log_pi), jnp.sum(slope * (d_mu - d_y)), jnp.sum(widths * d_log_sigma)
-    return value, parts[0] + parts[1] + parts[2]
+def _most(dtype: Any) -> float:
+    """What |log sigma| and log |z| may be, so that z^2 and z / sigma have room among the numbers."""
+    return 0.45 * math.log(float(jnp.finfo(dtype).max))
 
 
 def _log_tail(log_pi: Array, mu: Array, log_sigma: Array, y: Array, sign: Array | float) -> Array:
     """Log P(Y <= y) at sign 1, log P(Y > y) at sign -1."""
-    log_sigma = jnp.maximum(log_sigma, -_limit(mu.dtype, 8))
+    log_sigma = jnp.maximum(log_sigma, -_most(mu.dtype))
     return jax.nn.logsumexp(log_pi + log_ndtr(sign * (y - mu) * jnp.exp(-log_sigma)))
 
 
@@ -251,7 +186,7 @@ def _log_tail(log_pi: Array, mu: Array, log_sigma: Array, y: Array, sign: Array 
 def _quantile(log_pi: Array, mu: Array, log_sigma: Array, level: Array) -> Array:
     sign = jnp.where(level > 0.5, -1.0, 1.0).astype(mu.dtype)
     target = jnp.log(jnp.minimum(level, 1 - level))
-    reach = REACH * jnp.exp(jnp.minimum(log_sigma, _limit(mu.dtype, 8)))
+    reach = REACH * jnp.exp(log_sigma)
     bracket = jnp.min(mu - reach), jnp.max(mu + reach)
 
     def excess(y: Array) -> Array:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -185,8 +186,8 @@ class Training:
             meta["job"] == self.job
             and 0 <= at.step <= self.method.steps
             and path == run_folder.path_of(self.checkpoints, self.job, at.step)
-            and grown == sorted({*grown})
-            and all(0 < step <= at.step for step in grown)
+            and all(step - before >= self.method.growth.every for before, step in pairwise([0, *grown]))
+            and max(grown, default=0) <= at.step
             and meta["stages"] == len(grown) + 1 <= max(1, self.method.growth.stages)
             and min(at.cpu_seconds, at.compile_seconds, at.metrics_bytes) >= 0
             and {*failed} <= {*map(str, range(len(self.loop.runs)))}
