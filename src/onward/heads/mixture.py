@@ -171,7 +171,7 @@ class Mixture(AbstractHead):
 
 
 def _most(dtype: Any) -> float:
-    """What |log sigma| and log |z| may be, so that every product of three of them has room: z^2, z / sigma, z^2 sigma."""
+    """What |log sigma| and log |z| may be, so that every product of three has room: z^2, z / sigma, z^2 sigma."""
     return 0.3 * math.log(float(jnp.finfo(dtype).max))
 
 
