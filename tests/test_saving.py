@@ -1,6 +1,12 @@
 """Saved states: the same bits after loading, and whatever does not fit is refused by its name."""
 
+import io
 import json
+import math
+import tracemalloc
+import warnings
+import zipfile
+from typing import NotRequired, TypedDict
 
 import equinox as eqx
 import jax
@@ -123,3 +129,160 @@ def test_keys_of_any_generator_and_short_floats(tmp_path):
     back, _ = ow.load(tmp_path / "x.npz", tree)
     assert eqx.tree_equal(back, tree)
     assert np.array_equal(jax.random.bits(back["keys"][1]), jax.random.bits(tree["keys"][1]))
+
+
+# Files that were made to do harm
+
+
+def npy(array, **changes):
+    """An npy file, its header as NumPy writes it but for what is changed in it."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    } | changes
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + array.tobytes()
+
+
+def zipped(members, compression=zipfile.ZIP_STORED):
+    """A zip file of (name, bytes), which may hold a name twice."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, data in members:
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def with_meta(meta=b'{"format": 2}', *members):
+    return zipped([*members, ("meta.npy", npy(np.frombuffer(meta, np.uint8)))])
+
+
+def patched(data, mark, at, value):
+    """The file with bytes put at a place of its last record that begins with `mark`."""
+    start = data.rindex(mark) + at
+    return data[:start] + value + data[start + len(value) :]
+
+
+ONES = np.ones(6, np.float32)
+GOOD = ("state.a.npy", npy(ONES))
+DIRECTORY, END = b"PK\1\2", b"PK\5\6"
+FOUR_GB = (3 << 30).to_bytes(4, "little")
+MADE_UP = {
+    "a bomb, packed": lambda: zipped([("meta.npy", bytes(2**26))], zipfile.ZIP_DEFLATED),
+    "a bomb, declared": lambda: patched(patched(with_meta(), DIRECTORY, 20, FOUR_GB), DIRECTORY, 24, FOUR_GB),
+    "encrypted": lambda: patched(with_meta(), DIRECTORY, 8, b"\1\0"),
+    "a patch": lambda: patched(with_meta(), DIRECTORY, 8, b"\x20\0"),
+    "an unknown compression": lambda: patched(with_meta(), DIRECTORY, 10, b"\x63\0"),
+    "a member twice": lambda: with_meta(b'{"format": 2}', GOOD, GOOD),
+    "a member that is no array": lambda: with_meta(b'{"format": 2}', ("state.a", b"1")),
+    "a member that the directory lacks": lambda: patched(with_meta(b'{"format": 2}', GOOD), END, 10, b"\3\0"),
+    "objects": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, descr="|O"))),
+    "objects within": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, descr=[("x", "|O")]))),
+    "fields": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, descr=[("x", "<f4")]))),
+    "a shape beyond all memory": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, shape=(10**15,)))),
+    "a shape of no bytes": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES[:0], shape=(0, 10**30)))),
+    "a negative shape": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, shape=(-2, -3)))),
+    "a shape too small": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES, shape=(5,)))),
+    "bytes after the array": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES) + b"....")),
+    "an array cut off": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES)[:-4])),
+    "a header that is no header": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES).replace(b"{", b"("))),
+    "a header without an end": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES).replace(b"}", b"'"))),
+    "a header that calls": lambda: with_meta(b'{"format": 2}', ("state.a.npy", npy(ONES).replace(b"False", b"exit()"))),
+    "a version that is none": lambda: with_meta(b'{"format": 2}', ("state.a.npy", b"\x93NUMPY\7" + npy(ONES)[7:])),
+    "no meta": lambda: zipped([GOOD]),
+    "a meta that is a list": lambda: with_meta(b"[2]"),
+    "a meta without a format": lambda: with_meta(b"{}"),
+    "a meta as deep as a well": lambda: with_meta(b"[" * 10**6),
+    "a meta that is no text": lambda: with_meta(b"\xff\xfe"),
+    "a number of a million digits": lambda: with_meta(b'{"format": ' + b"2" * 10**6 + b"}"),
+    "a format that equals ours": lambda: with_meta(b'{"format": 2.0}'),
+    "a format that is true": lambda: with_meta(b'{"format": true}'),
+}
+
+
+@pytest.mark.parametrize("what", MADE_UP)
+def test_what_was_made_to_do_harm_is_refused_in_a_line_and_costs_nothing(what, tmp_path):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(MADE_UP[what]())
+    tracemalloc.start()
+    with pytest.raises(saving.Unreadable) as error:
+        saving.load_arrays(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_arrays_of_any_order_and_size_come_back_to_be_written_in(tmp_path):
+    arrays = {
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "none": np.zeros((0, 3)),
+        "number": np.array(7),
+        "words": np.array(["a", "bc"]),
+        "big": np.arange(3, dtype=">i4"),
+        "name with . and \N{GREEK SMALL LETTER MU}": np.array([True]),
+    }
+    saving.save_arrays(tmp_path / "x.npz", arrays, {})
+    _, found = saving.load_arrays(tmp_path / "x.npz")
+    assert {*found} == {*arrays}
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].flags.writeable
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_no_bit_of_a_header_can_change_what_is_read(saved):
+    """Among them bit 4 of the length of a header, with which NumPy stops short of the end of the member."""
+    data, good = saved.read_bytes(), saving.load_arrays(saved)
+    at = data.index(b"\x93NUMPY")
+    for place in range(at, at + 128):
+        for bit in range(8):
+            saved.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            with pytest.raises(saving.Unreadable, match="is damaged"):
+                saving.load_arrays(saved)
+    saved.write_bytes(data)
+    assert saving.load_arrays(saved)[0] == good[0]
+
+
+class Sample(TypedDict):
+    count: int
+    share: float
+    maybe: float | None
+    names: list[str]
+    inner: dict[str, list[int]]
+    more: NotRequired[saving.Number]
+
+
+SAMPLE = {"count": 1, "share": 0.5, "maybe": None, "names": ["a"], "inner": {"x": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"count": True}, "count is True"),
+        ({"count": 1.0}, "count is 1.0"),
+        ({"share": "0.5"}, "share is '0.5'"),
+        ({"share": math.nan}, "share is nan"),
+        ({"share": 10**400}, "share is 1000"),
+        ({"maybe": [1.0]}, r"maybe is \[1.0\]"),
+        ({"names": "a"}, "names is 'a'"),
+        ({"names": ["a", None]}, r"names\[1\] is None"),
+        ({"inner": {"x": [1, "2"]}}, r"inner.x\[1\] is '2'"),
+        ({"more": None}, "more is None"),
+    ],
+    ids=str,
+)
+def test_json_of_another_type_is_refused_by_its_key(change, said):
+    for good in ({}, {"share": 1}, {"maybe": 2.0}, {"more": math.inf}, {"other": object()}):
+        saving.check_meta(SAMPLE | good, Sample, "it")
+    with pytest.raises(saving.Unreadable, match=f"it is damaged, or of another version of onward: {said}"):
+        saving.check_meta(SAMPLE | change, Sample, "it")
+    for name in SAMPLE:
+        with pytest.raises(saving.Unreadable, match=f"{name} is missing"):
+            saving.check_meta({k: v for k, v in SAMPLE.items() if k != name}, Sample, "it")
+    with pytest.raises(saving.Unreadable, match="is 7"):
+        saving.check_meta(7, Sample, "it")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import equinox as eqx
 import jax
@@ -29,6 +29,13 @@ Measure = Callable[[Any, Info], tuple[Array, Array]]
 MakeLearner = Callable[[Model, Any], AbstractLearner]
 # What was compiled for the present stage of a network, by what it is for.
 Programs = dict[Any, Callable[..., Any]]
+
+
+class _Saved(TypedDict):
+    """What a saved loop says of itself."""
+
+    stages: int
+    runs: list[list[float]]
 
 
 class Loop:
@@ -230,18 +237,31 @@ class Loop:
     def load(self, path: str | Path) -> dict[str, Any]:
         """Go on from a file of `save`, to the bit; returns its meta.
 
-        Raises `Unreadable` if it is damaged or was saved from other parts or other runs.
+        Raises `Unreadable` if it is damaged or was saved from other parts or other runs; nothing has changed then.
         """
-        meta = saving.read_meta(Path(path))
-        stages = meta.get("stages")
-        if not isinstance(stages, int) or meta.get("runs") != self._about["runs"]:
+        meta, arrays = saving.load_arrays(Path(path))
+        saving.check_meta(meta, _Saved, str(path))
+        if meta["runs"] != self._about["runs"]:
             raise saving.Unreadable(f"{path} was saved from other runs: step sizes and seeds are not the same")
-        state = self.shapes(stages)
-        like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
-        (state, sums, *best), meta = saving.load(path, like[: 2 + self._keeps_best])
-        parts = {"best": (best[0][0], eqx.filter(best[0][1], eqx.is_array))} if best else {}
-        self._take(state=state, _sums=sums, stages=stages, _programs=self._of_stage(stages), **parts)
+        stages = meta["stages"]
+        with saving.reading(path):
+            state = self._shapes_within(stages, sum(array.nbytes for array in arrays.values()))
+            like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
+            (state, sums, *best), meta = saving.tree_of(path, meta, arrays, like[: 2 + self._keeps_best])
+            best = [(values, eqx.filter(learned, eqx.is_array)) for values, learned in best] or [()]
+        self._take(state=state, _sums=sums, best=best[0], stages=stages, _programs=self._of_stage(stages))
         return {name: value for name, value in meta.items() if name not in self._about}
+
+    def _shapes_within(self, stages: int, most: int) -> PyTree:
+        """`shapes`, as long as they have not more than `most` bytes: every growth adds some. Else ValueError."""
+        if stages < 1:
+            raise ValueError(f"{stages} stages")
+        shapes = self.shapes()
+        for stage in range(1, stages):
+            if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(eqx.filter(shapes, _has_shape))) > most:
+                raise ValueError(f"its arrays are fewer than {stage} of {stages} stages have")
+            shapes = eqx.filter_eval_shape(self._grown, self._data, shapes)
+        return shapes
 
     def shapes(self, stages: int = 1) -> PyTree:
         """Shapes of the state after `stages - 1` growths; computes nothing."""
@@ -331,6 +351,10 @@ def learner_by_size(learner: AbstractLearner | MakeLearner, *, keep: bool) -> Ma
             "(model, step_size) -> learner in its place, or no step sizes"
         )
     return lambda model, size: replace(part, step_size=size)
+
+
+def _has_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _once() -> dict[str, Any]:

@@ -1,14 +1,21 @@
-"""Saved states: data, never code. One npz file holds arrays by name; it is written aside and renamed into place."""
+"""Saved states: data, never code. One npz file holds arrays by name; it is written aside and renamed into place.
+
+Whatever is read here may be damaged or made up. A file is taken as a whole or refused, in one line, as `Unreadable`.
+"""
 
 import contextlib
 import io
 import json
+import math
 import os
+import struct
+import sys
+import types
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NewType, TypeGuard, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import equinox as eqx
 import jax
@@ -28,6 +35,20 @@ class Unreadable(OnwardError):
     """A saved state that is damaged, or that belongs to something else."""
 
 
+class Unwritable(OnwardError):
+    """A file that cannot be written, as on a full disk; the message says how to go on."""
+
+    def __init__(self, path: Path, error: OSError):
+        self.what = f"cannot write {path}: {error.strerror or error}"
+        super().__init__(f"{self.what}; what was saved before is intact. Make room or mend the folder, then resume")
+
+    def at_start(self) -> OnwardError:
+        """The same, where nothing was saved before that could be gone on with."""
+        return OnwardError(
+            f"{self.what}; nothing was kept of this start. Make room or mend the folder, then start again"
+        )
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a power cut, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,10 +62,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise OnwardError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is intact. "
-            "Make room or mend the folder, then resume"
-        ) from error
+        raise Unwritable(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -80,7 +98,13 @@ def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     array, if an array is missing, is one too many, or has another shape or type, if the file has another format, and
     if it is damaged.
     """
-    meta, arrays = load_arrays(Path(path))
+    return tree_of(path, *load_arrays(Path(path)), like)
+
+
+def tree_of(
+    path: str | Path, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: PyTree
+) -> tuple[PyTree, dict[str, Any]]:
+    """`load`, of a file that `load_arrays` has read."""
     odd = [name for name in arrays if not name.startswith(_STATE)]
     if odd:
         raise Unreadable(f"{path} holds {odd[0]}: it was not written by save")
@@ -182,16 +206,119 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Any], Arrays]:
-    """What `save_arrays` wrote: meta, with the format and the version that wrote it, and arrays."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    """What `save_arrays` wrote: meta, with the format and the version that wrote it, and arrays.
+
+    Raises `Unreadable` for all else. Sizes are looked at before anything is taken, so that no file asks for more memory
+    than it has bytes.
+    """
+    with reading(path):
+        arrays = _unzipped(path.read_bytes())
         meta = json.loads(arrays.pop(_META).tobytes())
         written = meta["format"]
+    if type(written) is not int or written != FORMAT:
+        raise Unreadable(f"{path} has format {written!r}, this version of onward reads format {FORMAT}")
+    return meta, arrays
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Whatever damaged or made-up data leads to inside, of whatever type, becomes one line: `Unreadable`."""
+    try:
+        yield
+    except OnwardError:
+        raise
     except FileNotFoundError:
         raise Unreadable(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise Unreadable(f"checkpoint {path} is damaged ({type(error).__name__}: {error})") from error
-    if written != FORMAT:
-        raise Unreadable(f"checkpoint {path} has format {written!r}, this version of onward reads format {FORMAT}")
-    return meta, arrays
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise Unreadable(f"{path} is damaged ({type(error).__name__}: {said})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; raises `Unreadable` where there is none."""
+    with reading(path):
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object")
+    return value
+
+
+def _unzipped(data: bytes) -> Arrays:
+    """Every array of an npz file. Members are stored as they are, each once, and none is larger than the file."""
+    arrays: Arrays = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        members = file.infolist()
+        end = data[-22:]  # the last record of the directory: the number of members stands there
+        if end[:4] != b"PK\5\6" or struct.unpack("<H", end[10:12])[0] != min(len(members), 0xFFFF):
+            raise ValueError("its directory is not whole")
+        if sum(member.file_size for member in members) > len(data):
+            raise ValueError("its directory names more bytes than there are")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            plain = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+            # Of the flags only one is allowed, that the name is in UTF-8: it is not encrypted, nor a patch.
+            if not plain or member.flag_bits & ~0x800 or name == member.filename:
+                raise ValueError(f"{member.filename!r} is not stored as a plain array")
+            if name in arrays:
+                raise ValueError(f"{name!r} is there twice")
+            arrays[name] = _array(file.read(member))  # to the last byte: only then is the checksum compared
+    return arrays
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array of an npy file, all of whose bytes it must be."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject or dtype.fields or dtype.subdtype:
+        raise ValueError(f"an array of {dtype}")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{len(data) - file.tell()} bytes are no {dtype}{list(shape)}")
+    return np.ndarray(shape, dtype, data, file.tell(), order="F" if fortran else "C").copy(order="K")
+
+
+# What JSON must hold
+
+# A number of a result, which may be NaN or infinite; all others are finite.
+Number = NewType("Number", float)
+
+
+def check_meta(value: Any, kind: Any, what: str) -> None:
+    """Refuse JSON that is not of a type: a `TypedDict`, whose other keys may hold anything, or what it is made of.
+
+    `what` says in errors where it is from. Raises `Unreadable`, naming the key.
+    """
+    if odd := _misfit(value, kind, ""):
+        raise Unreadable(f"{what} is damaged, or of another version of onward: {odd}")
+
+
+def _misfit(value: Any, kind: Any, at: str) -> str:
+    """Where a JSON value is not of a type, and how; empty: it is. True and false are no numbers."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return ""
+    if origin in (types.UnionType, Union):
+        return "" if any(not _misfit(value, part, at) for part in parts) else _is(value, at)
+    if is_typeddict(kind) and isinstance(value, dict):
+        if missing := sorted(kind.__required_keys__ - {*value}):
+            return f"{at}.{missing[0]} is missing".removeprefix(".")
+        hints = {name: hint for name, hint in get_type_hints(kind).items() if name in value}
+        inside = (_misfit(value[name], hint, f"{at}.{name}") for name, hint in hints.items())
+    elif origin is list and isinstance(value, list):
+        inside = (_misfit(each, parts[0], f"{at}[{i}]") for i, each in enumerate(value))
+    elif origin is dict and isinstance(value, dict):
+        inside = (_misfit(each, parts[1], f"{at}.{name}") for name, each in value.items())
+    elif kind in (float, Number):
+        good = type(value) in (int, float) and (kind is Number or abs(value) <= sys.float_info.max)
+        return "" if good else _is(value, at)
+    else:
+        return "" if type(value) is kind or (kind is types.NoneType and value is None) else _is(value, at)
+    return next(filter(None, inside), "").removeprefix(".")
+
+
+def _is(value: Any, at: str) -> str:
+    text = repr(value)
+    return f"{at.removeprefix('.')} is {text if len(text) < 60 else text[:60] + ' ...'}"

@@ -55,7 +55,10 @@ def test_the_tile_of_a_method_is_known_without_building_it(experiment, names):
 def test_levels_fill_the_first_columns_of_the_table_of_methods(tmp_path):
     rows = [{"name": "rtrl", "note": "exact", "mean": 0.26, "steps": 10}]
     columns = {"mean": lambda row: f"{row['mean']:.1f}", "steps": lambda row: str(row["steps"])}
-    (tmp_path / "summary.json").write_text(json.dumps({"methods": [{**rows[0], "name": "rtrl@0.1"}] * 2}))
+    more = {"metric": "", "also": {}, "values": [], "median": 0.26, "std": 0.0, "cpu_seconds": 1.0, "published": None}
+    method = {**rows[0], **more, "name": "rtrl@0.1", "step_size": 0.1, "seeds": [0]}
+    content = {"config": {}, "references": {}, "methods": [method] * 2}
+    (tmp_path / "summary.json").write_text(json.dumps(content))
     table = Run(MemoryExperiment(), tmp_path).table(columns, {"best possible": ["0.1"]}, "a caption.")
     assert table.header == ["method", "mean", "steps"]
     assert table.rows == [["rtrl (exact)", "0.3", "10"], ["best possible", "0.1", ""]]

@@ -22,7 +22,6 @@ from onward.lab.folder import (
     CONFIG,
     LOCK,
     RunFolder,
-    load_record,
     newest_first,
     newest_good,
     path_of,
@@ -32,7 +31,10 @@ from onward.lab.folder import (
     stopping,
 )
 from onward.lab.papers import kind_of
+from onward.lab.records import load_record
 from onward.lab.train import read_metrics
+from onward.rows.learn import as_json
+from onward.rows.options import Learn
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +197,7 @@ def test_a_folder_of_another_command_says_whose_it_is_and_how_to_go_on(tmp_path,
 
 def test_a_damaged_configuration_is_named(made):
     for text, words in (("{", "damaged"), ("[]", "damaged"), ('{"format": 99}', "has format 99"), ("{}", "no format"),
-                        (f'{{"format": {lab_folder.FORMAT}, "onward": "1"}}', "damaged: it lacks 'command'")):  # fmt: skip
+                        (f'{{"format": {lab_folder.FORMAT}, "onward": "1"}}', "damaged, .*: command is missing")):  # fmt: skip
         (made / CONFIG).write_text(text)
         with pytest.raises(OnwardError, match=words):
             read_config(made)
@@ -246,7 +248,7 @@ def test_two_commands_in_one_folder_all_five(tmp_path, capsys):
         with RunFolder(path, command) as folder:
             folder.begin({}, **more)
             if command == "learn":
-                folder.configure({"target": ["y"]}, **more)
+                folder.configure(as_json(Learn(target=("y",))), **more)
             if command == "run":
                 folder.configure(config_of(kind_of("memory")()), **more)
             second = {

@@ -16,6 +16,7 @@ import numpy as np
 import onward as ow
 from onward.batching import WIDE_LANES
 from onward.credit.rtrl import WIDE_UNITS
+from onward.lab.fields import from_json
 from onward.lab.method import TILE, Method
 
 
@@ -189,11 +190,7 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
 
 def from_config(kind: Any, config: dict[str, Any], where: Path) -> Experiment:
     """The experiment of a run folder."""
-    names = {f.name for f in dataclasses.fields(kind)}
-    if set(config) != names:
-        odd = sorted(set(config) ^ names)
-        raise ow.OnwardError(f"{where}: field {odd[0]!r} does not fit this version of onward; run it anew")
-    experiment: Experiment = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+    experiment: Experiment = kind(**from_json(kind, config, where))
     return experiment
 
 

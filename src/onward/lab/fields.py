@@ -4,10 +4,13 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import json
+import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from onward.errors import OnwardError
 
@@ -99,6 +102,26 @@ class Field:
             raise OnwardError(f"{self.option} takes {self.takes}, got {' '.join(words) or 'nothing'}")
         return values[0] if self.count == 1 else values
 
+    def take(self, value: object, where: str) -> Value:
+        """A value as JSON has it; OnwardError, which begins with `where` it stands, for one of another kind."""
+        if value is None and self.optional:
+            return None
+        values: Any = [value] if self.count == 1 else value
+        if not isinstance(values, list) or self.count not in (None, len(values)) or not all(map(self._holds, values)):
+            allowed = self.takes if self.count == 1 else f"a list of {self.takes}"
+            raise OnwardError(
+                f"{where}: {self.name} takes {allowed}, and is {_shown(value)}; put back what it was, or start anew"
+            )
+        return values[0] if self.count == 1 else tuple(values)
+
+    def _holds(self, value: object) -> bool:
+        """Whether JSON can hold this single value for it."""
+        choices = get_args(self.scalar)
+        if value is None or choices:
+            return self.optional if value is None else value in choices
+        kinds: tuple[type, ...] = (int, float) if self.scalar is float else (self.scalar,)  # type: ignore[assignment]
+        return type(value) in kinds and (not isinstance(value, int) or abs(value) <= sys.float_info.max)
+
     def _value(self, word: str) -> Value:
         choices = get_args(self.scalar)
         if self.optional and word.lower() == "none":
@@ -127,6 +150,19 @@ def fields_of(kind: type) -> Iterator[Field]:
             raise TypeError(f"{kind.__name__}.{field.name} cannot be an option: its type is {hints[field.name]}")
         default = None if field.default is dataclasses.MISSING else field.default
         yield Field(field.name, hint, count, optional, default)
+
+
+def from_json(kind: type, values: dict[str, Any], where: Path) -> dict[str, Value]:
+    """The fields of a dataclass as a JSON file has them; OnwardError naming file and field where they are others."""
+    fields = {field.name: field for field in fields_of(kind)}
+    if odd := sorted({*values} ^ {*fields}):
+        raise OnwardError(f"{where}: field {odd[0]!r} does not fit this version of onward; run it anew")
+    return {name: field.take(values[name], str(where)) for name, field in fields.items()}
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else text[:60] + " ..."
 
 
 def split(words: Sequence[str]) -> list[str]:

@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.experiment import Experiment
-from onward.lab.folder import load_record
 from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, style, write_page
+from onward.lab.records import Record, load_record
 from onward.lab.results import base_name, best_rows, curves_of, jobs_of, load_environment, load_summary
-from onward.lab.train import read_metrics
+from onward.lab.train import METRICS, read_metrics
+from onward.saving import reading
 from onward.text import counted
 
 E = TypeVar("E", bound=Experiment)
@@ -63,17 +64,19 @@ class Run(Generic[E]):
 
     def curve(self, row: Row, key: str = "values") -> tuple[np.ndarray, np.ndarray]:
         """Steps (points,), and a metric at them (points, seeds), of a summary row."""
-        return curves_of(self.experiment, self.lines, base_name(row), row["step_size"], key)
+        lines = self.lines
+        with reading(self.folder / METRICS):
+            return curves_of(self.experiment, lines, base_name(row), row["step_size"], key)
 
-    def records(self, name: str, when: str = "end", step_size: float | None = None) -> dict[str, np.ndarray]:
+    def records(self, name: str, when: str = "end", step_size: float | None = None) -> Record:
         """What was recorded at "start" or "end" of a method's first job, or the first of this step size."""
         jobs = jobs_of(self.experiment, name).items()
         job = next(job for job, tile in jobs if step_size in (None, tile[0][0]))
         return load_record(self.folder, job, when)
 
-    def inspected(self, name: str, step_size: float | None = None) -> dict[str, np.ndarray]:
+    def inspected(self, name: str, step_size: float | None = None) -> Record:
         """What was measured at the end of that job's first run."""
-        return {key: values[0] for key, values in self.records(name, step_size=step_size).items()}
+        return self.records(name, step_size=step_size).first()
 
     @property
     def seeds(self) -> str:

@@ -6,7 +6,6 @@ writes. While somebody works in it, `lock` is held and says who; a process that 
 
 import contextlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -17,13 +16,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from onward import saving
 from onward.errors import OnwardError
+from onward.lab.fields import from_json
 
 FORMAT = 2
 KEPT = 2
@@ -68,6 +68,12 @@ def prune(checkpoints: Path, job: str) -> None:
 # What a folder says of itself
 
 
+class _Config(TypedDict):
+    onward: str
+    command: str
+    fields: dict[str, Any]
+
+
 def environment() -> dict[str, Any]:
     """What the numbers were made on: time, processor, devices, versions. It starts JAX."""
     import jax
@@ -90,30 +96,27 @@ def environment() -> dict[str, Any]:
     }
 
 
-def read_config(path: Path, command: str | None = None, *, same_version: bool = False) -> dict[str, Any]:
+def read_config(
+    path: Path, command: str | None = None, *, kind: type | None = None, same_version: bool = False
+) -> dict[str, Any]:
     """The config.json of a run folder: format, onward, command, fields, and what the command added.
 
-    Raises OnwardError if there is none, if it is damaged or of another format, if it is not one of `command`, and, if
-    `same_version`, where another version of onward wrote it.
+    Raises OnwardError if there is none, if it is damaged or of another format, if it is not one of `command`, if its
+    fields are not those of the dataclass `kind`, and, if `same_version`, where another version of onward wrote it.
     """
     file = path / CONFIG
     if not file.is_file() and not (path / OLD_SWEEP).is_file():
         raise OnwardError(f"{path} is not a run folder: it has no {CONFIG}")
     file = file if file.is_file() else path / OLD_SWEEP
-    try:
-        config: dict[str, Any] = json.loads(file.read_text())
-        form = config.get("format")
-    except (OSError, ValueError, AttributeError) as error:
-        raise OnwardError(f"{file} is damaged ({type(error).__name__}: {error})") from error
-    if form != FORMAT or file.name == OLD_SWEEP:
+    config = saving.read_json(file)
+    form = config.get("format")
+    if type(form) is not int or form != FORMAT or file.name == OLD_SWEEP:
         raise OnwardError(
             f"{file} has {'no format' if form is None else f'format {form}'}, this onward reads folders of format "
             f"{FORMAT}: it was written by onward {config.get('onward', '0.1.0')}. Go on with that version, or start "
             "anew with --replace"
         )
-    lacks = [name for name in ("onward", "command", "fields") if name not in config]
-    if lacks:
-        raise OnwardError(f"{file} is damaged: it lacks {lacks[0]!r}")
+    saving.check_meta(config, _Config, str(file))
     if command not in (None, config["command"]):
         raise OnwardError(_belongs(path, config))
     here = importlib.metadata.version("onward")
@@ -122,6 +125,8 @@ def read_config(path: Path, command: str | None = None, *, same_version: bool = 
             f"{path} is of onward {config['onward']}, this is {here}: numbers of two versions are not to be mixed. "
             "Choose another --out, or --replace it"
         )
+    if kind is not None:
+        config["fields"] = from_json(kind, config["fields"], file)
     return config
 
 
@@ -151,15 +156,6 @@ def _words(value: Any) -> str:
     if value is None:
         return "unset"
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "unset"
-
-
-def load_record(path: Path, job: str, when: str) -> dict[str, np.ndarray]:
-    """What `RunFolder.record` kept, array by array; empty where there is none."""
-    file = path / "records" / f"{job}-{when}.npz"
-    if not file.is_file():
-        return {}
-    with np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 # Stopping
@@ -292,7 +288,7 @@ class RunFolder:
                 return unknown | json.loads(file.read())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError):  # not told yet
+        except (OSError, ValueError, TypeError, RecursionError):  # not told yet
             return unknown
 
     def _must_be_locked(self) -> None:
@@ -324,10 +320,10 @@ class RunFolder:
         if not (self / CONFIG).is_file():
             return {"command": "sweep"}
         try:
-            config: dict[str, Any] = json.loads((self / CONFIG).read_text())
-            return {"command": "run" if "experiment" in config else None} | config
-        except (OSError, ValueError, TypeError):
+            config = saving.read_json(self / CONFIG)
+        except saving.Unreadable:
             return {"command": None}
+        return {"command": "run" if "experiment" in config else None} | config
 
     def begin(self, fields: Mapping[str, Any], *, replace: bool = False, **more: Any) -> None:
         """Make it a new folder of this command, with `fields` and `more` in its config.json; see `vacant`."""
@@ -335,8 +331,12 @@ class RunFolder:
         self.vacant(replace=replace)
         if replace:
             self._clear()
-        self.configure(fields, **more)
-        saving.write_json(self / ENVIRONMENT, environment())
+        try:
+            self.configure(fields, **more)
+            saving.write_json(self / ENVIRONMENT, environment())
+        except saving.Unwritable as error:
+            self._clear()
+            raise error.at_start() from error
 
     def configure(self, fields: Mapping[str, Any], **more: Any) -> None:
         """Write its config.json."""
@@ -382,10 +382,7 @@ class RunFolder:
             with open(self / name, "a", encoding="utf-8", newline="") as file:
                 file.write(text)
         except OSError as error:
-            raise OnwardError(
-                f"cannot write {self / name}: {error.strerror or error}; what was saved before is intact. Make room or "
-                "mend the folder, then resume"
-            ) from error
+            raise saving.Unwritable(self / name, error) from error
 
     def sizes(self, *names: str) -> dict[str, int]:
         """Bytes of files, to be kept in a checkpoint; the disk holds so much of each from now on."""
@@ -414,7 +411,5 @@ class RunFolder:
                 (self / name).unlink(missing_ok=True)
 
     def record(self, job: str, when: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep arrays of a job, for pictures; `load_record` reads them."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        saving.write_bytes(self / "records" / f"{job}-{when}.npz", buffer.getvalue())
+        """Keep arrays of a job, for pictures; `records.load_record` reads them."""
+        saving.save_arrays(self / "records" / f"{job}-{when}.npz", arrays, {})

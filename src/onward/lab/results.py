@@ -1,9 +1,8 @@
 """What comes out of a run: its numbers and its tables. And how one is run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_
 from onward.lab.method import step_sizes_of_tile
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
-from onward.lab.train import read_metrics, train
+from onward.lab.train import METRICS, read_metrics, train
+from onward.saving import Number
 from onward.text import markdown_table
 
 SUMMARY = "summary.json"
@@ -87,8 +87,11 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
     for name in experiment.rows:
         method, jobs = experiment.build(name), jobs_of(experiment, name)
         mine = {job: [m for m in lines if m["job"] == job] for job in jobs}
-        values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
-        also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
+        if odd := [job for job, own in mine.items() if not own or own[-1]["step"] != method.steps]:
+            raise OnwardError(f"{folder / METRICS} lacks the end of {odd[0]}: put back what it was, or start anew")
+        with saving.reading(folder / METRICS):
+            values = np.concatenate([experiment.final_values(mine[job]) for job in jobs])
+            also = {k: np.concatenate([mine[job][-1][k] for job in jobs]) for k in experiment.also}
         runs = [run for tile in jobs.values() for run in tile]
         first = next(iter(jobs))
         sizes = list(dict.fromkeys(size for size, _ in runs))
@@ -126,16 +129,36 @@ def load_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run folder; OnwardError where it is missing or damaged."""
     if not path.is_file():
         raise OnwardError(f"{path} is missing: {path.parent} has not been finished; go on with it first")
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise OnwardError(f"{path} is damaged: {error}") from error
-    return value
+    return saving.read_json(path)
+
+
+class _Row(TypedDict):
+    name: str
+    metric: str
+    also: dict[str, list[Number]]
+    values: list[Number]
+    mean: Number
+    median: Number
+    std: Number
+    steps: int
+    cpu_seconds: float
+    published: float | None
+    step_size: float
+    seeds: list[int]
+    note: str
+
+
+class _Summary(TypedDict):
+    config: dict[str, Any]
+    methods: list[_Row]
+    references: dict[str, Number]
 
 
 def load_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run."""
-    return load_json(folder / SUMMARY)
+    """The summary of a finished run; OnwardError where it is missing or damaged."""
+    summary = load_json(folder / SUMMARY)
+    saving.check_meta(summary, _Summary, str(folder / SUMMARY))
+    return summary
 
 
 def load_environment(folder: Path) -> dict[str, Any]:
@@ -145,13 +168,28 @@ def load_environment(folder: Path) -> dict[str, Any]:
 
 def experiment_of(folder: Path) -> Experiment:
     """The experiment of a run folder; OnwardError where the folder is none, or of fields that there are no more."""
-    config = read_config(folder, "run")
-    return from_config(kind_of(config["experiment"]), config["fields"], folder / CONFIG)
+    config, file = read_config(folder, "run"), folder / CONFIG
+    saving.check_meta(config.get("experiment"), str, f"{file}, experiment")
+    experiment = from_config(kind_of(config["experiment"]), config["fields"], file)
+    try:
+        experiment.check()
+    except OnwardError as error:
+        raise OnwardError(f"{file}: {error}") from error
+    return experiment
+
+
+def finished(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a finished run, and its summary; OnwardError where they are of different fields."""
+    experiment, summary = experiment_of(folder), load_summary(folder)
+    for name, now in config_of(experiment).items():
+        if now != (was := summary["config"].get(name)):
+            raise OnwardError(f"{folder / CONFIG}: {name} is {now}, and was {was} when it was run: put {was} back")
+    return experiment, summary
 
 
 def write_report(folder: Path) -> Path:
     """Draw the figures and report.html of a finished run again; returns the path of the page."""
-    return experiment_of(folder).write_report(folder)
+    return finished(folder)[0].write_report(folder)
 
 
 def curves_of(
@@ -191,7 +229,8 @@ def as_markdown(folder: Path) -> str:
     """The summary of a finished run as Markdown: of each method the best step size, then all of them, then every seed."""
     from onward.lab.page import interval
 
-    summary, kind = load_summary(folder), type(experiment_of(folder))
+    experiment, summary = finished(folder)
+    kind = type(experiment)
     digits = 4 if any(v >= 0.1 for m in summary["methods"] for v in m["values"]) else 5
     show = lambda v: f"{v:.{digits}f}"
     best, sizes = best_rows(summary, kind), list(dict.fromkeys(m["step_size"] for m in summary["methods"]))

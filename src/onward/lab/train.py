@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,15 +25,29 @@ CHECKPOINT_SECONDS = 20.0
 METRICS = "metrics.jsonl"
 
 
+class _Line(TypedDict):
+    job: str
+    step: int
+    count: int
+    values: list[saving.Number]
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Every line of a run's metrics; a last line that was cut off is left out."""
-    lines = []
+    """Every line of a run's metrics; a last line that was cut off is left out. OnwardError where one is damaged."""
     path = folder / METRICS
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+    lines: list[dict[str, Any]] = []
+    first: dict[str, dict[str, int]] = {}
+    with saving.reading(path):
+        *whole, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for i, line in enumerate(whole, 1):
+        where = f"{path}, line {i}"
+        with saving.reading(where):
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            saving.check_meta(lines[-1], _Line, where)
+            # Of each run the same numbers as at the job's first point; there may be more at its end.
+            sizes = {name: len(value) if isinstance(value, list) else 0 for name, value in lines[-1].items()}
+            if lost := {*first.setdefault(lines[-1]["job"], sizes).items()} - {*sizes.items()}:
+                raise ValueError(f"it lacks {min(lost)[0]}")
     return lines
 
 
@@ -95,6 +110,18 @@ class Position:
     """Runs that broke (index: step)."""
 
 
+class _Kept(TypedDict):
+    digest: str
+    job: str
+    stages: int
+    step: int
+    grown_at: list[int]
+    cpu_seconds: float
+    compile_seconds: float
+    metrics_bytes: int
+    failed: NotRequired[dict[str, int]]
+
+
 class Training:
     """One job: a method's loop over a tile of runs, in a folder, at a position."""
 
@@ -135,12 +162,9 @@ class Training:
 
         def read(path: Path) -> Position:
             meta = saving.read_meta(path)
-            if meta["digest"] != self._digest:
-                raise OnwardError(
-                    f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
-                )
-            self.loop.load(path)
-            return Position(**{name: meta[name] for name in vars(Position()) if name in meta})
+            position = self._position_of(meta, path)
+            self.loop.load(path)  # the last, for it changes the loop
+            return position
 
         position = run_folder.newest_good(self.checkpoints, self.job, read, progress.say)
         if position is None:
@@ -148,6 +172,30 @@ class Training:
         self.position, self._compiled_before = position, position.compile_seconds
         progress.say(f"{self.job}: resuming at step {position.step:,}")
         return True
+
+    def _position_of(self, meta: dict[str, Any], path: Path) -> Position:
+        """What a checkpoint says of itself, if it can be true; OnwardError where it is of another run."""
+        saving.check_meta(meta, _Kept, str(path))
+        if meta["digest"] != self._digest:
+            raise OnwardError(
+                f"{path} was written by a run of another configuration, or of other data; it cannot be resumed here"
+            )
+        at = Position(**{name: meta[name] for name in vars(Position()) if name in meta})
+        grown, failed = at.grown_at, at.failed
+        good = (
+            meta["job"] == self.job
+            and 0 <= at.step <= self.method.steps
+            and path == run_folder.path_of(self.checkpoints, self.job, at.step)
+            and all(step - before >= self.method.growth.every for before, step in pairwise([0, *grown]))
+            and max(grown, default=0) <= at.step
+            and meta["stages"] == len(grown) + 1 <= max(1, self.method.growth.stages)
+            and min(at.cpu_seconds, at.compile_seconds, at.metrics_bytes) >= 0
+            and {*failed} <= {*map(str, range(len(self.loop.runs)))}
+            and all(0 <= step <= at.step for step in failed.values())
+        )
+        if not good:
+            raise saving.Unreadable(f"{path} says of itself what cannot be: {vars(at)}")
+        return at
 
     def begin(self) -> None:
         """Cut the metrics back to where the job stands, and draw its networks if it has none yet."""

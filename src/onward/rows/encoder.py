@@ -4,17 +4,19 @@ import copy
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from onward.rows.sources import Cell, is_missing, numbers
+from onward.saving import Unreadable, check_meta
 from onward.text import number, seconds
 
 # Slots at the start; doubled whenever they are full.
 CAPACITY = 8
 # More slots than this are refused to new columns and categories: memory stays bounded.
 MOST_SLOTS = 1024
+CAPACITIES = tuple(CAPACITY * 2**i for i in range((MOST_SLOTS // CAPACITY).bit_length()))
 # Categories of one column that get a slot of their own, and slots that all later ones share by their hash.
 VOCABULARY = 64
 SHARED = 16
@@ -26,6 +28,22 @@ _DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
 CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
 # What is kept of an encoder as it is.
 _KEPT = ("slots", "waves", "vocabulary", "shared", "used", "capacity", "full", "odd")
+
+
+class _Kept(TypedDict):
+    """What JSON holds of an encoder."""
+
+    slots: dict[str, int]
+    waves: dict[str, int]
+    vocabulary: dict[str, dict[str, int]]
+    shared: dict[str, int]
+    used: int
+    capacity: int
+    full: bool
+    odd: dict[str, int]
+    categories: list[str]
+    origins: dict[str, float]
+    plain: list[int]
 
 
 class Unit:
@@ -225,8 +243,25 @@ class Encoder:
         return kept | {"categories": sorted(self.categories), "origins": origins, "plain": plain}
 
     @classmethod
-    def from_dict(cls, kept: dict[str, Any], *, complain: Callable[[str], None] = lambda text: None) -> "Encoder":
-        """The encoder again."""
+    def from_dict(
+        cls, kept: dict[str, Any], *, complain: Callable[[str], None] = lambda text: None, what: str = "the encoder"
+    ) -> "Encoder":
+        """The encoder again; `what` says in errors where it is from. Raises `onward.saving.Unreadable`."""
+        check_meta(kept, _Kept, what)
+        given = [*kept["slots"].values(), *kept["waves"].values()]
+        for name, known in kept["vocabulary"].items():
+            first = kept["shared"].get(name, 0)
+            given += [*known.values(), *(range(first, first + SHARED) if name in kept["shared"] else ())]
+        good = (
+            kept["capacity"] in CAPACITIES
+            and sorted(given) == list(range(kept["used"]))
+            and kept["used"] <= kept["capacity"]
+            and {*kept["shared"]} <= {*kept["vocabulary"]}
+            and {*kept["origins"]} == {*kept["slots"]}
+            and all(0 <= place < kept["capacity"] for place in kept["plain"])
+        )
+        if not good:
+            raise Unreadable(f"{what} is damaged: not every slot of its columns is given once")
         self = cls(categories=kept["categories"], complain=complain)
         for name in _KEPT:
             setattr(self, name, kept[name])

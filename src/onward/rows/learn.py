@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from onward import saving
 from onward.errors import OnwardError, Stopped
 from onward.lab.folder import CONFIG, RunFolder, Stop, newest_first, newest_good, read_config, same_fields, stopping
 from onward.lab.progress import Progress
+from onward.rows.checkpoint import require_same
 from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
 from onward.rows.scores import CONTESTANTS, measure
@@ -33,9 +35,16 @@ class _Run:
     """One call of `onward learn`: rows in, files out."""
 
     def __init__(
-        self, source: str, folder: RunFolder, session: Session, rows: Source, progress: Progress, stop: Stop
+        self,
+        source: str,
+        folder: RunFolder,
+        fields: dict[str, Any],
+        session: Session,
+        rows: Source,
+        progress: Progress,
+        stop: Stop,
     ) -> None:
-        self.source, self.folder, self.session, self.rows = source, folder, session, rows
+        self.source, self.folder, self.fields, self.session, self.rows = source, folder, fields, session, rows
         self.progress, self.stop = progress, stop
         self.options, self.stream = session.options, source == "-"
         self.position: Any = None
@@ -46,11 +55,11 @@ class _Run:
     def restore(self) -> None:
         """Go on from the newest good checkpoint, with files as they were at it; from the first row if there is none."""
 
-        def read(path: Path) -> dict[str, Any]:
-            meta = self.session.load(path)
+        def check(meta: dict[str, Any]) -> None:
+            require_same(self.folder / CONFIG, self.fields, meta, WRITTEN)
             self.rows.check(meta["fingerprint"], meta["position"])
-            return meta
 
+        read = partial(self.session.load, check=check)
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
             self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
@@ -136,8 +145,13 @@ class _Run:
     def _keep(self) -> None:
         """A checkpoint; none in the middle of a block."""
         if self.whole and self.session.learner is not None and self.position is not None:
-            fingerprint = self.rows.fingerprint(self.position)
-            self.session.save(self.folder.checkpoints, self.position, fingerprint, self.folder.sizes(*WRITTEN))
+            self.session.save(
+                self.folder.checkpoints,
+                options=self.fields,
+                position=self.position,
+                fingerprint=self.rows.fingerprint(self.position),
+                written=self.folder.sizes(*WRITTEN),
+            )
         self.saved = time.monotonic()
 
     def _tell(self, text: str) -> None:
@@ -234,44 +248,89 @@ def learn(
     progress = Progress()
     session = Session(options, "", progress.say, block=ONE if source == "-" else BLOCK)
     with RunFolder(path, "learn") as folder, as_usual():
+        fields = as_json(options)
         if resume:
-            same_fields(path, folder.resume()["fields"], dataclasses.asdict(options), FREE)
+            before = folder.resume()["fields"]
+            same_fields(path, before, fields, FREE)
+            fields = before
         else:
             folder.vacant(replace=replace)
         with open_source(options, source, session.complain) as rows, progress, stopping() as stop:
             session.name = rows.name
             session.choose(rows.names, whole=rows.form != "jsonl")
-            run = _Run(source, folder, session, rows, progress, stop)
+            run = _Run(source, folder, fields, session, rows, progress, stop)
             try:
                 if resume:
                     run.restore()
                 else:
-                    folder.begin(dataclasses.asdict(options), replace=replace, source=source)
+                    folder.begin(fields, replace=replace, source=source)
                     run.begin()
                 run.go()
-            except OnwardError:
-                if not resume and not newest_first(folder.checkpoints, JOB):
-                    folder.free()  # nothing was learned
+            except OnwardError as error:
+                if resume or newest_first(folder.checkpoints, JOB):
+                    raise
+                folder.free()  # nothing was learned
+                if isinstance(error, saving.Unwritable):
+                    raise error.at_start() from error
                 raise
         return report(path) if report else None
 
 
+class _Summary(TypedDict):
+    source: str
+    task: str
+    rows: int
+    scored: int
+    targets: list[str]
+    contestants: list[str]
+    period: int | None
+    inputs: int
+    constant: bool
+    cpu_seconds: float
+    notes: list[str]
+
+
+def load_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run that came to its end; OnwardError where there is none, or where it is damaged."""
+    file = folder / SUMMARY
+    if not file.is_file():
+        raise OnwardError(f"{folder} has not been learned to its end: {file} is missing")
+    content = saving.read_json(file)
+    saving.check_meta(content, _Summary, str(file))
+    for name in ("mean absolute error", "root mean square error"):
+        errors: Any = content.get(name)
+        saving.check_meta(errors, list[list[float]], f"{file}, {name}")
+        shape = [len(content["targets"])] * len(content["contestants"])
+        if content["contestants"] != list(CONTESTANTS) or list(map(len, errors)) != shape:
+            raise saving.Unreadable(f"{file} is damaged: {name} is not of {CONTESTANTS} and {content['targets']}")
+    saving.check_meta(content.get("columns read"), int, f"{file}, columns read")
+    if "interval" in content:
+        saving.check_meta(content["interval"], dict[str, float], f"{file}, interval")
+    return content
+
+
 def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first."""
-    content = json.loads((folder / SUMMARY).read_text())
+    content = load_summary(folder)
     errors = np.mean(content["mean absolute error"], 1)
     order, what = np.argsort(errors, kind="stable"), measure(content["task"])
     return [f"{content['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
 
 
-def load_options(path: Path) -> tuple[Learn, str]:
-    """The options and the source of a run folder."""
-    config = read_config(path, "learn")
+def load_options(path: Path) -> tuple[Learn, dict[str, Any]]:
+    """The options of a run folder, and its fields; OnwardError where they are not those of `onward learn`."""
+    options = Learn(**read_config(path, "learn", kind=Learn)["fields"])
     try:
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in config["fields"].items()}
-        return Learn(**fields), config["source"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise OnwardError(f"{path / CONFIG} is not what this version of onward learn writes ({error})") from error
+        options.check()
+    except OnwardError as error:
+        raise OnwardError(f"{path / CONFIG}: {error}") from error
+    return options, as_json(options)
+
+
+def as_json(options: Learn) -> dict[str, Any]:
+    """The options as config.json has them."""
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options)))
+    return fields
 
 
 def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]) -> None:
@@ -280,11 +339,12 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     The recurrent state goes on from where learning ended, as if the rows came next. Lines as in predictions.csv, to
     `out` or to standard output. The folder is locked while the checkpoint is read, and left as it is.
     """
-    options, _ = load_options(path)
+    options, fields = load_options(path)
     session = Session(options, "", say, block=ONE if source == "-" else BLOCK)
+    read = partial(session.load, check=lambda meta: require_same(path / CONFIG, fields, meta, WRITTEN))
     # Predictions disturb each other for a moment only: they take turns.
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
-        if newest_good(folder.checkpoints, JOB, session.load, say) is None:
+        if newest_good(folder.checkpoints, JOB, read, say) is None:
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
     with open_source(options, source, say) as rows, as_usual():
         session.name, session.notes = rows.name, []

@@ -4,28 +4,35 @@ import csv
 import json
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from onward.errors import OnwardError
+from onward import saving
 from onward.lab import page
-from onward.lab.folder import read_config
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
-from onward.rows.learn import METRICS, PREDICTIONS, SUMMARY
-from onward.rows.scores import measure
+from onward.rows.learn import METRICS, PREDICTIONS, load_options, load_summary
+from onward.rows.scores import CONTESTANTS, measure
 from onward.text import markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
 
 
+class _Window(TypedDict):
+    """A line of metrics.jsonl, beside the error of each contestant."""
+
+    rows: int
+    row: int
+    time: str
+    count: int
+
+
 def write_report(folder: Path) -> Path:
     """Draw and write report.html from what the folder holds."""
-    scores, options = load_summary(folder), read_config(folder, "learn")["fields"]
-    written, what = folder / METRICS, measure(scores["task"])
-    windows = [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
+    scores, options = load_summary(folder), load_options(folder)[1]
+    windows, what = read_windows(folder), measure(scores["task"])
     parts: list[Any] = [ranking(scores)]
     with page.style():
         if len(windows) > 1:
@@ -55,13 +62,18 @@ def as_markdown(folder: Path) -> str:
     return "\n\n".join([markdown_table(table.header, table.rows), *(["Notes:", "\n".join(notes)] if notes else [])])
 
 
-def load_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a run that came to its end."""
-    try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-    except FileNotFoundError as error:
-        raise OnwardError(f"{folder} has not been learned to its end: {error.filename} is missing") from None
-    return summary
+def read_windows(folder: Path) -> list[dict[str, Any]]:
+    """Every line of metrics.jsonl; a last line that was cut off is left out. OnwardError where one is damaged."""
+    file, windows = folder / METRICS, []
+    with saving.reading(file):
+        *lines, _ = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    for i, line in enumerate(lines, 1):
+        where = f"{file}, line {i}"
+        with saving.reading(where):
+            windows.append(json.loads(line))
+            saving.check_meta(windows[-1], _Window, where)
+            saving.check_meta({name: windows[-1].get(name) for name in CONTESTANTS}, dict[str, float], where)
+    return windows
 
 
 def _task(options: dict[str, Any]) -> str:
@@ -141,23 +153,22 @@ def _where(windows: list[dict[str, Any]], names: list[str], what: str) -> Table:
 
 def _tail(folder: Path, name: str, share: float) -> Picture:
     """The last rows of the first target, with what was said of them before."""
-    with open(folder / PREDICTIONS, newline="", encoding="utf-8") as file:
-        header = next(csv.reader(file))
-        last = list(deque(csv.reader(file), maxlen=DRAWN))
-    truth, said = ("target", "prediction") if "target" in header else (name, f"{name} prediction")
-
-    def column(name: str) -> np.ndarray:
-        at = header.index(name)
-        return np.array([float(line[at]) if line[at] else np.nan for line in last])
-
-    rows = column("row")
+    with saving.reading(folder / PREDICTIONS):
+        with open(folder / PREDICTIONS, newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file))
+            last = list(deque(csv.reader(file), maxlen=DRAWN))
+        named = {column: [line[at] for line in last] for at, column in enumerate(header)}
+        truth, said = ("target", "prediction") if "target" in header else (name, f"{name} prediction")
+        wanted = ("row", truth, said, *(("low", "high") if "low" in header else ()))
+        columns = {column: np.array([float(cell or "nan") for cell in named[column]]) for column in wanted}
+    rows = columns["row"]
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     axes = figure.subplots()
     if "low" in header:
-        ends = column("low"), column("high")
+        ends = columns["low"], columns["high"]
         axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
-    axes.plot(rows, column(truth), color=GREY, lw=1.4, label=name)
-    axes.plot(rows, column(said), color=COLOURS[0], lw=1.4, label="predicted before")
+    axes.plot(rows, columns[truth], color=GREY, lw=1.4, label=name)
+    axes.plot(rows, columns[said], color=COLOURS[0], lw=1.4, label="predicted before")
     axes.set(xlabel="row", ylabel=name)
     figure.legend(loc="outside upper right", ncols=3)
     caption = f"The last {len(last):,} predictions; where the line of the target ends, it is still to come."

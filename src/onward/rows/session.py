@@ -15,6 +15,7 @@ from onward import saving
 from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
 from onward.rows.baselines import Baselines
+from onward.rows.checkpoint import PLAIN, Kept, require_true
 from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar, is_date
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
@@ -26,8 +27,6 @@ from onward.text import seconds
 
 JOB = "learn"
 MOST_NOTES = 200
-# Numbers and words of a session that a checkpoint holds as they are.
-PLAIN = ("rows", "last_row", "dates", "backwards", "constant", "first_target", "notes", "cpu")
 LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
@@ -321,18 +320,14 @@ class Session:
 
     # What survives.
 
-    def save(
-        self, folder: Path, position: dict[str, Any], fingerprint: dict[str, Any], written: dict[str, int]
-    ) -> None:
-        """A checkpoint: all that the next row needs, and how long the files were."""
+    def save(self, folder: Path, **more: Any) -> None:
+        """A checkpoint: all that the next row needs, and `more`: what else `load` is to give back, as JSON."""
         assert self.learner is not None, "nothing was learned yet"
         arrays, learner = self.learner.save()
         kept = self._own_arrays() | {f"{LEARNER}{name}": array for name, array in arrays.items()}
         meta = {
             **{name: getattr(self, name) for name in PLAIN},
-            "position": position,
-            "fingerprint": fingerprint,
-            "written": written,
+            **more,
             "learner": learner,
             "encoder": self.encoder.as_dict(),
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
@@ -344,24 +339,39 @@ class Session:
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
         run_folder.prune(folder, JOB)
 
-    def load(self, path: Path) -> dict[str, Any]:
-        """Go on from a checkpoint; returns its meta."""
+    def load(self, path: Path, check: Callable[[dict[str, Any]], None] = lambda meta: None) -> dict[str, Any]:
+        """Go on from a checkpoint; returns its meta. `check` is told of it before, and may refuse it.
+
+        Raises `onward.saving.Unreadable` for one that is damaged, or of another learning; nothing has changed then.
+        """
+        what = f"checkpoint {path}"
         meta, kept = saving.load_arrays(path)
-        arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
-        try:
-            learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, f"checkpoint {path}")
-            encoder = Encoder.from_dict(meta["encoder"], complain=self.complain)
-            units = {name: Unit(origin) for name, origin in meta["units"].items()}
-            classes, extra = {name: i for i, name in enumerate(meta["classes"])}, np.array(meta["extra"])
-            plain = {name: meta[name] for name in PLAIN}
-            clock = -np.inf if meta["clock"] is None else float(meta["clock"])
-            self._take_arrays({name: a for name, a in kept.items() if not name.startswith(LEARNER)}, meta, path)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise saving.Unreadable(f"checkpoint {path} is of another version of onward ({error!r})") from error
+        with saving.reading(what):
+            saving.check_meta(meta, Kept, what)
+            check(meta)  # first: other options are no damage
+            encoder = Encoder.from_dict(meta["encoder"], complain=self.complain, what=what)
+            require_true(meta, self.options, encoder, self.waiting, what)
+            arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
+            learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, what)
+            mine: dict[str, Any] = self._fitting(
+                {name: a for name, a in kept.items() if not name.startswith(LEARNER)}, meta, what
+            )
+            part = lambda of: {name.removeprefix(of): a for name, a in mine.items() if name.startswith(of)}
+            waiting = Waiting(**part("waiting."), **meta["waiting"])
         # Nothing was changed until all was found good.
-        self.learner, self.encoder, self.scores.extra = learner._replace(in_place=True), encoder, extra
-        self.targets.encoder, self.targets.units, self.targets.classes = encoder, units, classes
-        vars(self).update(plain, clock=clock)
+        self.learner, self.encoder, self.scores.extra = (
+            learner._replace(in_place=True),
+            encoder,
+            np.array(meta["extra"], float),
+        )
+        self.targets.encoder = encoder
+        self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
+        self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
+        self.baselines.restore(part("baselines."))
+        self.waiting = waiting
+        self.rewards, self.scores.total, self.scores.window = (mine[n] for n in ("rewards", "total", "window"))
+        vars(self).update({name: meta[name] for name in PLAIN})
+        self.clock = -np.inf if meta["clock"] is None else float(meta["clock"])
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
@@ -370,17 +380,16 @@ class Session:
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
         return waiting | baselines | {"rewards": self.rewards, "total": self.scores.total, "window": self.scores.window}
 
-    def _take_arrays(self, kept: dict[str, np.ndarray], meta: dict[str, Any], path: Path) -> None:
-        """Arrays of a checkpoint in place of one's own, if they have the shapes that the meta asks for."""
+    def _fitting(self, kept: dict[str, np.ndarray], meta: dict[str, Any], what: str) -> dict[str, np.ndarray]:
+        """Arrays of a checkpoint, if they have the shapes that the meta asks for."""
         lengths = {"rewards": min(meta["rows"], max(self.options.lag - 1, 0)) * (self.options.task == "return")}
         lengths["baselines.counts"] = len(meta["classes"])
         like = {
             name: np.empty((lengths.get(name, len(array)), *array.shape[1:]), array.dtype)
             for name, array in self._own_arrays().items()
         }
-        arrays = saving.from_named_arrays(kept, like, f"checkpoint {path}")
-        part = lambda name: {n.removeprefix(name): a for n, a in arrays.items() if n.startswith(name)}
-        waiting = Waiting(**part("waiting."), **meta["waiting"])
-        self.baselines.restore(part("baselines."))
-        self.waiting = waiting
-        self.rewards, self.scores.total, self.scores.window = (arrays[n] for n in ("rewards", "total", "window"))
+        arrays: dict[str, np.ndarray] = saving.from_named_arrays(kept, like, what)
+        rows, period = arrays["baselines.scalars"].tolist()
+        if rows != meta["rows"] or period == 1 or not 0 <= period <= self.baselines.memory:
+            raise saving.Unreadable(f"{what}: baselines.scalars is {rows}, {period} after {meta['rows']} rows")
+        return arrays

@@ -1,6 +1,5 @@
 """One job of a sweep, as it runs in any process: idempotent, resumable, its result a file that is there or is not."""
 
-import json
 import math
 import os
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -22,8 +21,8 @@ from onward.lab.experiment import Experiment, from_config
 from onward.lab.folder import CONFIG, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
-from onward.lab.sweeps.plan import Job
-from onward.lab.train import read_metrics, train
+from onward.lab.sweeps.plan import Job, require_digest, with_digest
+from onward.lab.train import METRICS, read_metrics, train
 from onward.loop import Loop
 
 STOP = "stop"
@@ -148,7 +147,7 @@ def run_job(
         return True
 
     with RunFolder(folder / "jobs" / this.id, "job", wait=wait) as place:
-        if (done := read_result(end)) is not None:
+        if (done := read_result(folder, this)) is not None:
             return done
         set_up(settings)
         if place.holds_run:
@@ -156,18 +155,37 @@ def run_job(
         else:
             place.begin(job, experiment=settings["experiment"])
         result = _train(this, settings, place, progress or ProgressFile(place / "at.json"), asked)
-        saving.write_json(end, result)
+        saving.write_json(end, with_digest(result))
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     return result
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result, if it is there and whole."""
+class _Run(TypedDict):
+    value: float | None
+    also: dict[str, saving.Number]
+    failed: str
+
+
+class _Result(TypedDict):
+    id: str
+    runs: list[_Run]
+    metric: str
+    steps: int
+    cpu_seconds: float
+    compile_seconds: float
+
+
+def read_result(folder: Path, job: Job) -> dict[str, Any] | None:
+    """The result of a job of a sweep, if it is there and whole; a damaged one counts as none, and is made again."""
+    path = folder / "results" / f"{job.id}.json"
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
-        return result if "runs" in result else None
-    except (OSError, ValueError):
+        result = saving.read_json(path)
+        saving.check_meta(result, _Result, str(path))
+        require_digest(result, str(path))
+    except saving.Unreadable:
         return None
+    whole = all(run["failed"] or run["value"] is not None for run in result["runs"])
+    return result if whole and result["id"] == job.id and len(result["runs"]) == len(job.runs) else None
 
 
 def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Progress, stop: Any) -> dict[str, Any]:
@@ -194,8 +212,9 @@ def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Pr
     lines = [line for line in read_metrics(place.path) if line["job"] == job.row]
     failed = {int(i): f"NaN or infinite by step {step:,}" for i, step in meta.get("failed", {}).items()}
     whole = len(failed) < job.width
-    values = experiment.final_values(lines) if whole else np.full(job.width, np.nan)
-    also = {k: lines[-1][k] for k in experiment.also} if whole else {}
+    with saving.reading(place / METRICS):
+        values = experiment.final_values(lines) if whole else np.full(job.width, np.nan)
+        also = {k: lines[-1][k] for k in experiment.also} if whole else {}
     runs = []
     for i in range(len(job.runs)):
         good = math.isfinite(values[i]) and i not in failed

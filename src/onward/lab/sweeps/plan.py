@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
+from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of
 
@@ -136,8 +138,89 @@ class Job:
         return cls(values["row"], values["config"], tuple((s, n) for s, n in values["runs"]), values["width"])
 
 
+class _Job(TypedDict):
+    row: str
+    config: dict[str, Any]
+    runs: list[list[float]]
+    width: int
+
+
+class _Planned(TypedDict):
+    rung: int
+    job: _Job
+
+
+class _Tile(TypedDict):
+    tile: int
+
+
+class _Plan(TypedDict):
+    digest: str
+    jobs: list[_Planned]
+    tiles: dict[str, _Tile]
+
+
+def write_plan(folder: Path, jobs: Sequence[tuple[int, Job]], tiles: dict[str, Any]) -> None:
+    """Rung and job of all that is planned, and the tiles that were measured."""
+    planned = [{"rung": rung, "job": job.as_dict()} for rung, job in jobs]
+    saving.write_json(folder / PLAN, with_digest({"tiles": tiles, "jobs": planned}))
+
+
+def read_plan(folder: Path) -> tuple[list[tuple[int, Job]], dict[str, Any]]:
+    """Rung and job of all that was planned, and the tiles that were measured; OnwardError where they are damaged."""
+    file = folder / PLAN
+    if not file.is_file():
+        raise OnwardError(f"{file} is missing: {folder} has not been finished; go on with it first")
+    try:
+        plan = saving.read_json(file)
+        saving.check_meta(plan, _Plan, str(file))
+        require_digest(plan, str(file))
+    except saving.Unreadable as error:
+        raise OnwardError(f"{error}; put it back, or delete it, and the sweep is planned and run anew") from error
+    return [(each["rung"], Job.from_dict(each["job"])) for each in plan["jobs"]], plan["tiles"]
+
+
+def with_digest(content: dict[str, Any]) -> dict[str, Any]:
+    """What is to be written, with a digest of it."""
+    plain = json.loads(json.dumps(content))
+    return {**plain, "digest": _digest(plain)}
+
+
+def require_digest(content: dict[str, Any], what: str) -> None:
+    """Refuse what is not as `with_digest` wrote it; raises `Unreadable`."""
+    if content.get("digest") != _digest({name: value for name, value in content.items() if name != "digest"}):
+        raise saving.Unreadable(f"{what} is damaged, or was changed: its digest is another")
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Definition(TypedDict):
+    """A sweep, as JSON."""
+
+    experiment: str
+    data: str
+    fields: dict[str, Any]
+    axes: dict[str, Any]
+    seeds: int
+    search: str
+    draws: int
+    search_seed: int
+    eta: int
+    rungs: int
+
+
+class _Settings(TypedDict):
+    columns: bool
+    single: bool
+
+
+class Defined(TypedDict):
+    """What the config.json of a sweep holds besides."""
+
+    fields: Definition
+    settings: _Settings
 
 
 @dataclass(frozen=True)

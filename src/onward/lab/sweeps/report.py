@@ -14,7 +14,7 @@ from onward.lab import page
 from onward.lab.figures import Cell, Row, canvas, legend_beside, level
 from onward.lab.page import Picture, Table
 from onward.lab.papers import kind_of
-from onward.lab.results import SUMMARY, load_environment, load_json
+from onward.lab.results import SUMMARY, load_environment
 from onward.lab.sweeps import results
 from onward.text import markdown_table
 
@@ -40,7 +40,7 @@ def write_report(folder: Path, errors: dict[str, str] | None = None, *, events: 
 
 def as_markdown(folder: Path) -> str:
     """Of a sweep the best of each method and every configuration, as Markdown tables."""
-    summary = load_json(folder / SUMMARY)
+    summary = results.load_summary(folder)
     vary = results.varied(summary)
     tables = [_best(summary, vary), _all(summary, vary)]
     return "\n\n".join([_lead(summary), *(markdown_table(table.header, table.rows) for table in tables)])

@@ -7,20 +7,21 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment
-from onward.lab.folder import read_config
+from onward.lab.folder import CONFIG, read_config
 from onward.lab.page import interval
 from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_json
 from onward.lab.sweeps import jobs
-from onward.lab.sweeps.plan import PLAN, Job
+from onward.lab.sweeps.plan import Defined, Definition, Job, read_plan
 from onward.lab.train import read_metrics
+from onward.saving import Number
 
 RESAMPLED = 4000
 SHOWN_RANKS = 12
@@ -59,17 +60,18 @@ def score(run: dict[str, Any], higher_is_better: bool) -> float:
 
 def jobs_of(folder: Path) -> Iterator[tuple[int, Job, dict[str, Any]]]:
     """Rung, job and result of every job that ended."""
-    for entry in load_json(folder / PLAN)["jobs"]:
-        job = Job.from_dict(entry["job"])
-        if (result := jobs.read_result(folder / "results" / f"{job.id}.json")) is not None:
-            yield entry["rung"], job, result
+    for rung, job in read_plan(folder)[0]:
+        if (result := jobs.read_result(folder, job)) is not None:
+            yield rung, job, result
 
 
 def read(folder: Path) -> Ended:
     """Everything that ended."""
-    definition = read_config(folder, "sweep")["fields"]
+    config = read_config(folder, "sweep")
+    saving.check_meta(config, Defined, str(folder / CONFIG))
+    definition = config["fields"]
     kind: type[Experiment] = kind_of(definition["experiment"])
-    last = max((entry["rung"] for entry in load_json(folder / PLAN)["jobs"]), default=0)
+    last = max((rung for rung, _ in read_plan(folder)[0]), default=0)
     runs, metric = [], ""
     for rung, job, result in jobs_of(folder):
         metric = result["metric"]
@@ -300,9 +302,48 @@ def write_events(ended: Ended, folder: Path) -> None:
             writer.add_hparams(plain, {f"final {ended.metric}": run["value"]}, name="final", global_step=run["steps"])
 
 
+class _Row(TypedDict):
+    method: str
+    step_size: float
+    steps: int
+    seeds: list[int]
+    failed: dict[str, str]
+    best: bool
+    mean: Number | None
+    low: Number | None
+    high: Number | None
+    median: Number | None
+    sd: Number | None
+    cpu_seconds: float
+
+
+class _Summary(TypedDict):
+    metric: str
+    experiment: str
+    higher_is_better: bool
+    chosen_by: str
+    definition: Definition
+    configurations: list[_Row]
+    chosen_on_other_seeds: dict[str, Any]
+    references: dict[str, Number]
+    unfinished: dict[str, str]
+
+
+def load_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a sweep; OnwardError where it is missing or damaged."""
+    summary = load_json(folder / SUMMARY)
+    what = str(folder / SUMMARY)
+    saving.check_meta(summary, _Summary, what)
+    for row in summary["configurations"]:
+        for name in axes_of(summary["definition"]):
+            if name not in row:
+                raise saving.Unreadable(f"{what} is damaged: a configuration has no {name}")
+    return summary
+
+
 def as_lines(folder: Path) -> list[str]:
     """The best of each method, for a terminal."""
-    summary = load_json(folder / SUMMARY)
+    summary = load_summary(folder)
     vary = varied(summary)
     lines = []
     for row in summary["configurations"]:

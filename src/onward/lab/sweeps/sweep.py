@@ -1,23 +1,34 @@
 """A sweep from its definition to its table: plan what is missing, run it, compare."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab.folder import RunFolder, read_config, stopping
+from onward.lab.folder import CONFIG, RunFolder, read_config, stopping
 from onward.lab.progress import Progress
-from onward.lab.results import load_json
 from onward.lab.sweeps import jobs, report, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
-from onward.lab.sweeps.plan import PLAN, Job, Options, Run, Sweep, covers, group, into_jobs
+from onward.lab.sweeps.plan import (
+    PLAN,
+    Defined,
+    Job,
+    Options,
+    Run,
+    Sweep,
+    covers,
+    group,
+    into_jobs,
+    read_plan,
+    write_plan,
+)
 
 
 def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
@@ -52,6 +63,7 @@ class _State:
         before: dict[str, Any] = {}
         if folder.holds_run and not fresh:
             before = read_config(folder.path, "sweep", same_version=True)
+            saving.check_meta(before, Defined, str(folder / CONFIG))
             if differs := covers(sweep.as_dict(), before["fields"]):
                 raise OnwardError(
                     f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
@@ -73,9 +85,7 @@ class _State:
             folder.configure(sweep.as_dict(), **more)
         else:
             folder.begin(sweep.as_dict(), replace=fresh, **more)
-        plan = load_json(folder / PLAN) if (folder / PLAN).exists() else {"jobs": [], "tiles": {}}
-        self.jobs: list[tuple[int, Job]] = [(j["rung"], Job.from_dict(j["job"])) for j in plan["jobs"]]
-        self.tiles: dict[str, Any] = plan["tiles"]
+        self.jobs, self.tiles = read_plan(folder.path) if (folder / PLAN).exists() else ([], {})
         self.save()
 
     def _choose(self) -> dict[str, bool]:
@@ -88,12 +98,11 @@ class _State:
 
     def save(self) -> None:
         """Write the plan."""
-        planned = [{"rung": rung, "job": job.as_dict()} for rung, job in self.jobs]
-        saving.write_json(self.folder / PLAN, {"tiles": self.tiles, "jobs": planned})
+        write_plan(self.folder.path, self.jobs, self.tiles)
 
     def result(self, job: Job) -> dict[str, Any] | None:
         """A job's result, if it is there."""
-        return jobs.read_result(self.folder / f"results/{job.id}.json")
+        return jobs.read_result(self.folder.path, job)
 
 
 def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Callable[[], bool]) -> dict[str, str]:
@@ -158,6 +167,11 @@ def enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
     return tiles
 
 
+class _At(TypedDict):
+    step: int
+    value: saving.Number | None
+
+
 class _Watch(Progress):
     """How far the whole sweep is, told by the job that runs here or read from the files of those that run elsewhere."""
 
@@ -187,11 +201,11 @@ class _Watch(Progress):
         if time.monotonic() - self._read > 1:
             self._read = time.monotonic()
             for name in [name for name, at in self._at.items() if at < 1]:
-                try:
-                    at = json.loads((self._state.folder / f"jobs/{name}/at.json").read_text())
+                with suppress(saving.Unreadable):
+                    file = self._state.folder / f"jobs/{name}/at.json"
+                    at = saving.read_json(file)
+                    saving.check_meta(at, _At, str(file))
                     self._tell(name, at["step"], at["value"])
-                except (OSError, ValueError, KeyError):
-                    continue
             self._draw()
         return {}
 

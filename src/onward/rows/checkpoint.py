@@ -1,0 +1,131 @@
+"""What a checkpoint of `onward learn` says of itself beside its arrays, and whether that can be true."""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from onward.errors import OnwardError
+from onward.rows.encoder import Encoder
+from onward.rows.options import Learn
+from onward.rows.predictions import Waiting
+from onward.saving import Unreadable, check_meta
+
+# Numbers and words of a session that a checkpoint holds as they are.
+PLAIN = ("rows", "last_row", "dates", "backwards", "timeless", "constant", "first_target", "notes", "cpu")
+
+
+class _Learner(TypedDict):
+    recipe: dict[str, Any]
+    capacity: int
+    classes: int
+    stage: int
+    rows: int
+
+
+class _Waiting(TypedDict):
+    rows: list[int]
+    times: list[str]
+
+
+class Kept(TypedDict):
+    """The meta of a checkpoint."""
+
+    rows: int
+    last_row: int
+    dates: bool | None
+    backwards: int
+    timeless: int
+    constant: bool
+    first_target: float | None
+    notes: list[str]
+    cpu: float
+    learner: _Learner
+    encoder: dict[str, Any]
+    units: dict[str, float]
+    classes: list[str]
+    waiting: _Waiting
+    clock: float | None
+    extra: list[float]
+
+
+class _Position(TypedDict):
+    at: int
+    row: int
+    line: NotRequired[int]
+    names: NotRequired[list[str]]
+
+
+class _Fingerprint(TypedDict):
+    form: str
+    names: list[str]
+    head: NotRequired[str]
+    tail: NotRequired[str]
+
+
+class _Files(TypedDict):
+    """What a checkpoint holds besides the session: the fields of config.json, and how far source and files were."""
+
+    options: dict[str, Any]
+    position: _Position
+    fingerprint: _Fingerprint
+    written: dict[str, int]
+
+
+def room_for(classes: int) -> int:
+    """How many classes a learner has room for when so many have been seen."""
+    room = 2
+    while room < classes:
+        room *= 2
+    return room
+
+
+def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting: Waiting, what: str) -> None:
+    """Refuse a meta whose values cannot be those of a learning with these options; `Unreadable`, naming the value."""
+    learner, rows, classes = meta["learner"], meta["rows"], meta["classes"]
+    of_classes = options.task == "classification"
+    grown = 1 + rows // options.stage_rows if options.network == "ccn" else 1
+    recipe = json.loads(json.dumps(dataclasses.asdict(options.recipe)))
+    allowed = {
+        "rows": 0 < rows <= meta["last_row"],
+        "backwards": meta["backwards"] >= 0,
+        "cpu": meta["cpu"] >= 0,
+        "learner.recipe": learner["recipe"] == recipe,
+        "learner.capacity": learner["capacity"] == encoder.capacity,
+        "learner.classes": learner["classes"] == (room_for(len(classes)) if of_classes else 0),
+        "learner.stage": learner["stage"] == min(grown, max(1, options.stages)),
+        "learner.rows": learner["rows"] == rows,
+        "units": {*meta["units"]} <= {*options.target},
+        "classes": len({*classes}) == len(classes) and (of_classes or not classes),
+        "waiting.rows": len(meta["waiting"]["rows"]) == len(waiting.rows)
+        and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
+        "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
+        "extra": len(meta["extra"]) == 3,
+        "encoder.categories": encoder.categories == frozenset(options.categories),
+    }
+    if wrong := [name for name, good in allowed.items() if not good]:
+        value: Any = meta
+        for part in wrong[0].split("."):
+            value = value[part]
+        raise Unreadable(f"{what} says that {wrong[0]} is {str(value)[:60]}, which cannot be: it is damaged")
+
+
+def require_same(config: Path, fields: dict[str, Any], meta: dict[str, Any], files: Collection[str]) -> None:
+    """Refuse to go on, or to predict, where config.json says other than when its checkpoint was learned.
+
+    `files`: those whose sizes a checkpoint keeps.
+    """
+    what = f"a checkpoint beside {config}"
+    check_meta(meta, _Files, what)
+    position, written = meta["position"], meta["written"]
+    if {*written} != {*files} or min(position["at"], position["row"], position.get("line", 0), *written.values()) < 0:
+        raise Unreadable(f"{what} is damaged: files were {written}, the source at {position}")
+    before = meta["options"]
+    for name in sorted({*before, *fields}):
+        was, now = (json.dumps(each.get(name)) for each in (before, fields))
+        if was != now:
+            raise OnwardError(
+                f"{config}: {name} is {now}, and was {was} when the checkpoint was learned: put {was} back, or start "
+                "anew with --replace"
+            )
