@@ -13,7 +13,7 @@ import onward as ow
 from onward import saving
 from onward.errors import OnwardError
 from onward.lab.data.formats import read_npz
-from onward.lab.folder import load_record
+from onward.lab.records import load_record
 
 EXECUTED: list[str] = []
 
@@ -67,7 +67,7 @@ READERS = {
     "a checkpoint": (checkpoint, {"meta": HEADER, "a": np.zeros(3)}),
     "its meta": (meta, {"meta": HEADER, "a": np.zeros(3)}),
     "a state": (state, {"meta": HEADER, "state.a": np.zeros(3, np.float32), "state.b": np.zeros(3, np.float32)}),
-    "a record": (record, {"a": np.zeros(3)}),
+    "a record": (record, {"meta": HEADER, "a": np.zeros(3)}),
     "a data set": (data_set, {"train": np.zeros((2, 88), np.uint8), "train_lengths": np.ones(2, int)}),
 }
 

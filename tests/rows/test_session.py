@@ -106,10 +106,21 @@ def test_a_clock_that_ran_on_before_a_restart_is_known_after_it(form, tmp_path):
     for at in range(7):
         taken(session, cells, at, at + 1)
         lines += session.lines
-        session.save(tmp_path, {}, {}, {})
+        session.save(tmp_path)
         before, session = session, made()
         session.load(tmp_path / f"learn-{at + 1:012d}.npz")
-        for name in ("clock", "backwards", "dates", "rows", "last_row", "notes", "constant", "first_target", "cpu"):
+        for name in (
+            "clock",
+            "backwards",
+            "timeless",
+            "dates",
+            "rows",
+            "last_row",
+            "notes",
+            "constant",
+            "first_target",
+            "cpu",
+        ):
             assert getattr(session, name) == getattr(before, name), name
     assert (session.clock, session.backwards, session.notes) == (whole.clock, whole.backwards, whole.notes)
     assert "".join(lines) == "".join(whole.lines)
