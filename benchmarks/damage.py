@@ -238,7 +238,7 @@ def saved(place: Path) -> Iterator[Case]:
     loop = ow.Loop(ow.AnBn(), model, learner, lambda example, info: (info.loss, example.weight), seeds=range(2))
     loop.start()
     loop.save(place / "loop" / "loop.npz", note="mine", steps=0)
-    tree = {"model": model(key), "key": key, "short": np.ones(3, np.float16)}
+    tree = {"model": model(key), "key": key, "short": np.ones(3, np.float16), "long": np.arange(4096.0)}
     ow.save(place / "tree" / "tree.npz", tree, step=7)
 
     def read() -> Any:
@@ -308,6 +308,8 @@ def main() -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             every = cases(Path(folder))
         for i in range(given.flips):
+            if i % 1000 == 0:
+                print(f"{i:,} flips, {len(bad)} bad, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             case = every[i % len(every)]
             outcome, said = case.outcome(flipped(case, draw))
             counts[case.name, outcome] += 1
