@@ -143,7 +143,21 @@ def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
     options, fields = learn.load_options(folder)
     check = lambda meta: learn.require_same(folder / CONFIG, fields, meta, learn.WRITTEN)
     # What says nothing about numbers to come, and is written down as it is.
-    free = {"cpu", "notes", "backwards", "timeless", "odd", "clock", "times", "names", "head", "tail", "form", "constant", "dates"}
+    free = {
+        "cpu",
+        "notes",
+        "backwards",
+        "timeless",
+        "odd",
+        "clock",
+        "times",
+        "names",
+        "head",
+        "tail",
+        "form",
+        "constant",
+        "dates",
+    }
     free |= {
         "first_target",
         "units",
