@@ -254,8 +254,8 @@ class Encoder:
             given += [*known.values(), *(range(first, first + SHARED) if name in kept["shared"] else ())]
         good = (
             kept["capacity"] in CAPACITIES
-            and sorted(given) == list(range(kept["used"]))
-            and kept["used"] <= kept["capacity"]
+            and len(given) == kept["used"] <= kept["capacity"]
+            and sorted(given) == list(range(len(given)))
             and {*kept["shared"]} <= {*kept["vocabulary"]}
             and {*kept["origins"]} == {*kept["slots"]}
             and all(0 <= place < kept["capacity"] for place in kept["plain"])
