@@ -254,7 +254,7 @@ class Encoder:
             given += [*known.values(), *(range(first, first + SHARED) if name in kept["shared"] else ())]
         good = (
             kept["capacity"] in CAPACITIES
-            and kept["used"] == len(given) <= kept["capacity"]
+            and len(given) == kept["used"] <= kept["capacity"]
             and sorted(given) == list(range(len(given)))
             and {*kept["shared"]} <= {*kept["vocabulary"]}
             and {*kept["origins"]} == {*kept["slots"]}
