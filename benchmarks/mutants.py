@@ -25,7 +25,7 @@ from parso.python.tree import Keyword
 
 HOME = Path(__file__).parents[1]
 RULES = "tests/credit/test_rules.py tests/learners/test_halves.py tests/verify/test_exactness.py"
-ONLINE = "tests/learners/test_streams.py tests/learners/test_online.py tests/learners/test_halves.py"
+ONLINE = "tests/learners/test_parallel_streams.py tests/learners/test_online.py tests/learners/test_halves.py"
 TARGETS = "tests/learners/test_targets.py"
 # Module of src/onward: the tests that watch it, those that take little time first.
 WATCHED = {
