@@ -1,9 +1,7 @@
 """Bernoulli and mixture heads against densities written out in float64, and against what they claim."""
 
-import decimal
 import functools
 import math
-from decimal import Decimal
 
 import equinox as eqx
 import jax
@@ -172,65 +170,6 @@ def test_mixture_far_out_is_finite_in_float32(outputs):
         prediction = predict(eqx.tree_at(lambda h: h.bias, head, jnp.asarray(bias)), FEATURES)
         for y in (-1e3, 0.0, 1.0, 1e5):
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(cdf(prediction, y)))
-
-
-def exactly(log_pi, mu, log_sigma, y):
-    """Log density and its derivatives, by decimal numbers of 60 digits and any size: mu (k, d), y (d,)."""
-    with decimal.localcontext(prec=60, Emin=-(10**9), Emax=10**9):
-        number = lambda a: [[Decimal(float(v)) for v in row] for row in np.atleast_2d(np.asarray(a, float))]
-        (log_pi,), (log_sigma,), (y,), mu = number(log_pi), number(log_sigma), number(y), number(mu)
-        d, log_two_pi = len(y), Decimal(2 * math.pi).ln()
-        z = [[(b - m) / s.exp() for b, m in zip(y, row, strict=True)] for row, s in zip(mu, log_sigma, strict=True)]
-        q = [sum(v * v for v in row) / 2 for row in z]
-        a = [p - k - d * (s + log_two_pi / 2) for p, k, s in zip(log_pi, q, log_sigma, strict=True)]
-        most = max(a)
-        parts = [(v - most).exp() if v - most > -(10**6) else Decimal(0) for v in a]
-        r = [part / sum(parts) for part in parts]
-        slopes = [[b * v / s.exp() for v in row] for b, row, s in zip(r, z, log_sigma, strict=True)]
-        widths = [b * (2 * k - d) for b, k in zip(r, q, strict=True)]
-        return most + sum(parts).ln(), r, slopes, widths
-
-
-FAR = {
-    "far": lambda rng, shape: (rng.normal(size=shape) * 10 ** rng.uniform(10, 38), rng.uniform(-7, 3, 3)),
-    "wide and narrow": lambda rng, shape: (
-        rng.normal(size=shape) * 10 ** rng.uniform(-3, 3),
-        rng.uniform(-300, 300, 3),
-    ),
-    "both": lambda rng, shape: (rng.normal(size=shape) * 10 ** rng.uniform(-30, 37), rng.uniform(-300, 300, 3)),
-    "at a centre": lambda rng, shape: (np.zeros(shape), rng.uniform(-300, 300, 3)),
-    "near": lambda rng, shape: (rng.normal(size=shape), rng.uniform(-3, 3, 3)),
-}
-
-
-@pytest.mark.parametrize("kind", FAR)
-@pytest.mark.parametrize("outputs", [None, 2])
-def test_mixture_is_finite_everywhere_and_exact_within_e26(kind, outputs):
-    head, d = Mixture(1, 3, outputs=outputs, bounds=(-300.0, 300.0)), outputs or 1
-    rng = np.random.default_rng(5)
-    ask = quick(jax.vmap(jax.value_and_grad(head.log_prob, argnums=(0, 1))))
-    drawn = []
-    for _ in range(60):
-        y, log_sigma = FAR[kind](rng, (d,))
-        y = np.clip(y, -3e38, 3e38)
-        mu = rng.normal(size=(3, d)) * rng.choice([0, 1, 1e-20, 1e15])
-        mu[0] = y if kind == "at a centre" else mu[0]
-        drawn.append((np.log(rng.dirichlet([1, 1, 1])), mu, log_sigma, y))
-    predictions = np.array([np.concatenate([p, m.ravel(), s]) for p, m, s, _ in drawn], np.float32)
-    ys = np.array([y if outputs else y[0] for *_, y in drawn], np.float32)
-    values, (gradients, of_y) = ask(predictions, ys)
-    assert all(np.isfinite(found).all() for found in (values, gradients, of_y))
-    for prediction, y, value, gradient in zip(predictions, ys, values, gradients, strict=True):
-        true, r, slopes, widths = exactly(prediction[:3], prediction[3:-3].reshape(3, d), prediction[-3:], y)
-        wanted = [true, *r, *(v for row in slopes for v in row), *widths]
-        # Responsibilities are exponentials of differences of numbers as large as the value.
-        z = np.abs(y - prediction[3:-3].reshape(3, d).astype(float)) * np.exp(-prediction[-3:].astype(float))[:, None]
-        if (np.abs(prediction[-3:]) > 26).any() or (z > 3e11).any():
-            continue
-        unsure = min(1.0, 1e-6 * float(min(abs(true), 10**9)) + 1e-5)
-        for i, (ours, exact) in enumerate(zip([value, *gradient], wanted, strict=True)):
-            scale = abs(float(exact)) + (1e-30 if i else 1)
-            assert abs(float(ours) - float(exact)) <= (1e-5 if not i else unsure * 3) * scale + 1e-6, (i, ours, exact)
 
 
 def test_quantile_is_the_inverse_of_the_cdf():
