@@ -33,7 +33,7 @@ run-data: setup
 test: lint
 	$(BIN)/python -m pytest -n 2 -q
 
-# The check suites of River and scikit-learn, examples of pages, and whole commands from start to report: about five minutes.
+# The check suites of River and scikit-learn, examples of pages, and whole commands from start to report.
 test-interfaces: setup
 	$(BIN)/python -m pytest -n 2 -q -m 'interfaces and not slow'
 

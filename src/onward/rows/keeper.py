@@ -1,7 +1,8 @@
 """The last whole state of what learns: kept through interrupts, errors and other threads."""
 
-from collections.abc import Callable
-from threading import RLock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,8 @@ class Keeper:
         self._turn = RLock()
         self._core = core
         self._step = RLock()
+        self._free = Event()  # nobody who learns waits for the step: locks are not fair, and many who ask would keep it
+        self._free.set()
         self._base: FeatureLearner | None = None
         self._rows: list[tuple[np.ndarray, Any]] = []
 
@@ -58,6 +61,7 @@ class Keeper:
     def apart(self) -> FeatureLearner | None:
         """A copy that stays whole whatever others learn."""
         must_compute()
+        self._free.wait()
         with self._step:
             core = self.core
             return core if core is None or core.learner.state is None else core.copied()
@@ -65,6 +69,7 @@ class Keeper:
     def ask(self, question: Callable[[FeatureLearner | None], T]) -> T:
         """The answer of the last whole core."""
         must_compute()
+        self._free.wait()
         with self._step:
             return question(self.core)
 
@@ -77,7 +82,7 @@ class Keeper:
                 core.copied().learn(array, memory)  # compiled here, where nobody waits for it
             base, rows, since = core, [], 0
             core = core.copied()
-        with self._step:
+        with self._before_others():
             self._base, self._rows = base, rows
             rows[since:] = [(array, memory)]
             try:
@@ -85,6 +90,20 @@ class Keeper:
             except FloatingPointError:  # NaN is trapped
                 with as_usual():
                     self._core = self._learned(since).learn(array, memory)
+
+    @contextmanager
+    def _before_others(self) -> Iterator[None]:
+        """Hold the step: next, if somebody has it."""
+        if not self._step.acquire(blocking=False):
+            self._free.clear()
+            try:
+                self._step.acquire()
+            finally:
+                self._free.set()
+        try:
+            yield
+        finally:
+            self._step.release()
 
     def _learned(self, rows: int) -> FeatureLearner:
         """The base after so many rows of the journal."""
