@@ -77,7 +77,8 @@ if hasattr(os, "register_at_fork"):
 
 def must_compute() -> None:
     """Called before anything is computed. Raises OnwardError in a process that can compute no more."""
-    Forked.used = True
+    if not Forked.used:
+        Forked.used = True
     if Forked.forked:
         raise OnwardError(
             "this process was forked from one that had already computed with onward, and JAX cannot compute here: it "

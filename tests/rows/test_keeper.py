@@ -21,7 +21,6 @@ import onward as ow
 pytest.importorskip("river", reason="needs: pip install 'onward[river]'")
 
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
-from onward.rows import keeper
 from onward.rows.stream.programs import Programs
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -144,8 +143,7 @@ def survives(kind, moments, draw):
 
 @pytest.mark.interfaces
 @KIND
-def test_an_interrupt_leaves_the_state_of_before_or_of_after(kind, monkeypatch):
-    monkeypatch.setattr(keeper, "JOURNAL", 5)
+def test_an_interrupt_leaves_the_state_of_before_or_of_after(kind):
     assert survives(kind, 12, random.Random(len(kind))) >= 12
 
 
@@ -156,7 +154,7 @@ def test_a_thousand_interrupts(kind):
 
 
 def lose(monkeypatch, at):
-    """From the `at`-th time on that a row is learned in place, the new state is lost on its way: the worst moment."""
+    """The `at`-th time that a row is learned, the new state is lost on its way: the worst moment."""
     count, of = 0, Programs.of
 
     def with_loss(self, what, rows, **how):
@@ -182,11 +180,10 @@ def lose(monkeypatch, at):
         *(pytest.param(k, marks=pytest.mark.interfaces) for k in KINDS if k != "classifier" and "many" not in k),
     ],
 )
-def test_a_state_that_was_used_up_comes_back_to_the_bit(kind, monkeypatch):
+def test_a_row_whose_new_state_is_lost_was_not_learned(kind, monkeypatch):
     """At every single row, the first one and those that bring something new included."""
     make, learn, calls = KINDS[kind]
     said, lost = serial(kind), 0
-    monkeypatch.setattr(keeper, "JOURNAL", 4)
     for at in range(1, calls, 2):
         with monkeypatch.context() as patch:
             lose(patch, at)
@@ -253,7 +250,7 @@ def serve(seconds):
 def test_one_learns_while_eight_ask():
     said, answers, errors, rows = serve(3)
     assert not errors
-    assert rows > 50
+    assert rows > 200
     assert len(answers) > 20
     assert answers <= said
 

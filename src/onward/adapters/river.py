@@ -143,7 +143,7 @@ class _Numbers(_Network):
         keeper = self._keeper
         with keeper.turn:
             core, row = self._made().placed(x)
-            keeper.learn(core, row, self._fill(core.memory, row, value))
+            keeper.core = core.learn(row, self._fill(core.memory, row, value))
 
     def _with_past(self, target: _Target, row: list[float]) -> list[float]:
         if self.autoregressive:
@@ -214,7 +214,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        return self._keeper.ask(lambda core: self._predicted(core, x))
+        return self._predicted(self._keeper.core, x)
 
     def _predicted(self, core: FeatureLearner | None, x: Mapping[Any, Any]) -> float:
         if core is None or core.memory.unit is None:
@@ -227,7 +227,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
 
     def predict_many(self, rows: Any) -> np.ndarray:
         """The predictions (rows,) for each row as if it came next; nothing changes."""
-        records, core = _records(rows), self._keeper.apart()
+        records, core = _records(rows), self._keeper.core
         if core is None or core.memory.unit is None or not records:
             return np.zeros(len(records))
         answers = core.ask_all([self._with_past(core.memory, core.places.known(x)) for x in records])[:, 0]
@@ -266,7 +266,7 @@ class OnlineClassifier(_Network, base.Classifier):
             labels, label = _labelled(core.memory, y)
             core, row = core.with_classes(len(labels)).placed(x)
             row[-1] = label
-            keeper.learn(core, row, labels)
+            keeper.core = core.learn(row, labels)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
@@ -298,13 +298,12 @@ class OnlineClassifier(_Network, base.Classifier):
 
         `onward.errors.NotFinite`: `step_size` is too large.
         """
-        return self._keeper.ask(
-            lambda core: self._shares(core.memory, core.ask(core.places.known(x))) if core and core.memory else {}
-        )
+        core = self._keeper.core
+        return self._shares(core.memory, core.ask(core.places.known(x))) if core and core.memory else {}
 
     def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
         """The same of each row, as if it came next."""
-        records, core = _records(rows), self._keeper.apart()
+        records, core = _records(rows), self._keeper.core
         if core is None or not core.memory or not records:
             return [{} for _ in records]
         answers = core.ask_all([core.places.known(x) for x in records])
@@ -368,7 +367,7 @@ class OnlineForecaster(_Numbers, Forecaster):
         rows = [{}] * int(horizon) if xs is None else _records(xs)
         if len(rows) != horizon:
             raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
-        core = self._keeper.apart()
+        core = self._keeper.core
         if core is None or core.memory.unit is None:
             return [0.0] * int(horizon)
         places, (unit, past) = core.places, core.memory

@@ -14,7 +14,7 @@ from onward.rows.encoder import Encoder
 from onward.rows.packed import Packed
 from onward.rows.places import Places
 from onward.rows.stream import MANY, RowLearner, RowRecipe
-from onward.rows.stream.programs import held, own, programs_of
+from onward.rows.stream.programs import held, programs_of
 from onward.types import PyTree
 
 
@@ -60,28 +60,18 @@ class FeatureLearner(NamedTuple):
         places = self.places if same else Places(self.places.encoder, self.places.names, learner)
         return FeatureLearner(places, learner, self.memory)
 
-    def copied(self) -> "FeatureLearner":
-        """With a state of its own, which may be used up."""
-        return self._replace(learner=self.learner._replace(state=own(self.learner.packed)))
-
-    @property
-    def used_up(self) -> bool:
-        """Whether `learn` has taken the state, so that nothing but shapes is left."""
-        state = self.learner.state
-        return state is not None and state.floats.is_deleted()
-
-    def learn(self, row: np.ndarray, memory: Any) -> "FeatureLearner":
-        """After one row [inputs, targets], in place: this one is used up."""
+    def learn(self, row: list[float], memory: Any) -> "FeatureLearner":
+        """After one row [inputs, targets]; this one is still whole."""
         places, learner = self.places, self.learner
-        after = learner.learned(places.row(learner.packed, row, places.plain))
+        after = learner.learned(places.row(learner.packed, np.array(row, np.float32), places.plain))
         if after.stage != learner.stage:
             places = Places(places.encoder, places.names, after)
         return FeatureLearner(places, after, memory)
 
     def learn_all(self, rows: list[list[float]]) -> "FeatureLearner":
-        """After rows of equal length, in compiled calls of up to `MANY`; this one is still whole."""
+        """After rows of equal length, in compiled calls of up to `MANY`."""
         if len(rows) < 2:
-            return self.copied().learn(np.array(rows[0], np.float32), self.memory) if rows else self
+            return self.learn(rows[0], self.memory) if rows else self
         block, at = np.array(rows, np.float32), self.learner.capacity
         after, _ = self.learner.learn(block[:, :at], self.places.plain, block[:, at:])  # type: ignore[arg-type]
         return self._of(after)

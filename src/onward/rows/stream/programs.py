@@ -21,8 +21,8 @@ from onward.types import PyTree
 
 # Rows of the programs of a learner: one a call, or a block of a file. Shorter stretches take the next longer one.
 ONE, MANY, BLOCK = 1, 128, 4096
-# Numbers from which on an array is handed over by itself, in place.
-LARGE = 512
+# Numbers from which on an array is handed over by itself: each costs a call more than that many numbers copied.
+LARGE = 2500
 
 # The compiled function of several rows: (packed, x, plain, y, arrived, rows that count) -> (packed, answers).
 Program = Callable[..., Any]
@@ -85,8 +85,8 @@ class Programs:
         `in_place`: the state that it is given is used up, and whoever calls it keeps JAX's switches `as_usual`.
 
         step: learn and answer. read: answer, move on and learn nothing. peek: answer a row, and nothing changes. Of
-        rows [x, targets]: row learns from one with lag 0, answers nothing and uses its state up; ask and asks give the
-        outputs for one, and for each of many as if it came next.
+        rows [x, targets]: row learns from one with lag 0 and answers nothing; ask and asks give the outputs for one,
+        and for each of many as if it came next.
         """
         if (what, rows, in_place) not in self._compiled:
             programs: dict[str, Program] = {
@@ -150,7 +150,7 @@ def _apart(state: StreamState) -> list[PyTree]:
     """What is not packed: what waits, and arrays that take longer to copy than to hand over."""
     large = [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "size", 0) >= LARGE]
     waits = state.learned.rings if isinstance(state.learned, LateState) else ()
-    return [state.waiting, waits, *large]
+    return [leaf for leaf in jax.tree.leaves((state.waiting, waits, large)) if leaf.size]
 
 
 @contextlib.contextmanager
@@ -167,11 +167,11 @@ def as_usual() -> Iterator[None]:
         yield
 
 
-def held(function: Program, *, uses_up: bool = False) -> Program:
-    """Compiled, and the same under every setting of JAX's switches; `uses_up`: the first argument is updated in place.
+def held(function: Program) -> Program:
+    """Compiled, and the same under every setting of JAX's switches.
 
     The switches are set where the program is traced, which costs a call nothing. A state holds NaN where nothing was
-    seen yet: where NaN is trapped, the call is made anew without the trap (not by what is used up: see `Keeper`).
+    seen yet: where NaN is trapped, the call is made anew without the trap.
     """
     inner = jax.jit(function, inline=True)
 
@@ -179,9 +179,7 @@ def held(function: Program, *, uses_up: bool = False) -> Program:
         with as_usual():
             return inner(*arguments)
 
-    compiled = jax.jit(as_ever, donate_argnums=(0,) if uses_up else ())
-    if uses_up:
-        return compiled
+    compiled = jax.jit(as_ever)
 
     def call(*arguments: Any) -> Any:
         must_compute()
