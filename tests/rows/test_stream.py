@@ -378,6 +378,12 @@ def test_a_learner_of_another_format_is_refused(saved):
 # Learning.
 
 
+@pytest.mark.parametrize(("network", "units"), [("lstm", 2000), ("gru", 1_000_000)])
+def test_a_network_that_does_not_fit_is_refused(network, units):
+    with pytest.raises(OnwardError, match=f"a network of {units} units .{network}, rule exact. .* does not fit: "):
+        Programs(recipe(network=network, units=units), 8, 0, 1)
+
+
 @pytest.mark.parametrize(("network", "rule"), [("columnar", "exact"), ("gru", "exact"), ("lstm", "snap-1")])
 def test_memory_is_that_of_what_waits_and_too_much_is_refused(network, rule):
     """A row that waits takes the same, however many there are; what it takes and how many fit are said, and true."""

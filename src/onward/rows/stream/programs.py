@@ -50,7 +50,13 @@ class Programs:
         with as_usual():
             self.stream, self.stage = Stream(recipe, capacity, classes), stage
             # The structure only; nothing is computed.
-            shapes = eqx.filter_eval_shape(self.fresh)
+            try:
+                shapes = eqx.filter_eval_shape(self.fresh)
+            except MemoryError as error:
+                raise OnwardError(
+                    f"a network of {recipe.units} units ({recipe.network}, rule {recipe.rule}) with room for "
+                    f"{capacity} inputs does not fit: {error}"
+                ) from error
             _require_room(recipe, capacity, shapes)
             self.packing = Packing(shapes, _apart)
         self._start: Packed | None = None
