@@ -1,7 +1,9 @@
 """How a batch lies in memory: kernels whose last axis stays long, and sums that stay on XLA's fast path."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -18,6 +20,18 @@ WIDE_LANES = 32
 # Terms that one fused sum may add: above this XLA leaves the fast path (measured, see decisions.md).
 TERMS_PER_SUM = 15
 
+_plain = ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Here `lanes` leaves functions as they are. For who asks what a result is made of: kernels let nobody look in."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
 
 def lanes(function: Callable[..., PyTree], *fixed: Hashable, fold_only: bool = False) -> Callable[..., PyTree]:
     """Keep the last axis of a kernel long and contiguous when it runs in a batch.
@@ -32,6 +46,8 @@ def lanes(function: Callable[..., PyTree], *fixed: Hashable, fold_only: bool = F
     The kernel of a function of a module is made once for what is `fixed`; outside `jit` it is then a compiled program.
     One made within a function may hold arrays, so its kernel is made anew.
     """
+    if _plain.get():
+        return functools.partial(function, *fixed)
     make = _kernel.__wrapped__ if "<locals>" in function.__qualname__ else _kernel
     return make(function, fixed, fold_only)
 

@@ -194,6 +194,47 @@ def test_what_is_refused():
         ow.Watched(online(ow.Supervised()), ("snap-1",))
 
 
+# What waits.
+
+# Of each cell, rule and number of leaves of (carry, credit) in all: how many of them a gradient needs.
+COLUMNS = lambda gates: ow.Columns(gates, 3, 4, key=jax.random.key(3), spread=0.5)
+WAITING = {
+    "LSTM columns": (ow.Columnwise(), lambda: COLUMNS(ow.LSTMGates()), 8, 4),
+    "GRU columns": (ow.Columnwise(), lambda: COLUMNS(ow.GRUGates()), 4, 4),
+    "normalised columns": (ow.Columnwise(), _columns, None, None),
+    "cascade": (ow.Columnwise(), lambda: ow.Cascade(COLUMNS(ow.LSTMGates())), 8, 4),
+    "GRU": (ow.RTRL(), lambda: ow.GRU(3, 4, key=jax.random.key(3)), None, None),
+    "LSTM": (ow.RTRL(), lambda: ow.LSTM(3, 4, key=jax.random.key(3)), 4, 2),
+    "LSTM, SnAp": (ow.SnAp(1), lambda: ow.LSTM(3, 4, key=jax.random.key(3)), None, None),
+    "LSTM, RFLO": (ow.RFLO(), lambda: ow.LSTM(3, 4, key=jax.random.key(3)), None, None),
+    "LSTM, UORO": (ow.UORO(), lambda: ow.LSTM(3, 4, key=jax.random.key(3)), None, None),
+    "LSTM, TBPTT": (ow.TBPTT(3), lambda: ow.LSTM(3, 4, key=jax.random.key(3)), None, None),
+}
+
+
+@pytest.mark.parametrize("streams", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", WAITING)
+def test_what_is_not_kept_has_no_part_in_the_gradient(name, streams, key, monkeypatch):
+    """Equal to a learner that keeps every leaf, but for what products with 0 may round; to another, without one leaf, not."""
+    rule, make, every, needed = WAITING[name]
+    model, stream = ow.Model(make(), ow.Linear(4)), _stream(streams=streams)
+    learner = ow.Late(ow.Online(rule, ow.Supervised(), optax.adam(0.03), streams=streams), 3)
+    state, _ = _run(learner, model, stream, key)
+    of_all, kept = len(jax.tree.leaves((state.online.carry, state.online.credit))), learner._needed(state.online)
+    if every is not None:
+        assert (of_all, len(kept)) == (every, needed)
+    assert len(state.rings) == len(kept)
+    for others, same in ((range(of_all), True), (kept[:-1], False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(ow.Late, "_needed", lambda self, state, others=others: list(others))
+            other, _ = _run(learner, model, stream, key)
+        close = [
+            np.allclose(a, b, rtol=1e-5, atol=1e-7)
+            for a, b in zip(jax.tree.leaves(state.model), jax.tree.leaves(other.model), strict=True)
+        ]
+        assert all(close) == same
+
+
 # The ring.
 
 

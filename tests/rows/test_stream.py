@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from damage import DAMAGE
+from onward.errors import OnwardError
 from onward.rows.baselines import Baselines
 from onward.rows.stream import RowLearner, RowRecipe
 from onward.rows.stream.linear import LINEAR_STEP
 from onward.rows.stream.moments import LIMIT
+from onward.rows.stream.programs import MOST_WAITING, Programs
 from onward.saving import Unreadable
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -374,6 +376,31 @@ def test_a_learner_of_another_format_is_refused(saved):
 
 
 # Learning.
+
+
+@pytest.mark.parametrize(("network", "units"), [("lstm", 2000), ("gru", 1_000_000)])
+def test_a_network_that_does_not_fit_is_refused(network, units):
+    with pytest.raises(OnwardError, match=f"a network of {units} units .{network}, rule exact. .* does not fit: "):
+        Programs(recipe(network=network, units=units), 8, 0, 1)
+
+
+@pytest.mark.parametrize(("network", "rule"), [("columnar", "exact"), ("gru", "exact"), ("lstm", "snap-1")])
+def test_memory_is_that_of_what_waits_and_too_much_is_refused(network, rule):
+    """A row that waits takes the same, however many there are; what it takes and how many fit are said, and true."""
+    nbytes = lambda lag: sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(Programs(recipe(horizon=lag, network=network, rule=rule), 8, 0, 1).packing.shapes)
+    )
+    some, more = nbytes(10), nbytes(20)
+    each = (more - some) // 10
+    assert nbytes(1000) == some + 990 * each
+    fit = MOST_WAITING // each
+    nbytes(fit)
+    with pytest.raises(OnwardError) as refused:
+        nbytes(fit + 1)
+    assert f"a target that comes {fit + 1:,} rows later" in str(refused.value)
+    assert f"a horizon of at most {fit:,} rows" in str(refused.value)
+    assert f"({each / 1e3:,.0f} kB a row with room for 8 inputs and" in str(refused.value)
 
 
 def errors(made, series, others=(), *, skip=0.5, lengths=(4096,)):

@@ -114,7 +114,7 @@ class Online(AbstractLearner):
                 + f", so x must have shape {wanted}; the stream has {jnp.shape(x)}"
             )
 
-    def _each(self, function: Callable[..., Result], state: OnlineState, steps: Array) -> Callable[..., Result]:
+    def each(self, function: Callable[..., Result], state: OnlineState, steps: Array) -> Callable[..., Result]:
         """The function of one stream, of each; its first argument is the key of this step."""
         key = jax.random.fold_in(state.key, steps)
         if self.streams is None:
@@ -147,7 +147,7 @@ class Online(AbstractLearner):
             carry, credit = rule.advance(Carry(hidden, carry.stats), x, credit, key=key)
             return carry, credit, objective, model.head(model.features(carry, key=key))
 
-        each = self._each(advance, state, state.steps)
+        each = self.each(advance, state, state.steps)
         carry, credit, objective, prediction = each(state.carry, state.credit, state.objective, x, self._spread(reset))
         after = state._replace(carry=carry, credit=credit, objective=objective, steps=state.steps + 1)
         return after, prediction
@@ -174,7 +174,7 @@ class Online(AbstractLearner):
             return self.objective.step(objective, model, prediction, example, pull)
 
         # The key of the reading: a cell that samples is asked for the features that it was read with.
-        each = self._each(judge, state, state.steps - 1)
+        each = self.each(judge, state, state.steps - 1)
         objective, gradient, learn, info = each(state.carry, state.credit, state.objective, example)
         loss = info.loss
         if self.streams is not None:

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from onward.devices import must_compute
+from onward.errors import OnwardError
 from onward.learners.late import LateState
 from onward.rows.packed import Packed, Packing
 from onward.rows.stream.recipe import RowRecipe
@@ -21,6 +22,8 @@ from onward.types import PyTree
 
 # Rows of the programs of a learner: one a call, or a block of a file. Shorter stretches take the next longer one.
 ONE, MANY, BLOCK = 1, 128, 4096
+# Bytes that what waits for its targets may take.
+MOST_WAITING = 2_000_000_000
 # Numbers from which on an array is handed over by itself: each costs a call more than that many numbers copied.
 LARGE = 2500
 
@@ -47,7 +50,15 @@ class Programs:
         with as_usual():
             self.stream, self.stage = Stream(recipe, capacity, classes), stage
             # The structure only; nothing is computed.
-            self.packing = Packing(eqx.filter_eval_shape(self.fresh), _apart)
+            try:
+                shapes = eqx.filter_eval_shape(self.fresh)
+            except MemoryError as error:
+                raise OnwardError(
+                    f"a network of {recipe.units} units ({recipe.network}, rule {recipe.rule}) with room for "
+                    f"{capacity} inputs does not fit: {error}"
+                ) from error
+            _require_room(recipe, capacity, shapes)
+            self.packing = Packing(shapes, _apart)
         self._start: Packed | None = None
         self._changes: dict[Programs, Program] = {}
         self._compiled: dict[tuple[str, int, bool], Program] = {}
@@ -146,11 +157,27 @@ class Programs:
 programs_of = lru_cache(maxsize=64)(Programs)
 
 
+def _require_room(recipe: RowRecipe, capacity: int, state: StreamState) -> None:
+    """Refuse more predictions that wait than there is memory for, by the shapes alone."""
+    need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_waiting(state)))
+    if need > MOST_WAITING:
+        each = need / recipe.lag
+        raise OnwardError(
+            f"a target that comes {recipe.lag:,} rows later: what waits until then would take {need / 1e9:,.1f} GB "
+            f"({each / 1e3:,.0f} kB a row with room for {capacity} inputs and {recipe.units} units), and may take "
+            f"{MOST_WAITING / 1e9:g} GB. Take a horizon of at most {int(MOST_WAITING / each):,} rows (of returns, a "
+            "smaller discount), or fewer units or columns"
+        )
+
+
+def _waiting(state: StreamState) -> list[PyTree]:
+    return [state.waiting, state.learned.rings if isinstance(state.learned, LateState) else ()]
+
+
 def _apart(state: StreamState) -> list[PyTree]:
     """What is not packed: what waits, and arrays that take longer to copy than to hand over."""
     large = [leaf for leaf in jax.tree.leaves(state) if getattr(leaf, "size", 0) >= LARGE]
-    waits = state.learned.rings if isinstance(state.learned, LateState) else ()
-    return [leaf for leaf in jax.tree.leaves((state.waiting, waits, large)) if leaf.size]
+    return [leaf for leaf in jax.tree.leaves((_waiting(state), large)) if leaf.size]
 
 
 @contextlib.contextmanager
