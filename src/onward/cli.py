@@ -1,8 +1,8 @@
 """The command line: onward list | run | sweep | learn | predict | report | verify | data.
 
-Every command first reads all its words, and refuses what does not fit; then it works. The exit status is 0; 1 after a
-complaint, in one line, or a gradient that is not what its rule claims; 2 for usage that no command was named in; 130
-after a stop.
+Every command first reads all its words, imports what it works with, and refuses what does not fit; then it works.
+The exit status is 0; 1 after a complaint, in one line, or a gradient that is not what its rule claims; 2 for usage that
+no command was named in; 130 after a stop.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from onward.devices import cache_programs, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
 from onward.lab.papers import EXPERIMENTS, kind_of
+from onward.lab.signals import leaving_at_once
 
 if TYPE_CHECKING:
     from onward.lab.experiment import Experiment
@@ -42,7 +43,9 @@ Work = Callable[[], int]
 def main(arguments: list[str] | None = None) -> int:
     """Read the words, by default those of the process, and do what they say; the exit status."""
     try:
-        return read(sys.argv[1:] if arguments is None else arguments)()
+        with leaving_at_once():
+            work = read(sys.argv[1:] if arguments is None else arguments)
+        return work()
     except SystemExit as stop:  # help was asked for
         return int(stop.code or 0)
     except Stopped as stopped:
@@ -137,6 +140,7 @@ def _run(arguments: Sequence[str]) -> Work:
     if kind:
         words.describe(kind.__doc__ or "")
     words.help_if_asked()
+    import_module("onward.lab.results")
     if "resume" in said:
         return partial(_resume, words.folder(said), kind, words, said.get("device", ""))
     if kind is None:
@@ -251,6 +255,7 @@ def _learn(arguments: Sequence[str]) -> Work:
     folder = words.folder(own, "runs/learn")
     if "resume" not in own:
         Learn(**said).check()
+    import_module("onward.rows.report")
     return partial(
         *(_run_learn, words.rest[0], said, folder),
         resume="resume" in own,
@@ -287,6 +292,7 @@ def _predict(arguments: Sequence[str]) -> Work:
     said = words.finish(most=2)
     if len(words.rest) != 2:
         raise OnwardError("the command is: onward predict FOLDER SOURCE [--out FILE]")
+    import_module("onward.rows.learn")
     return partial(_run_predict, Path(words.rest[0]), words.rest[1], said.get("out"))
 
 
@@ -342,6 +348,7 @@ def _verify(arguments: Sequence[str]) -> Work:
     said = words.finish()
     if len(said) == 2:
         raise OnwardError("--json and --markdown are two forms: choose one")
+    import_module("onward.verify.targets")
     return partial(_print_verify, next(iter(said), ""))
 
 

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +30,10 @@ from onward.lab.folder import (
     prune,
     read_config,
     same_fields,
-    stopping,
 )
 from onward.lab.papers import kind_of
 from onward.lab.records import load_record
+from onward.lab.signals import leaving_at_once, stopping
 from onward.lab.train import read_metrics
 from onward.rows.learn import as_json
 from onward.rows.options import Learn
@@ -419,6 +421,57 @@ def test_records_come_back(tmp_path):
 
 
 # Stopping
+
+
+def test_a_handler_of_one_s_own_is_kept_and_python_s_comes_back():
+    theirs = lambda number, frame: None
+    for before in (theirs, signal.default_int_handler):
+        usual = signal.signal(signal.SIGINT, before)
+        try:
+            with leaving_at_once():
+                assert (signal.getsignal(signal.SIGINT) is before) == (before is theirs)
+            assert signal.getsignal(signal.SIGINT) is before
+        finally:
+            signal.signal(signal.SIGINT, usual)
+
+
+COMMANDS = {
+    "run": ["run", "trace-patterning", "--steps", "100000000", "--out", "out"],
+    "learn": ["learn", "-", "--target", "y", "--out", "out"],
+    "verify": ["verify"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "tries"),
+    [pytest.param(name, 3, marks=pytest.mark.interfaces) for name in COMMANDS]
+    + [pytest.param(name, 30, marks=pytest.mark.slow) for name in COMMANDS],
+)
+def test_ctrl_c_ends_a_command_at_any_moment(command, tries, tmp_path):
+    """From when the command can hear it on: one line, status 130, soon, and no folder where nothing was begun."""
+    draw, clean = random.Random(tries), 0
+    program = "import sys; from onward.cli import main; print('here', flush=True); sys.exit(main(sys.argv[1:]))"
+    for i in range(tries):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *COMMANDS[command]],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "here\n"
+        time.sleep(draw.uniform(0.01, 0.05) if i == 0 else draw.uniform(0, 4))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].startswith("onward: stopped"), said
+        if "before anything was begun" in said:
+            clean += 1
+            assert not (tmp_path / "out").exists()
+    assert clean
 
 
 def test_the_first_signal_asks_and_the_second_one_stops():

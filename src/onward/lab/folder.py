@@ -10,12 +10,11 @@ import json
 import os
 import platform
 import shutil
-import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
@@ -156,43 +155,6 @@ def _words(value: Any) -> str:
     if value is None:
         return "unset"
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "unset"
-
-
-# Stopping
-
-
-class Stop:
-    """Whether somebody asked for an end; `waiting` says that nothing is in hand, so that it may come at once."""
-
-    def __init__(self) -> None:
-        self.asked = self.waiting = False
-
-    def __call__(self) -> bool:
-        """Whether an end was asked for."""
-        return self.asked
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[Stop]:
-    """Inside, Ctrl-C and SIGTERM ask for a stop; the second one, or one while `waiting`, raises KeyboardInterrupt."""
-    stop = Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked or stop.waiting:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not in the main thread: somebody else handles signals
-        pass
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class RunFolder:

@@ -9,10 +9,11 @@ import numpy as np
 from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of, digest_of, from_config
-from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields, stopping
+from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields
 from onward.lab.method import step_sizes_of_tile
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
+from onward.lab.signals import stopping
 from onward.lab.train import METRICS, read_metrics, train
 from onward.saving import Number
 from onward.text import markdown_table

@@ -15,8 +15,9 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab.folder import CONFIG, RunFolder, Stop, newest_first, newest_good, read_config, same_fields, stopping
+from onward.lab.folder import CONFIG, RunFolder, newest_first, newest_good, read_config, same_fields
 from onward.lab.progress import Progress
+from onward.lab.signals import Stop, stopping
 from onward.rows.checkpoint import require_same
 from onward.rows.options import Learn
 from onward.rows.predictions import csv_line

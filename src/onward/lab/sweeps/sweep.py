@@ -12,8 +12,9 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
-from onward.lab.folder import CONFIG, RunFolder, read_config, stopping
+from onward.lab.folder import CONFIG, RunFolder, read_config
 from onward.lab.progress import Progress
+from onward.lab.signals import stopping
 from onward.lab.sweeps import jobs, report, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
 from onward.lab.sweeps.plan import (
