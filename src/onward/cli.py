@@ -349,7 +349,7 @@ def _verify(arguments: Sequence[str]) -> Work:
     if len(said) == 2:
         raise OnwardError("--json and --markdown are two forms: choose one")
     import_module("onward.verify.targets")
-    return partial(_print_verify, next(iter(said), ""))
+    return partial(leaving_at_once()(_print_verify), next(iter(said), ""))
 
 
 def _print_verify(form: str) -> int:

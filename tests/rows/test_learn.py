@@ -669,6 +669,23 @@ def test_predict_refuses_in_one_line(here, capsys):
     assert Path("data.csv").read_bytes() == before
 
 
+def test_a_stop_ends_predicting_and_changes_nothing(here, capsys, monkeypatch):
+    learned(40, ["x", "y"])
+    before, take = everything("out"), Session.take
+
+    def stopped(session, block, **how):
+        signal.raise_signal(signal.SIGINT)  # a block that was begun is said to its end
+        take(session, block, **how)
+
+    monkeypatch.setattr(Session, "take", stopped)
+    capsys.readouterr()
+    assert main(["predict", "out", "data.csv"]) == 130
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 41
+    assert err == "onward: stopped after row 40; nothing was changed in out\n"
+    assert everything("out") == before
+
+
 # Columns of every kind
 
 

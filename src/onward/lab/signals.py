@@ -10,14 +10,14 @@ from typing import Any
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Inside, Ctrl-C ends the process with status 130 and one line: for as long as nothing is begun.
+    """Inside, Ctrl-C ends the process with status 130 and one line: where nothing could be left half done.
 
-    An exception could be lost there, or cross code that is no Python: JAX is being imported. Whoever has a handler of
-    their own keeps it.
+    An exception could cross code that is no Python while JAX is imported, and is lost where it falls into a callback
+    (JAX has one at every collection of garbage). Whoever has a handler of their own keeps it.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, b"onward: stopped before anything was begun\n")
+        os.write(2, b"onward: stopped; nothing was begun\n")
         os._exit(130)
 
     mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -82,7 +82,7 @@ class _Run:
             if self.stream:
                 self._tell(self.session.format.stream_header(ahead=self.options.task != "return"))
             blocks = self.rows.blocks(self.session.block)
-            while (block := self._next(blocks)) is not None:
+            while (block := next_block(self.rows, blocks, self.stop)) is not None:
                 self.whole = False
                 self.session.take(block)
                 self.position = block.position
@@ -100,12 +100,6 @@ class _Run:
             self._keep()
             raise
         self._end()
-
-    def _next(self, blocks: Iterator[Rows]) -> Rows | None:
-        self.stop.waiting = not self.rows.moves
-        block = next(blocks, None)
-        self.stop.waiting = False
-        return block
 
     def _write(self) -> None:
         """The lines of a block."""
@@ -189,6 +183,14 @@ class _Run:
             f": column {options.target[0]!r} is missing in {known} of {session.rows:,} rows: no prediction could be "
             "scored"
         )
+
+
+def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:
+    """The next block; while a stream is waited for, a stop comes at once."""
+    stop.waiting = not rows.moves
+    block = next(blocks, None)
+    stop.waiting = False
+    return block
 
 
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | None:
@@ -347,18 +349,21 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, read, say) is None:
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
-    with open_source(options, source, say) as rows, as_usual():
+    with open_source(options, source, say) as rows, as_usual(), stopping() as stop:
         session.name, session.notes = rows.name, []
         if rows.form != "jsonl":
             session.look(rows.names)
         session.forget_waiting()
         with _written(out, source) if out else nullcontext(sys.stdout) as file:
             file.write(csv_line(session.header))
-            for block in rows.blocks(session.block):
+            blocks = rows.blocks(session.block)
+            while (block := next_block(rows, blocks, stop)) is not None:
                 session.take(block, learn=False)
                 file.write("".join(session.lines))
                 session.lines = []
                 file.flush()
+                if stop():
+                    raise Stopped(f"stopped after row {session.last_row:,}; nothing was changed in {path}")
             file.write(session.future())
         rows.complaints.summary()
 
