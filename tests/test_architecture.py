@@ -27,7 +27,7 @@ ROOMS = [
 ]
 RANK = {name: i for i, room in enumerate(ROOMS) for name in room}
 # What rows take from the lab: the run folder, and what a person sees of a run.
-SHARED = {"folder", "page", "progress"}
+SHARED = {"folder", "signals", "page", "progress"}
 
 
 def public_names():
