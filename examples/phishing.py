@@ -8,8 +8,12 @@ Websites that phish or do not (River's bundled data). Every row is predicted, sc
 """
 
 import pickle
+import sys
 
-from river import datasets, evaluate, linear_model, metrics, preprocessing
+try:
+    from river import datasets, evaluate, linear_model, metrics, preprocessing
+except ImportError:
+    sys.exit("examples/phishing.py needs River: pip install 'onward[river]'")
 
 from onward.adapters.river import OnlineClassifier
 

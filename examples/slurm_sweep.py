@@ -13,7 +13,10 @@ and give the same command again, and the sweep goes on. --print shows the batch 
 import argparse
 import sys
 
-from dask_jobqueue import SLURMCluster
+try:
+    from dask_jobqueue import SLURMCluster
+except ImportError:
+    sys.exit("examples/slurm_sweep.py needs Dask and its job queues: pip install 'onward[dask]' dask-jobqueue")
 
 from onward.cli import main
 

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,6 +30,21 @@ def run(capsys):
 
 def numbers(text):
     return [float(n) for n in re.findall(r"-?\d+\.\d+(?:e[-+]\d+)?", text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "command"),
+    [
+        ("phishing", "river", "pip install 'onward[river]'"),
+        ("slurm_sweep", "dask_jobqueue", "pip install 'onward[dask]' dask-jobqueue"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_line(run, name, missing, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as end:
+        run(name)
+    assert command in end.value.code
+    assert len(end.value.code.splitlines()) == 1
 
 
 def test_an_array_is_learned(run):

@@ -8,12 +8,13 @@ no command was named in; 130 after a stop.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onward.devices import cache_programs, set_up_jax
+from onward.devices import cache_programs, out_of_memory, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.signals import leaving_at_once
@@ -41,11 +42,17 @@ Work = Callable[[], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the words, by default those of the process, and do what they say; the exit status."""
+    """Read the words, by default those of the process, and do what they say; the exit status.
+
+    `arguments`: of a Python program, whose process then outlives every Ctrl-C.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    of_process = leaving_at_once if arguments is None else nullcontext
     try:
-        with leaving_at_once():
-            work = read(sys.argv[1:] if arguments is None else arguments)
-        return work()
+        with of_process():
+            work = read(words)
+        with of_process() if words[:1] == ["verify"] else nullcontext():  # it writes nothing
+            return work()
     except SystemExit as stop:  # help was asked for
         return int(stop.code or 0)
     except Stopped as stopped:
@@ -53,6 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except OnwardError as error:
         print(f"onward: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        print(f"onward: not enough memory; take fewer units, seeds or columns: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("onward: stopped at once; what was checkpointed is kept", file=sys.stderr)
@@ -349,7 +361,7 @@ def _verify(arguments: Sequence[str]) -> Work:
     if len(said) == 2:
         raise OnwardError("--json and --markdown are two forms: choose one")
     import_module("onward.verify.targets")
-    return partial(leaving_at_once()(_print_verify), next(iter(said), ""))
+    return partial(_print_verify, next(iter(said), ""))
 
 
 def _print_verify(form: str) -> int:

@@ -60,6 +60,12 @@ def cache_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that host or device have no more; of JAX's own errors the text says so."""
+    told = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
 class Forked:
     """Whether this process was forked from one that had computed: JAX's threads are not copied, and it would hang."""
 

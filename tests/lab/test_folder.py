@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -58,6 +59,16 @@ def contents(path):
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
+def fails(path, error, *, replace=False, settled=False):
+    """A start that comes to an end."""
+    with RunFolder(path, "run") as folder:
+        folder.begin({"steps": 7}, replace=replace)
+        folder.append("metrics.jsonl", "new\n")
+        if settled:
+            folder.settle()
+        raise error("stopped")
+
+
 # Made, refused, replaced
 
 
@@ -74,10 +85,8 @@ def test_a_folder_in_which_nothing_is_begun_is_left_as_it_was(tmp_path):
         raise OnwardError("wrong column")
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
-    with RunFolder(tmp_path / "mine", "learn") as folder:
-        folder.begin({})
-        folder.append("predictions.csv", "row\n")
-        folder.free()
+    with pytest.raises(OnwardError):
+        fails(tmp_path / "mine", OnwardError)
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
     assert not contents(tmp_path)
 
@@ -111,21 +120,122 @@ def test_an_older_run_of_the_command_is_replaced_wholly(made):
     assert made.parent.exists()
 
 
-def test_a_replacement_that_is_killed_leaves_a_run_folder(made, monkeypatch):
-    """And so one that can be replaced: what says that it is ours goes last."""
-    unlink = Path.unlink
+@pytest.mark.parametrize("error", [OnwardError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_is_replaced_comes_back_unless_there_is_something_to_go_on_with(made, settled, error):
+    (made / "records").mkdir()
+    (made / "records" / "a.npz").write_text("old")
+    before = contents(made)
+    with pytest.raises(error):
+        fails(made, error, replace=True, settled=settled)
+    if settled:
+        assert sorted(contents(made)) == ["config.json", "environment.json", "metrics.jsonl"]
+        assert (made / "metrics.jsonl").read_text() == "new\n"
+    else:
+        assert contents(made) == before
 
-    def killed(path, **how):
-        if path.name == CONFIG:
-            raise KeyboardInterrupt
-        unlink(path, **how)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)
-        with pytest.raises(KeyboardInterrupt), RunFolder(made, "run") as folder:
-            folder.begin({}, replace=True)
-    assert CONFIG in contents(made)
-    assert "metrics.jsonl" not in contents(made)
+class Killed(BaseException):
+    """The process is no more: nothing of it is done after this."""
+
+
+def test_a_replacement_that_is_killed_at_any_point_leaves_the_old_or_the_new_whole(tmp_path, monkeypatch):
+    """Whoever locks the folder next finds one of them, and nothing besides; it may be killed too."""
+    old, ends, at = {"config.json", "environment.json", "metrics.jsonl", "records/a.npz"}, [], 0
+    while not ends or ends[-1] != "not killed":
+        at += 1
+        path, done = tmp_path / str(at), 0
+        with RunFolder(path, "run") as folder:
+            folder.begin({"steps": 6}, experiment="memory")
+            folder.append("metrics.jsonl", "old\n")
+            (path / "records").mkdir()
+            (path / "records" / "a.npz").write_text("old")
+        before = contents(path)
+
+        def counted(does):
+            def call(*arguments, **named):
+                nonlocal done
+                done += 1
+                if done == at:  # noqa: B023
+                    raise Killed
+                return does(*arguments, **named)
+
+            return call
+
+        def cut(*arguments, **named):
+            """As after a kill: the lock goes, and nobody tidies up."""
+            arguments[0]._lock.release()
+
+        end = "not killed"
+        with monkeypatch.context() as patch:
+            for owner, name in ((Path, "rename"), (Path, "mkdir"), (Path, "rmdir"), (Path, "unlink"), (os, "rmdir"),
+                                (os, "unlink"), (saving, "write_json")):  # fmt: skip
+                patch.setattr(owner, name, counted(getattr(owner, name)))
+            patch.setattr(RunFolder, "__exit__", cut)
+            try:
+                with RunFolder(path, "run") as folder:
+                    folder.begin({"steps": 7}, replace=True, experiment="memory")
+                    folder.append("metrics.jsonl", "new\n")
+                    folder.settle()
+            except Killed:
+                end = "killed"
+        for _ in range(2):
+            with RunFolder(path, "run"):
+                pass
+        now = contents(path)
+        if set(now) == old:
+            assert now == before
+            end += ", old"
+        else:
+            assert set(now) == old - {"records/a.npz"}
+            assert read_config(path)["fields"] == {"steps": 7}
+            assert now["metrics.jsonl"] == b"new\n"
+            end = end if end == "not killed" else "killed, new"
+        ends.append(end)
+    assert set(ends) == {"killed, old", "killed, new", "not killed"}
+    assert ends == sorted(ends, key=["killed, old", "killed, new", "not killed"].index)
+    assert len(ends) > 12
+
+
+BAD_STARTS = {
+    "learn, a network too large": (
+        ["learn", "data.csv", "--target", "y", "--network", "lstm", "--units", "2000"],
+        None,
+    ),
+    "learn, no memory": (["learn", "data.csv", "--target", "y"], "onward.rows.session.Session.take"),
+    "run, no memory": (["run", "memory", "--steps", "120"], "onward.lab.train.Training.chunk"),
+    "sweep, no memory": (
+        ["sweep", "memory", "--methods", "rtrl", "--steps", "120,240"],
+        "onward.lab.sweeps.sweep._plan",
+    ),
+}
+
+
+@pytest.mark.parametrize("start", BAD_STARTS)
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_start_that_fails_says_so_in_a_line_makes_nothing_and_deletes_nothing(
+    start, replace, tmp_path, monkeypatch, capsys
+):
+    (words, broken), path = BAD_STARTS[start], tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text("y,x\n" + "1,2\n3,5\n" * 20)
+    if replace:
+        with RunFolder(path, words[0]) as folder:
+            folder.begin({"steps": 6}, experiment="memory", source="data.csv")
+            folder.append("metrics.jsonl", "one\n")
+    before = contents(tmp_path)
+    if broken:
+
+        def fail(*_, **__):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4000000000000 bytes.")
+
+        monkeypatch.setattr(broken, fail)
+    assert main([*words, "--out", "out", *(["--replace"] if replace else [])]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("onward: ")] == said[-1:]
+    assert ("does not fit" if broken is None else "not enough memory") in said[-1]
+    assert contents(tmp_path) == before
+    assert path.exists() == replace
 
 
 def test_a_kill_while_the_configuration_is_written_leaves_a_free_folder(tmp_path):
@@ -225,7 +335,7 @@ def test_other_fields_are_refused_by_name(made):
 
 
 def test_nobody_writes_who_has_not_locked(made):
-    for write in (lambda f: f.append("a", "b"), lambda f: f.cut({}), lambda f: f.begin({}), lambda f: f.free()):
+    for write in (lambda f: f.append("a", "b"), lambda f: f.cut({}), lambda f: f.begin({})):
         with pytest.raises(RuntimeError, match="not locked"):
             write(RunFolder(made, "run"))
 
@@ -450,7 +560,7 @@ COMMANDS = {
 def test_ctrl_c_ends_a_command_at_any_moment(command, tries, tmp_path):
     """From when the command can hear it on: one line, status 130, soon, and no folder where nothing was begun."""
     draw, clean = random.Random(tries), 0
-    program = "import sys; from onward.cli import main; print('here', flush=True); sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from onward.cli import main; print('here', flush=True); sys.exit(main())"
     for i in range(tries):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         process = subprocess.Popen(

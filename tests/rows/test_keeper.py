@@ -331,8 +331,9 @@ def test_a_switch_of_jax_changes_nothing(kind, switch):
 FORKED = """
 import multiprocessing, sys
 from onward.adapters.river import OnlineRegressor
-def work(model):
-    model.learn_one({"a": 1.0}, 1.0)
+def work(model, learn=True):
+    if learn:
+        model.learn_one({"a": 1.0}, 1.0)
     return model.predict_one({"a": 1.0})
 if __name__ == "__main__":
     model = OnlineRegressor(units=2)
@@ -340,17 +341,18 @@ if __name__ == "__main__":
         work(model)
     with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
         try:
-            print("said", pool.apply_async(work, (model,)).get(timeout=100))
+            print("said", pool.apply_async(work, (model, sys.argv[3] == "learn")).get(timeout=100))
         except Exception as error:
             print(type(error).__name__, error)
 """
 
 
 @pytest.mark.interfaces
+@pytest.mark.parametrize("what", ["learn", "ask"])
 @pytest.mark.parametrize(("how", "when"), [("fork", "before"), ("fork", "after"), ("spawn", "after")])
-def test_a_forked_process_computes_or_says_why_it_cannot(how, when, tmp_path):
+def test_a_forked_process_computes_or_says_why_it_cannot(how, when, what, tmp_path):
     (tmp_path / "work.py").write_text(FORKED)
-    command = [sys.executable, "-W", "ignore", "work.py", how, when]
+    command = [sys.executable, "-W", "ignore", "work.py", how, when, what]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
     if (how, when) == ("fork", "after"):
         assert done.stdout.startswith("OnwardError this process was forked from one that had already computed")

@@ -29,6 +29,8 @@ KEPT = 2
 LOCK, CONFIG, ENVIRONMENT = "lock", "config.json", "environment.json"
 # Version 0.1 kept the definition of a sweep here, and had no config.json beside it.
 OLD_SWEEP = "sweep.json"
+# What a new start is to replace: on its way aside, aside, and about to be deleted.
+MOVING, ASIDE, DELETED = ".moving", ".replaced", ".deleted"
 T = TypeVar("T")
 
 
@@ -163,6 +165,10 @@ class RunFolder:
     `command`: run, learn, sweep or job, to which the folder then belongs; or report or predict, which work in any.
     `wait` is told who works there now (command, process, host, since) and says whether to wait for them.
 
+    What `begin` replaces is set aside, and deleted by `settle`, when there is something to go on with. Where an error,
+    a stop or a kill comes before, what was begun is taken away and the old is put back: at once, or by whoever locks
+    the folder next.
+
     Raises OnwardError where another process works in the folder, where it cannot be made, and on a file system
     without locks.
     """
@@ -173,6 +179,7 @@ class RunFolder:
         self._wait = wait
         self._lock = FileLock(path / LOCK, timeout=0, thread_local=False, fallback_to_soft=False)
         self._made: list[Path] = []
+        self._unsettled = False
 
     def __truediv__(self, name: str) -> Path:
         """The path of something in it."""
@@ -191,7 +198,9 @@ class RunFolder:
         self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self._acquire()
+            self._recover()
         except BaseException:
+            self._lock.release()
             self._leave()
             raise
         return self
@@ -200,6 +209,10 @@ class RunFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock.is_locked:
+            if self._unsettled and kind is None:
+                self.settle()
+            elif self._unsettled:
+                self._undo()
             # Before the release: who waits has opened this file, and filelock refuses a lock on one that is deleted.
             with contextlib.suppress(OSError):  # Windows deletes no open file
                 (self / LOCK).unlink()
@@ -292,13 +305,20 @@ class RunFolder:
         self._must_be_locked()
         self.vacant(replace=replace)
         if replace:
-            self._clear()
+            self._set_aside()
+        self._unsettled = True
         try:
             self.configure(fields, **more)
             saving.write_json(self / ENVIRONMENT, environment())
         except saving.Unwritable as error:
-            self._clear()
             raise error.at_start() from error
+
+    def settle(self) -> None:
+        """There is something to go on with now: what was replaced is deleted."""
+        self._unsettled = False
+        if (self / ASIDE).exists():
+            (self / ASIDE).rename(self / DELETED)  # a kill while it is deleted does not bring the rest back
+            shutil.rmtree(self / DELETED)
 
     def configure(self, fields: Mapping[str, Any], **more: Any) -> None:
         """Write its config.json."""
@@ -319,19 +339,37 @@ class RunFolder:
         """Whether some command, of any version, has begun here."""
         return (self / CONFIG).exists() or (self / OLD_SWEEP).exists()
 
-    def free(self) -> None:
-        """Delete all that it holds, since nothing came of it."""
-        self._must_be_locked()
-        self._clear()
+    def _set_aside(self) -> None:
+        """All that it holds, in steps of which each can be taken back."""
+        (self / MOVING).mkdir()
+        for path in self._content():
+            path.rename(self / MOVING / path.name)
+        (self / MOVING).rename(self / ASIDE)
 
-    def _clear(self) -> None:
-        """Last what says that it is a run folder, so that a kill in between leaves one."""
-        paths = [path for path in self.path.iterdir() if path.name != LOCK]
-        for path in sorted(paths, key=lambda path: path.name in (CONFIG, OLD_SWEEP)):
+    def _undo(self) -> None:
+        """Take away what was begun, and put back what was set aside."""
+        for path in self._content():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        if (self / ASIDE).exists():
+            (self / ASIDE).rename(self / MOVING)
+        self._recover()
+
+    def _recover(self) -> None:
+        """Make good what a kill has left."""
+        if (self / DELETED).exists():
+            shutil.rmtree(self / DELETED)
+        if (self / ASIDE).exists():
+            self._undo()
+        if (self / MOVING).exists():
+            for path in (self / MOVING).iterdir():
+                path.rename(self / path.name)
+            (self / MOVING).rmdir()
+
+    def _content(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if path.name not in (LOCK, MOVING, ASIDE, DELETED)]
 
     # Its files
 

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Inside, Ctrl-C ends the process with status 130 and one line: where nothing could be left half done.
+    """Inside, Ctrl-C ends the process with status 130 and one line: for a process of our own that has begun nothing.
 
     An exception could cross code that is no Python while JAX is imported, and is lost where it falls into a callback
     (JAX has one at every collection of garbage). Whoever has a handler of their own keeps it.

@@ -16,12 +16,21 @@ class Keeper:
     """
 
     def __init__(self, core: FeatureLearner | None = None):
-        self.core = core
+        self._core = core
         self._turn = RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        must_compute()
         return Keeper, (self.core,)
+
+    @property
+    def core(self) -> FeatureLearner | None:
+        """The last whole one. OnwardError in a process that can compute no more: it unpickled none."""
+        must_compute()
+        return self._core
+
+    @core.setter
+    def core(self, core: FeatureLearner) -> None:
+        self._core = core
 
     @property
     def turn(self) -> RLock:

@@ -147,6 +147,7 @@ class _Run:
                 fingerprint=self.rows.fingerprint(self.position),
                 written=self.folder.sizes(*WRITTEN),
             )
+            self.folder.settle()
         self.saved = time.monotonic()
 
     def _tell(self, text: str) -> None:
@@ -269,13 +270,10 @@ def learn(
                     folder.begin(fields, replace=replace, source=source)
                     run.begin()
                 run.go()
-            except OnwardError as error:
+            except saving.Unwritable as error:
                 if resume or newest_first(folder.checkpoints, JOB):
                     raise
-                folder.free()  # nothing was learned
-                if isinstance(error, saving.Unwritable):
-                    raise error.at_start() from error
-                raise
+                raise error.at_start() from error
         return report(path) if report else None
 
 

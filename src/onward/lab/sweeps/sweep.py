@@ -116,6 +116,7 @@ def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Calla
         asked = {k: runs for k, runs in asked.items() if chosen is None or k in chosen}
         runs = [run for own in asked.values() for run in own]
         _plan(state, rung, runs, where, progress, stop)
+        state.folder.settle()  # jobs have folders of their own
         errors |= _run(state, rung, where, progress, stop)
         if rung + 1 < count:
             chosen = _survivors(state, rung, asked)
