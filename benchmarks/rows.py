@@ -82,7 +82,8 @@ def live(rows: int) -> None:
         arguments = [*path, "--out", f"{folder}/live"]
         started = time.perf_counter()
         with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as to:
-            assert to.stdin is not None and to.stdout is not None
+            assert to.stdin is not None
+            assert to.stdout is not None
             print(",".join(["target", *(f"x{i}" for i in range(columns - 1))]), file=to.stdin)
             waited = []
             for t in range(rows):
