@@ -66,7 +66,7 @@ class RowLearner(NamedTuple):
         """With the state after so many rows more; the network grows where it is due."""
         recipe, rows = self.recipe, self.rows + rows
         after = RowLearner(recipe, self.capacity, self.classes, self.stage, rows, packed, self.lengths, self.in_place)
-        if rows == after._growth:
+        if recipe.network == "ccn" and rows == after._growth:
             return after._changed(stage=self.stage + 1)
         return after
 
