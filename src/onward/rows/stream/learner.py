@@ -110,9 +110,9 @@ class RowLearner(NamedTuple):
         return packed, self._split(np.asarray(answers)[:rows])
 
     def compile(self, what: str) -> None:
-        """Compile the program that `learn` ("step") or `read` runs."""
+        """Compile the program that `learn` ("step") or `read` runs, of a learner that works in place."""
         for length in self.lengths:
-            self.programs.of(what, length, in_place=self.in_place)
+            self.programs.compile(what, length)
 
     def next_shapes(self) -> list["RowLearner"]:
         """Learners, without a state, of the shapes that this one may have after its next change."""

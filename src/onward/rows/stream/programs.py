@@ -94,8 +94,7 @@ class Programs:
     def of(self, what: str, rows: int, *, in_place: bool = False) -> Program:
         """The program `what` for up to `rows` rows.
 
-        `in_place`: the state that it is given is used up, and whoever calls it keeps JAX's switches `as_usual`; it is
-        compiled here, before it is called.
+        `in_place`: the state that it is given is used up, and whoever calls it keeps JAX's switches `as_usual`.
 
         step: learn and answer. read: answer, move on and learn nothing. peek: answer a row, and nothing changes. Of
         rows [x, targets]: row learns from one with lag 0 and answers nothing; ask and asks give the outputs for one,
@@ -111,20 +110,22 @@ class Programs:
                 "asks": self._asks,
             }
             program = programs[what]
-            self._compiled[what, rows, in_place] = self._using_up(program, rows) if in_place else held(program)
+            self._compiled[what, rows, in_place] = jax.jit(program, donate_argnums=(0,)) if in_place else held(program)
         return self._compiled[what, rows, in_place]
 
     def _state(self) -> PyTree:
         """The shapes of a packed state."""
         return eqx.filter_eval_shape(self.packing.pack, self.packing.shapes)
 
-    def _using_up(self, program: Program, rows: int) -> Program:
-        floats = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
-        capacity, targets = self.stream.capacity, self.stream.recipe.targets
-        plain, count = jax.ShapeDtypeStruct((capacity,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
-        y = floats(rows, targets)
-        compiled = jax.jit(program, donate_argnums=(0,))
-        return compiled.lower(self._state(), floats(rows, capacity), plain, y, y, count).compile()
+    def compile(self, what: str, rows: int) -> None:
+        """Compile the program of several rows that works `in_place`, before it is called."""
+        program: Any = self.of(what, rows, in_place=True)
+        if hasattr(program, "lower"):
+            floats = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
+            capacity, y = self.stream.capacity, floats(rows, self.stream.recipe.targets)
+            plain, count = jax.ShapeDtypeStruct((capacity,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
+            compiled = program.lower(self._state(), floats(rows, capacity), plain, y, y, count).compile()
+            self._compiled[what, rows, True] = compiled
 
     def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
         return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
