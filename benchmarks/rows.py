@@ -1,10 +1,11 @@
 """Speed and memory of `onward learn`, in process CPU time.
 
-    python benchmarks/rows.py [--rows N] [--long N]
+    python benchmarks/rows.py [--rows N] [--live N] [--long N]
 
 A CSV of a million rows and ten columns, from file to predictions and report, by the command line in a process of its
-own; the same rows one by one through standard input (the first 20,000); and ten million rows from a generator in this
-process, with the resident memory after each million.
+own; the same rows through standard input (the first 20,000), as fast as they are taken; a live stream, of which each
+row comes when the one before was answered, and how long each answer took; and ten million rows from a generator in
+this process, with the resident memory after each million.
 """
 
 import argparse
@@ -70,8 +71,35 @@ def files(rows: int) -> None:
         text, start = b"".join(lines[: few + 1]), b"".join(lines[: least + 1])
         one = command("learn", "-", "--target", "target", "--out", f"{folder}/one", text=start)
         spent = command("learn", "-", "--target", "target", "--out", f"{folder}/pipe", text=text)
+        print(f"{few:,} rows through standard input: {1e6 * (spent - one) / (few - least):.0f} us of CPU time a row")
+
+
+def live(rows: int) -> None:
+    """Answers to a person who waits for each: after the first, which waits for what is compiled."""
+    rng, path = np.random.default_rng(0), [sys.executable, "-m", "onward.cli", "learn", "-", "--target", "target"]
+    columns = 8  # the season that is found at row 256 has no room among so many
+    with tempfile.TemporaryDirectory() as folder, open(f"{folder}/said", "w") as said:
+        arguments = [*path, "--out", f"{folder}/live"]
+        started = time.perf_counter()
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as to:
+            assert to.stdin is not None
+            assert to.stdout is not None
+            print(",".join(["target", *(f"x{i}" for i in range(columns - 1))]), file=to.stdin)
+            waited = []
+            for t in range(rows):
+                cells = [np.sin(2 * np.pi * t / 24), *rng.normal(size=columns - 1)]
+                if t == 1:
+                    print(f"live, the first answer: after {time.perf_counter() - started:.1f} s from the start")
+                before = time.perf_counter()
+                print(",".join(f"{cell:.5g}" for cell in cells), file=to.stdin, flush=True)
+                for _ in range(2 if t == 0 else 1):  # a header first
+                    assert to.stdout.readline()
+                waited.append(1e3 * (time.perf_counter() - before))
+            to.stdin.close()
+        median, most = np.median(waited[1:]), np.sort(waited[1:])[::-1]
         print(
-            f"{few:,} rows one by one through standard input: {1e6 * (spent - one) / (few - least):.0f} us of CPU time a row"
+            f"live, {rows - 1:,} more: median {median:.2f} ms, 99 % within {np.quantile(most, 0.99):.2f} ms, "
+            f"the longest {', '.join(f'{one:.1f}' for one in most[:3])} ms"
         )
 
 
@@ -104,9 +132,12 @@ def memory(rows: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--live", type=int, default=5_000)
     parser.add_argument("--long", type=int, default=10_000_000)
     asked = parser.parse_args()
     if asked.rows:
         files(asked.rows)
+    if asked.live:
+        live(asked.live)
     if asked.long:
         memory(asked.long)

@@ -118,10 +118,18 @@ def test_an_array_of_any_other_type_is_refused_by_name_wherever_it_is(wanted, tm
                 saving.from_named_arrays(arrays, like, "the file")
 
 
-def test_bytes_of_another_width_are_no_bfloat16(tmp_path):
-    """numpy reads bfloat16 back as two raw bytes; four are something else."""
-    like = {"a": jnp.zeros(3, jnp.bfloat16)}
-    ow.save(tmp_path / "a.npz", {"a": jnp.asarray([1, 2, 3], jnp.bfloat16)})
-    assert ow.load(tmp_path / "a.npz", like)[0]["a"].tolist() == [1, 2, 3]
-    with pytest.raises(ow.Unreadable, match=r"a is .*, bfloat16"):
-        saving.from_named_arrays({"a": np.zeros(3, "V4")}, like, "the file")
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [("V4", jnp.bfloat16), ("V1", jnp.bfloat16), ("V2", jnp.float16), ("V4", jnp.float32), ("V4", jnp.int32)],
+)
+def test_raw_bytes_are_taken_for_nothing_but_what_numpy_cannot_name(raw, wanted):
+    """numpy reads bfloat16 back as two raw bytes. They are no bfloat16 if they are more or fewer, and no float16."""
+    with pytest.raises(ow.Unreadable, match=rf"a is .*{raw[1:]}.*, {jnp.dtype(wanted).name}\[3\] is needed"):
+        saving.from_named_arrays({"a": np.zeros(3, raw)}, {"a": jnp.zeros(3, wanted)}, "the file")
+
+
+def test_bfloat16_is_saved_and_read_to_the_bit(tmp_path):
+    ow.save(tmp_path / "a.npz", {"a": jnp.asarray([1, -2, 3e38], jnp.bfloat16)})
+    read = ow.load(tmp_path / "a.npz", {"a": jnp.zeros(3, jnp.bfloat16)})[0]["a"]
+    assert read.dtype == jnp.bfloat16
+    assert read.tolist() == jnp.asarray([1, -2, 3e38], jnp.bfloat16).tolist()

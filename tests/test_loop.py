@@ -89,6 +89,19 @@ def test_a_run_that_grows_is_what_it_would_be_alone():
             np.testing.assert_allclose(a[..., i], b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("stages", [0, -1, 3, 10**9])
+def test_a_file_of_no_stage_or_of_more_than_it_holds_is_refused(tmp_path, stages):
+    runs = loop()
+    runs.start()
+    runs.save(tmp_path / "a.npz")
+    meta, arrays = saving.load_arrays(tmp_path / "a.npz")
+    kept = {name: meta[name] for name in meta if name not in ("format", "onward")}
+    saving.save_arrays(tmp_path / "a.npz", arrays, kept | {"stages": stages})
+    with pytest.raises(ow.Unreadable, match=r"a\.npz is damaged"):
+        runs.load(tmp_path / "a.npz")
+    assert runs.stages == 1
+
+
 def test_a_loop_that_has_run_loads_a_file_of_more_and_of_fewer_stages(tmp_path):
     """What was compiled for the one number of stages is not used for the other."""
     first, later = tmp_path / "first.npz", tmp_path / "later.npz"

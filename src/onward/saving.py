@@ -153,7 +153,7 @@ def _restored(arrays: Arrays, name: str, leaf: Any, what: str) -> Any:
     value = np.asarray(arrays.pop(name))
     is_key = _is_key(leaf)
     wanted = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-    if value.dtype.kind == "V" and value.dtype.itemsize == wanted.dtype.itemsize:
+    if value.dtype.kind == wanted.dtype.kind == "V" and value.dtype.itemsize == wanted.dtype.itemsize:
         value = value.view(wanted.dtype)  # numpy's files do not know the name of bfloat16
     if value.shape != wanted.shape or value.dtype != wanted.dtype:
         raise Unreadable(

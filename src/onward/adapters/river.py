@@ -112,7 +112,9 @@ class _Target(NamedTuple):
 
 def _number(owner: object, y: Any) -> float:
     """A target; NaN where it is missing or unusable. ValueError: it is not a number."""
-    if y is None or (isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex)):
+    if y is None or y.__class__ is float:
+        return number_of(y)
+    if isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex):
         return number_of(y)
     raise ValueError(f"{type(owner).__name__}: the target must be a number, got {y!r}")
 

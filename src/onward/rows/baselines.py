@@ -11,7 +11,28 @@ LOOK = (256, 512, 1024, 2048, MEMORY)
 # Least autocorrelation, of the series without its trend, that makes a period.
 LEAST = 0.2
 NAMES = ("last value", "seasonal", "mean")
-_ARRAYS = ("past", "means", "total", "count", "counts")
+_ARRAYS = ("total", "count", "counts")
+
+
+class _Memory:
+    """The last `rows` rows, NaN before the first, at the end of an array that is twice as long: few are ever moved."""
+
+    def __init__(self, rows: int, width: int):
+        self.rows, self.end = rows, rows
+        self.held = np.full((2 * rows, width), np.nan)
+
+    def last(self, rows: int) -> np.ndarray:
+        return self.held[self.end - rows : self.end]
+
+    def add(self, more: np.ndarray) -> np.ndarray:
+        """The rows kept so far, and more, which are kept from now on. Good until the next call."""
+        n = len(more)
+        if self.end + n > len(self.held):
+            self.held[: self.rows] = self.last(self.rows).copy()
+            self.end = self.rows
+        self.held[self.end : self.end + n] = more
+        self.end += n
+        return self.last(self.rows + n)
 
 
 class Baselines:
@@ -28,8 +49,7 @@ class Baselines:
         self.period = period
         self.rows = 0
         self.memory = max(MEMORY, 2 * (period or 0)) + lag
-        self.past = np.full((self.memory, targets), np.nan)
-        self.means = np.full((self.memory, targets), np.nan)
+        self._past, self._averages = _Memory(self.memory, targets), _Memory(self.memory, targets)
         self.total = np.zeros(targets)
         self.count = np.zeros(targets)
         self.counts = np.zeros(0)
@@ -50,24 +70,24 @@ class Baselines:
             ahead.append(season)
             if self.given is None and self.rows == upto:
                 # What is known when the next row is predicted, `lag` rows before.
-                known = self.past[1 : self.memory - self.lag + 1, 0]
+                known = self._past.last(self.memory)[1 : self.memory - self.lag + 1, 0]
                 self.period = find_period(known, self.classes)
-        targets = self.past.shape[1]
+        targets = len(self.total)
         self.ahead = np.concatenate(ahead) if ahead else np.zeros((0, targets))
         return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets))
 
     def _stretch(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        filled = _carry_forward(np.concatenate([self.past, y]))
-        means = np.concatenate([self.means, self._means(y)])
-        self.rows += len(y)
+        n = len(y)
+        filled = self._past.add(_carry_forward(np.concatenate([self._past.last(1), y]))[1:])
+        means = self._averages.add(self._means(y))
+        self.rows += n
         back = self.period * -(-self.lag // self.period) if self.period else self.lag
         if back > self.memory:
             back = self.lag
-        before = lambda values, rows: values[self.memory - rows :][: len(y)]
+        before = lambda values, rows: values[self.memory - rows :][:n]
         last, seasonal = before(filled, self.lag), before(filled, back)
         out = np.stack([last, np.where(np.isnan(seasonal), last, seasonal), before(means, self.lag)])
         ahead = before(filled, back - self.lag).copy() if self.period else np.full(y.shape, np.nan)
-        self.past, self.means = filled[-self.memory :].copy(), means[-self.memory :].copy()
         return out, ahead
 
     def _means(self, y: np.ndarray) -> np.ndarray:
@@ -96,7 +116,8 @@ class Baselines:
     def arrays(self) -> dict[str, np.ndarray]:
         """What changes, for a checkpoint."""
         scalars = np.array([self.rows, self.period or 0], np.int64)
-        return {"scalars": scalars} | {name: getattr(self, name) for name in _ARRAYS}
+        memory = {"past": self._past.last(self.memory), "means": self._averages.last(self.memory)}
+        return {"scalars": scalars} | memory | {name: getattr(self, name) for name in _ARRAYS}
 
     def restore(self, arrays: dict[str, Any]) -> None:
         """Go on from there."""
@@ -104,6 +125,8 @@ class Baselines:
         self.period = period or None
         for name in _ARRAYS:
             setattr(self, name, np.array(arrays[name]))
+        for memory, name in ((self._past, "past"), (self._averages, "means")):
+            memory.add(arrays[name])
 
 
 def _carry_forward(y: np.ndarray) -> np.ndarray:

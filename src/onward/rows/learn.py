@@ -24,7 +24,7 @@ from onward.rows.predictions import csv_line
 from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Rows, Source, open_rows
-from onward.rows.stream import BLOCK, ONE, as_usual
+from onward.rows.stream import BLOCK, STREAM, as_usual
 
 SUMMARY = "summary.json"
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
@@ -201,6 +201,12 @@ def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | 
     return max(done, round(done * Path(source).stat().st_size / max(position["at"], 1)))
 
 
+def session_of(options: Learn, source: str, say: Callable[[str], None]) -> Session:
+    """A session for a source: of standard input, rows are taken as they come, and no row waits for a compiler."""
+    live = source == "-"
+    return Session(options, "", say, block=STREAM if live else BLOCK, live=live)
+
+
 def open_source(options: Learn, source: str, say: Callable[[str], None]) -> Source:
     """The rows of a source, as the options say."""
     form = None if options.form == "auto" else options.form
@@ -250,7 +256,7 @@ def learn(
     """
     options.check()
     progress = Progress()
-    session = Session(options, "", progress.say, block=ONE if source == "-" else BLOCK)
+    session = session_of(options, source, progress.say)
     with RunFolder(path, "learn") as folder, as_usual():
         fields = as_json(options)
         if resume:
@@ -259,7 +265,7 @@ def learn(
             fields = before
         else:
             folder.vacant(replace=replace)
-        with open_source(options, source, session.complain) as rows, progress, stopping() as stop:
+        with open_source(options, source, session.complain) as rows, progress, stopping() as stop, session.ahead:
             session.name = rows.name
             session.choose(rows.names, whole=rows.form != "jsonl")
             run = _Run(source, folder, fields, session, rows, progress, stop)
@@ -341,13 +347,13 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     `out` or to standard output. The folder is locked while the checkpoint is read, and left as it is.
     """
     options, fields = load_options(path)
-    session = Session(options, "", say, block=ONE if source == "-" else BLOCK)
+    session = session_of(options, source, say)
     read = partial(session.load, check=lambda meta: require_same(path / CONFIG, fields, meta, WRITTEN))
     # Predictions disturb each other for a moment only: they take turns.
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, read, say) is None:
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
-    with open_source(options, source, say) as rows, as_usual(), stopping() as stop:
+    with open_source(options, source, say) as rows, as_usual(), stopping() as stop, session.ahead:
         session.name, session.notes = rows.name, []
         if rows.form != "jsonl":
             session.look(rows.names)

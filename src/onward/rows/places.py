@@ -25,6 +25,8 @@ _CATEGORY, _TIME = -1, -2
 
 def number_of(value: Any) -> float:
     """A number that single precision can hold, or NaN where it is none. Text is no number."""
+    if value.__class__ is float:
+        return value if -HUGE < value < HUGE else math.nan
     if isinstance(value, numbers.Number | np.bool_ | Decimal):
         try:
             read = float(value)  # type: ignore[arg-type]
@@ -52,10 +54,9 @@ class Places:
         # Of a category every slot is 0 but one; a number is missing unless it is given.
         self.blank = [0.0 if p else math.nan for p in encoder.plain.tolist()] + [math.nan] * learner.recipe.targets
         self.plain = jnp.asarray(encoder.plain.copy())
-        row, ask = (learner.programs.of(what, 1) for what in ("row", "ask"))
         # Functions, that River's count of an estimator's memory passes over: programs are shared.
-        self.row: Callable[..., Packed] = lambda packed, x, plain: row(packed, x, plain)
-        self.ask: Callable[..., Array] = lambda packed, x, plain: ask(packed, x, plain)
+        self.row: Callable[..., Packed] = learner.programs.of("row", 1)
+        self.ask: Callable[..., Array] = learner.programs.of("ask", 1)
 
     @classmethod
     def start(cls, learner: RowLearner, reserved: Sequence[str]) -> "Places":

@@ -21,7 +21,7 @@ from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.scores import CONTESTANTS, Scores, added
 from onward.rows.sources import Cell, Rows, is_missing
-from onward.rows.stream import BLOCK, Answers, RowLearner, interval
+from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
 from onward.text import seconds
 
@@ -33,13 +33,15 @@ LEARNER = "learner."  # what the names of the learner's arrays begin with in a c
 class Session:
     """One learning: all that changes from row to row, the files it writes, and its checkpoints."""
 
-    def __init__(self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK):
+    def __init__(
+        self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK, live: bool = False
+    ):
         self.options, self.name, self.say = options, name, say
         self.notes: list[str] = []
         self.encoder = Encoder(categories=options.categories, complain=self.complain)
         self.targets = Targets(options, self.encoder)
         self.learner: RowLearner | None = None
-        self.block = block
+        self.block, self.live, self.ahead = block, live, Ahead()
         self.rows = 0
         self.dates: bool | None = None
         self.clock, self.backwards, self.timeless = -np.inf, 0, 0
@@ -128,10 +130,12 @@ class Session:
         others = self.baselines.score(arrived)
         cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
         waves = calendar(moments) if self.dates else {}
-        start, parts = 0, []
+        start, parts, first = 0, [], not self.ahead.begun
         while start < n:
             stop = self.encoder.give_slots(cells, start, n)
             learner = self._room()
+            if self.live:
+                self._look_ahead(learner, stop - start, learn)
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
@@ -147,6 +151,8 @@ class Session:
                 "the last checkpoint is good. Try a smaller --step-size"
             )
         self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
+        if first:
+            self.ahead.ready()  # the first answer waits for it
         self.rows += n
         self.last_row = numbers[-1]
 
@@ -213,12 +219,20 @@ class Session:
             learner = RowLearner(
                 self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,), in_place=True
             )
+        if self.encoder.capacity > learner.capacity or classes > learner.classes:
+            self.ahead.ready()
         if self.encoder.capacity > learner.capacity:
             learner = learner.widen(self.encoder.capacity)
         if classes > learner.classes:
             learner = learner.add_classes(classes)
         self.learner = learner
         return learner
+
+    def _look_ahead(self, learner: RowLearner, rows: int, learn: bool) -> None:
+        """Compile what is needed after the next change, beside the rows; before a change, wait until that is done."""
+        self.ahead.follow(learner, "step" if learn else "read")
+        if learn and learner.grows_within(rows):
+            self.ahead.ready()
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""

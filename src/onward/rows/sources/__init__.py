@@ -9,4 +9,5 @@ from onward.rows.sources.base import Source as Source
 from onward.rows.sources.cells import Cell as Cell
 from onward.rows.sources.cells import is_missing as is_missing
 from onward.rows.sources.cells import numbers as numbers
+from onward.rows.sources.cells import numbers_of as numbers_of
 from onward.rows.sources.open import open_rows as open_rows

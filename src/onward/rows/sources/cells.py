@@ -1,5 +1,6 @@
 """Cells of a table as numbers, and which of them are missing."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -28,21 +29,43 @@ def numbers(cells: Sequence[Cell]) -> tuple[np.ndarray, list[int]]:
     >>> numbers(["1.5", "NA", "ten", "true", "inf"])
     (array([1.5, nan, nan, 1. , nan]), [2, 4])
     """
-    values = None
-    try:
-        plain = "_" not in "".join(cells)  # type: ignore[arg-type]
-    except TypeError:
-        plain = str not in set(map(type, cells))
-    if plain:
-        values = _floats(cells)
-        if values is None:
-            values = _floats([_WORDS.get(cell, cell) for cell in cells])
+    values = _plain(cells)
+    if values is None:
+        values = _floats([_WORDS.get(cell, cell) for cell in cells]) if _is_plain(cells) else None
     if values is None:
         read = [_number(cell) for cell in cells]
         values = np.array([math.nan if value is None else value for value in read], np.float64)
-    bad = [i for i in np.flatnonzero(~np.isfinite(values)).tolist() if _number(cells[i]) is None]
-    values[bad] = math.nan
-    return values, bad
+    return values, _odd(values, cells)
+
+
+def numbers_of(columns: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, list[int]]:
+    """`numbers` of columns of equal length end to end; where every cell is plain, little slower than of one column."""
+    cells = list(itertools.chain.from_iterable(columns))
+    values = _plain(cells)
+    if values is None:
+        values = np.concatenate([numbers(column)[0] for column in columns])
+    return values, _odd(values, cells)
+
+
+def _plain(cells: Sequence[Cell]) -> np.ndarray | None:
+    """The cells as numbers if Python reads each of them as one, and as we do."""
+    return _floats(cells) if _is_plain(cells) else None
+
+
+def _is_plain(cells: Sequence[Cell]) -> bool:
+    try:
+        return "_" not in "".join(cells)  # type: ignore[arg-type]
+    except TypeError:
+        return str not in set(map(type, cells))
+
+
+def _odd(values: np.ndarray, cells: Sequence[Cell]) -> list[int]:
+    """Where a cell is no number and not missing; NaN is put there."""
+    if np.isfinite(values).all():
+        return []
+    odd = [i for i in np.flatnonzero(~np.isfinite(values)).tolist() if _number(cells[i]) is None]
+    values[odd] = math.nan
+    return odd
 
 
 def _floats(cells: Sequence[Any]) -> np.ndarray | None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onward.devices import Forked
+from onward.rows.encoder import MOST_SLOTS
 from onward.rows.packed import Packed
-from onward.rows.stream.programs import MANY, ONE, Answers, Programs, as_usual, own, programs_of
+from onward.rows.stream.programs import MANY, Answers, Programs, as_usual, own, programs_of
 from onward.rows.stream.recipe import RowRecipe
 from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays
 
@@ -36,7 +37,7 @@ class RowLearner(NamedTuple):
     stage: int = 1
     rows: int = 0
     state: Packed | None = None
-    lengths: tuple[int, ...] = (ONE, MANY)
+    lengths: tuple[int, ...] = (MANY,)
     in_place: bool = False
 
     @property
@@ -65,7 +66,7 @@ class RowLearner(NamedTuple):
         """With the state after so many rows more; the network grows where it is due."""
         recipe, rows = self.recipe, self.rows + rows
         after = RowLearner(recipe, self.capacity, self.classes, self.stage, rows, packed, self.lengths, self.in_place)
-        if recipe.network == "ccn" and self.stage < recipe.stages and rows == self.stage * recipe.stage_rows:
+        if recipe.network == "ccn" and rows == after._growth:
             return after._changed(stage=self.stage + 1)
         return after
 
@@ -107,6 +108,28 @@ class RowLearner(NamedTuple):
         run = self.programs.of(what, length, in_place=self.in_place)
         packed, answers = run(self.packed, x, plain, y, arrived, np.int32(rows))
         return packed, self._split(np.asarray(answers)[:rows])
+
+    def compile(self, what: str) -> None:
+        """Compile the program that `learn` ("step") or `read` runs, of a learner that works in place."""
+        for length in self.lengths:
+            self.programs.compile(what, length)
+
+    def next_shapes(self) -> list["RowLearner"]:
+        """Learners, without a state, of the shapes that this one may have after its next change."""
+        after = self._replace(state=None)
+        more = [after._replace(capacity=2 * self.capacity)] if self.capacity < MOST_SLOTS else []
+        more += [after._replace(classes=2 * self.classes)] if self.classes else []
+        return more + ([after._replace(stage=self.stage + 1)] if self._growth else [])
+
+    def grows_within(self, rows: int) -> bool:
+        """Whether a new stage begins once so many rows more are learned."""
+        return self._growth is not None and self._growth <= self.rows + rows
+
+    @property
+    def _growth(self) -> int | None:
+        """Rows at which the next stage begins; None if there is none."""
+        recipe = self.recipe
+        return self.stage * recipe.stage_rows if recipe.network == "ccn" and self.stage < recipe.stages else None
 
     def widen(self, capacity: int) -> "RowLearner":
         """For rows of more numbers."""

@@ -20,8 +20,9 @@ from onward.rows.stream.recipe import RowRecipe
 from onward.rows.stream.step import Stream, StreamState
 from onward.types import PyTree
 
-# Rows of the programs of a learner: one a call, or a block of a file. Shorter stretches take the next longer one.
-ONE, MANY, BLOCK = 1, 128, 4096
+# Rows of the programs of a learner: what has come of a stream, a call of many, or a block of a file. Fewer rows fill a
+# part of it, with the same numbers to the last bit.
+STREAM, MANY, BLOCK = 32, 128, 4096
 # Bytes that what waits for its targets may take.
 MOST_WAITING = 2_000_000_000
 # Numbers from which on an array is handed over by itself: each costs a call more than that many numbers copied.
@@ -77,7 +78,7 @@ class Programs:
         return own(self._start)
 
     def change(self, after: "Programs") -> Program:
-        """The program that makes a state of these shapes one of those."""
+        """The program that makes a state of these shapes one of those; compiled when it is first asked for."""
         if after not in self._changes:
 
             def change(packed: Packed) -> Packed:
@@ -87,7 +88,7 @@ class Programs:
                     self.stream.grow(state) if grown else self.stream.enlarge(state, after.fresh())
                 )
 
-            self._changes[after] = _once(change)
+            self._changes[after] = _once(change, self._state())
         return self._changes[after]
 
     def of(self, what: str, rows: int, *, in_place: bool = False) -> Program:
@@ -111,6 +112,20 @@ class Programs:
             program = programs[what]
             self._compiled[what, rows, in_place] = jax.jit(program, donate_argnums=(0,)) if in_place else held(program)
         return self._compiled[what, rows, in_place]
+
+    def _state(self) -> PyTree:
+        """The shapes of a packed state."""
+        return eqx.filter_eval_shape(self.packing.pack, self.packing.shapes)
+
+    def compile(self, what: str, rows: int) -> None:
+        """Compile the program of several rows that works `in_place`, before it is called."""
+        program: Any = self.of(what, rows, in_place=True)
+        if hasattr(program, "lower"):
+            floats = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
+            capacity, y = self.stream.capacity, floats(rows, self.stream.recipe.targets)
+            plain, count = jax.ShapeDtypeStruct((capacity,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
+            compiled = program.lower(self._state(), floats(rows, capacity), plain, y, y, count).compile()
+            self._compiled[what, rows, True] = compiled
 
     def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
         return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
@@ -219,15 +234,18 @@ def held(function: Program) -> Program:
     return call
 
 
-def _once(function: Callable[..., Packed]) -> Program:
-    """Compiled fast rather than well: it runs once."""
-    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    compiled = jax.jit(function, compiler_options=fast)
+def _once(function: Callable[..., Packed], *shapes: PyTree) -> Program:
+    """Compiled at once, and fast rather than well: it runs once."""
+    fast: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
+    must_compute()
+    with as_usual():
+        compiled = jax.jit(function).lower(*shapes).compile(fast)
 
     def call(*arguments: Any) -> Packed:
         must_compute()
         with as_usual():
-            return compiled(*arguments)
+            packed: Packed = compiled(*arguments)
+            return packed
 
     return call
 
