@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -22,6 +21,7 @@ pytest.importorskip("river", reason="needs: pip install 'onward[river]'")
 
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
 from onward.rows.stream.programs import Programs
+from switches import SWITCHES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -296,15 +296,6 @@ def test_an_exception_leaves_the_state_of_before():
 
 
 # Switches of JAX.
-
-SWITCHES = {
-    "x64": lambda: jax.enable_x64(True),
-    "nan": lambda: jax.debug_nans(True),
-    "inf": lambda: jax.debug_infs(True),
-    "eager": lambda: jax.disable_jit(True),
-    "strict types": lambda: jax.numpy_dtype_promotion("strict"),
-    "strict ranks": lambda: jax.numpy_rank_promotion("raise"),
-}
 
 
 @pytest.mark.interfaces
