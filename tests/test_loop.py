@@ -1,5 +1,7 @@
 """The public loop does what a loop over steps does, run by run, and goes on from a file to the bit."""
 
+import contextlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 import onward as ow
 from onward import saving
 from onward.loop import compile_wide
+from switches import SWITCHES
 
 TASK = ow.AnBn()
 RUNS = [(0.1, 0), (0.1, 1), (0.01, 0), (0.01, 1)]
@@ -173,6 +176,40 @@ def test_saved_grown_and_loaded_it_goes_on_to_the_bit(tmp_path):
             other.load(path)
     with pytest.raises(saving.Unreadable, match=r"holds 2.0, which is not a part"):
         loop().load(path)
+
+
+def life(path, switch=contextlib.nullcontext):
+    """All that a loop does: what it says, and what it is in the end."""
+    runs, said = loop(keeps_best=True), []
+    with switch():
+        runs.start()
+        runs.advance(9)
+        runs.keep_best(np.asarray([1.0, 2.0, 3.0, 4.0]))
+        said += [runs.means(), runs.record(3), runs.broken()]
+        runs.grow()
+        runs.advance(4)
+        runs.keep_best(np.asarray([3.0, 1.0, 2.0, 1.0]))
+        runs.save(path)
+    said.append(runs.evaluate("steps", lambda state: {"bias": state.model.head.bias}))
+    with switch():
+        runs.advance(2)
+        said.append(runs.evaluate("steps", lambda state: {"bias": state.model.head.bias}, best=True))
+        other = loop(keeps_best=True) if switch is not SWITCHES["x64"] else runs
+        other.load(path)
+        other.advance(2)
+    return said, (runs.state, runs.best, other.state)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return life(tmp_path_factory.mktemp("usual") / "loop.npz")
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_of_jax_that_comes_later_changes_nothing(switch, usual, tmp_path):
+    said, state = life(tmp_path / "loop.npz", SWITCHES[switch])
+    np.testing.assert_equal(said, usual[0])
+    assert eqx.tree_equal(state, usual[1])
 
 
 def test_recording_looks_ahead_and_leaves_the_state(learned):

@@ -1,6 +1,8 @@
 """What JAX runs on and with which options: all that must be said before it is first used."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from onward.errors import OnwardError
@@ -58,6 +60,30 @@ def cache_programs() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "onward" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+SINGLE, DOUBLE = "single", "double"
+
+
+def precision() -> str:
+    """`single` or `double`: of the numbers that are made now, as JAX's switch says."""
+    import jax
+
+    return DOUBLE if jax.dtypes.canonicalize_dtype("float64") == "float64" else SINGLE
+
+
+@contextlib.contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """JAX's switches that change numbers, or stop what is sound: this precision, compiled, no traps for NaN."""
+    import jax
+
+    with (
+        jax.enable_x64(precision == DOUBLE),
+        jax.disable_jit(False),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+    ):
+        yield
 
 
 def out_of_memory(error: Exception) -> bool:

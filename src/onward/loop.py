@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward import saving
-from onward.devices import must_compute, platform
+from onward.devices import computing_in, must_compute, platform, precision
 from onward.learners.base import AbstractLearner, inside
 from onward.model import Model
 from onward.tasks.base import AbstractTask
@@ -63,6 +64,9 @@ class Loop:
     several loops, one after another, which may share `programs` (a dictionary, empty at first) if they have as many
     runs each. With `keeps_best` the learner's state that was best of each run (`keep_best`) is kept too.
 
+    A loop keeps to the precision it was made in (`jax_enable_x64`), is compiled, and traps no NaN, however JAX's
+    switches are set by then.
+
     Raises ValueError if there are no runs, and TypeError if `step_sizes` are given and the learner has no such field.
     """
 
@@ -86,6 +90,7 @@ class Loop:
         keeps_best: bool = False,
         programs: Programs | None = None,
     ) -> None:
+        self._precision = precision()
         self._model, self._measure, self._monitor = model, measure, dict(monitor or {})
         keep = step_sizes is None and runs is None
         self._learner = learner_by_size(learner, keep=keep)
@@ -110,42 +115,45 @@ class Loop:
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
-        must_compute()
-        programs = self._of_stage(1)
-        if "start" not in programs:
-            programs["start"] = eqx.filter_jit(self._start, **_once())
-        state = programs["start"](self._data, self._keys, self._sizes)
-        self._take(state=state, stages=1, _programs=programs, best=self._no_best(state))
+        with self._as_made():
+            must_compute()
+            programs = self._of_stage(1)
+            if "start" not in programs:
+                programs["start"] = eqx.filter_jit(self._start, **_once())
+            state = programs["start"](self._data, self._keys, self._sizes)
+            self._take(state=state, stages=1, _programs=programs, best=self._no_best(state))
 
     def grow(self) -> None:
         """Let the learner of every run grow its network. What was compiled, and the best state, are forgotten."""
-        state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
-        self._take(state=state, stages=self.stages + 1, _programs={}, best=self._no_best(state))
+        with self._as_made():
+            state = eqx.filter_jit(self._grown, **_once())(self._data, self.state)
+            self._take(state=state, stages=self.stages + 1, _programs={}, best=self._no_best(state))
 
     def advance(self, steps: int) -> None:
         """Learn for `steps` steps, and add up what is measured. Compiled once a stage, whatever the steps."""
-        must_compute()
-        dynamic, static = self._parts()
-        if "advance" not in self._programs:
+        with self._as_made():
+            must_compute()
+            dynamic, static = self._parts()
+            if "advance" not in self._programs:
 
-            def add(sums: PyTree, example: Any, info: Info) -> PyTree:
-                measured: Any = self._measure(example, info)
-                if self._monitor:
-                    measured = (*measured, {name: more(example, info) for name, more in self._monitor.items()})
-                return jax.tree.map(jnp.add, sums, measured)
+                def add(sums: PyTree, example: Any, info: Info) -> PyTree:
+                    measured: Any = self._measure(example, info)
+                    if self._monitor:
+                        measured = (*measured, {name: more(example, info) for name, more in self._monitor.items()})
+                    return jax.tree.map(jnp.add, sums, measured)
 
-            def chunk(dynamic: PyTree, sums: PyTree, data: PyTree, sizes: Array, steps: Array) -> Any:
-                return lax.fori_loop(0, steps, partial(self._step(static, data, add), sizes), (dynamic, sums))
+                def chunk(dynamic: PyTree, sums: PyTree, data: PyTree, sizes: Array, steps: Array) -> Any:
+                    return lax.fori_loop(0, steps, partial(self._step(static, data, add), sizes), (dynamic, sums))
 
-            started = time.process_time()
-            # The state is not given away: an interrupt leaves that of before.
-            lowered = jax.jit(chunk).lower(dynamic, self._sums, self._data, self._sizes, jnp.asarray(1))
-            self._programs["advance"] = compile_wide(lowered)
-            self.compile_seconds += time.process_time() - started
-        advance = self._programs["advance"]
-        dynamic, sums = advance(dynamic, self._sums, self._data, self._sizes, jnp.asarray(steps))
-        jax.block_until_ready(sums)
-        self._take(state=eqx.combine(dynamic, static), _sums=sums)
+                started = time.process_time()
+                # The state is not given away: an interrupt leaves that of before.
+                lowered = jax.jit(chunk).lower(dynamic, self._sums, self._data, self._sizes, jnp.asarray(1))
+                self._programs["advance"] = compile_wide(lowered)
+                self.compile_seconds += time.process_time() - started
+            advance = self._programs["advance"]
+            dynamic, sums = advance(dynamic, self._sums, self._data, self._sizes, jnp.asarray(steps))
+            jax.block_until_ready(sums)
+            self._take(state=eqx.combine(dynamic, static), _sums=sums)
 
     def means(self) -> tuple[Float[np.ndarray, " runs"], dict[str, Float[np.ndarray, " runs"]]]:
         """The weighted means of what is measured, and of what is monitored by name, since the last call.
@@ -164,21 +172,22 @@ class Loop:
 
     def record(self, steps: int) -> dict[str, np.ndarray]:
         """The next `steps` steps of the first run, step by step, on a copy of the state: fields of example and info."""
-        dynamic, static = self._parts()
-        if ("record", steps) not in self._programs:
+        with self._as_made():
+            dynamic, static = self._parts()
+            if ("record", steps) not in self._programs:
 
-            def roll(dynamic: PyTree, data: PyTree, sizes: Array) -> Any:
-                step = self._step(static, data, lambda _, *seen: seen)
+                def roll(dynamic: PyTree, data: PyTree, sizes: Array) -> Any:
+                    step = self._step(static, data, lambda _, *seen: seen)
 
-                def body(dynamic: PyTree, _: None) -> Any:
-                    dynamic, seen = step(sizes, None, (dynamic, ()))
-                    return dynamic, jax.tree.map(lambda a: a[0], seen)
+                    def body(dynamic: PyTree, _: None) -> Any:
+                        dynamic, seen = step(sizes, None, (dynamic, ()))
+                        return dynamic, jax.tree.map(lambda a: a[0], seen)
 
-                return lax.scan(body, dynamic, length=steps)[1]
+                    return lax.scan(body, dynamic, length=steps)[1]
 
-            self._programs["record", steps] = jax.jit(roll)
-        example, info = self._programs["record", steps](dynamic, self._data, self._sizes)
-        return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
+                self._programs["record", steps] = jax.jit(roll)
+            example, info = self._programs["record", steps](dynamic, self._data, self._sizes)
+            return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
     def evaluate(
         self, name: str, function: Callable[[PyTree], dict[str, Array]], *, best: bool = False, once: bool = False
@@ -188,31 +197,33 @@ class Loop:
         Compiled once a stage for each `name`. `function` may be a module; its arrays (held-out data) are then arguments
         of the program. `best`: of the best states. `once`: compile it fast rather than well.
         """
-        dynamic, static = self._parts()
-        if best:
-            dynamic = (dynamic[0], self.best[1])
-        held_out, rest = eqx.partition(function, eqx.is_array)
-        if ("evaluate", name) not in self._programs:
+        with self._as_made():
+            dynamic, static = self._parts()
+            if best:
+                dynamic = (dynamic[0], self.best[1])
+            held_out, rest = eqx.partition(function, eqx.is_array)
+            if ("evaluate", name) not in self._programs:
 
-            def each(dynamic: PyTree, held_out: PyTree) -> Any:
-                ask = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
-                return jax.vmap(ask, in_axes=self.axis)(dynamic)
+                def each(dynamic: PyTree, held_out: PyTree) -> Any:
+                    ask = lambda dynamic: eqx.combine(held_out, rest)(eqx.combine(dynamic, static)[1])
+                    return jax.vmap(ask, in_axes=self.axis)(dynamic)
 
-            self._programs["evaluate", name] = jax.jit(each, **(_once() if once else {}))
-        return {k: np.asarray(v) for k, v in self._programs["evaluate", name](dynamic, held_out).items()}
+                self._programs["evaluate", name] = jax.jit(each, **(_once() if once else {}))
+            return {k: np.asarray(v) for k, v in self._programs["evaluate", name](dynamic, held_out).items()}
 
     def keep_best(self, values: Float[np.ndarray, " runs"]) -> None:
         """Of each run whose value is the least since the start or the last growth, keep the present learner state."""
-        least, learned = self.best
-        better = jnp.asarray(values) < least
+        with self._as_made():
+            least, learned = self.best
+            better = jnp.asarray(values) < least
 
-        def choose(new: Array, old: Array) -> Array:
-            shape = [1] * new.ndim
-            shape[self.axis] = len(self.runs)
-            return jnp.where(better.reshape(shape), new, old)
+            def choose(new: Array, old: Array) -> Array:
+                shape = [1] * new.ndim
+                shape[self.axis] = len(self.runs)
+                return jnp.where(better.reshape(shape), new, old)
 
-        learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
-        self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), least), learned)
+            learned = jax.tree.map(choose, eqx.filter(self.state[1], eqx.is_array), learned)
+            self.best = (jnp.where(better, jnp.asarray(values, jnp.float32), least), learned)
 
     def broken(self, *, state: bool = True) -> np.ndarray:
         """Which runs hold a number that is not finite: in the sum of what is measured, or (`state`) in the learner."""
@@ -232,25 +243,27 @@ class Loop:
 
     def save(self, path: str | Path, /, **meta: Any) -> None:
         """Write all that the next step needs, with `meta` as JSON. Raises `OnwardError` if it cannot be written."""
-        saving.save(path, (self.state, self._sums, self.best)[: 2 + self._keeps_best], **self._about, **meta)
+        with self._as_made():
+            saving.save(path, (self.state, self._sums, self.best)[: 2 + self._keeps_best], **self._about, **meta)
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """Go on from a file of `save`, to the bit; returns its meta.
 
         Raises `Unreadable` if it is damaged or was saved from other parts or other runs; nothing has changed then.
         """
-        meta, arrays = saving.load_arrays(Path(path))
-        saving.check_meta(meta, _Saved, str(path))
-        if meta["runs"] != self._about["runs"]:
-            raise saving.Unreadable(f"{path} was saved from other runs: step sizes and seeds are not the same")
-        stages = meta["stages"]
-        with saving.reading(path):
-            state = self._shapes_within(stages, sum(array.nbytes for array in arrays.values()))
-            like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
-            (state, sums, *best), meta = saving.tree_of(path, meta, arrays, like[: 2 + self._keeps_best])
-            best = [(values, eqx.filter(learned, eqx.is_array)) for values, learned in best] or [()]
-        self._take(state=state, _sums=sums, best=best[0], stages=stages, _programs=self._of_stage(stages))
-        return {name: value for name, value in meta.items() if name not in self._about}
+        with self._as_made():
+            meta, arrays = saving.load_arrays(Path(path))
+            saving.check_meta(meta, _Saved, str(path))
+            if meta["runs"] != self._about["runs"]:
+                raise saving.Unreadable(f"{path} was saved from other runs: step sizes and seeds are not the same")
+            stages = meta["stages"]
+            with saving.reading(path):
+                state = self._shapes_within(stages, sum(array.nbytes for array in arrays.values()))
+                like = (state, self._sums, (jax.ShapeDtypeStruct((len(self.runs),), jnp.float32), state[1]))
+                (state, sums, *best), meta = saving.tree_of(path, meta, arrays, like[: 2 + self._keeps_best])
+                best = [(values, eqx.filter(learned, eqx.is_array)) for values, learned in best] or [()]
+            self._take(state=state, _sums=sums, best=best[0], stages=stages, _programs=self._of_stage(stages))
+            return {name: value for name, value in meta.items() if name not in self._about}
 
     def _shapes_within(self, stages: int, most: int) -> PyTree:
         """`shapes`, as long as they have not more than `most` bytes: every growth adds some. Else ValueError."""
@@ -265,10 +278,15 @@ class Loop:
 
     def shapes(self, stages: int = 1) -> PyTree:
         """Shapes of the state after `stages - 1` growths; computes nothing."""
-        grown = eqx.filter_eval_shape(self._start, self._data, self._keys, self._sizes)
-        for _ in range(stages - 1):
-            grown = eqx.filter_eval_shape(self._grown, self._data, grown)
-        return grown
+        with self._as_made():
+            grown = eqx.filter_eval_shape(self._start, self._data, self._keys, self._sizes)
+            for _ in range(stages - 1):
+                grown = eqx.filter_eval_shape(self._grown, self._data, grown)
+            return grown
+
+    def _as_made(self) -> AbstractContextManager[None]:
+        """Whatever JAX's switches are by now."""
+        return computing_in(self._precision)
 
     def _parts(self) -> tuple[PyTree, PyTree]:
         """The arrays of the state, and the rest of it."""
@@ -296,7 +314,8 @@ class Loop:
 
     def _zero_sums(self) -> PyTree:
         """Sum and weight of what is measured and monitored."""
-        zeros = (jnp.full(len(self.runs), 0.0),) * 2
+        with self._as_made():
+            zeros = (jnp.full(len(self.runs), 0.0),) * 2
         return (*zeros, dict.fromkeys(self._monitor, zeros)) if self._monitor else zeros
 
     def _start(self, data: PyTree, keys: Array, sizes: Array) -> PyTree:

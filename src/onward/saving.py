@@ -158,7 +158,7 @@ def _restored(arrays: Arrays, name: str, leaf: Any, what: str) -> Any:
     if value.shape != wanted.shape or value.dtype != wanted.dtype:
         raise Unreadable(
             f"{what}: {name} is {value.dtype}{list(value.shape)}, {wanted.dtype}{list(wanted.shape)} is needed: "
-            "it was saved from other parts, or changed"
+            f"it was saved from other parts, {_in_precision(value.dtype, wanted.dtype)}or changed"
         )
     if not is_key:
         return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
@@ -167,6 +167,13 @@ def _restored(arrays: Arrays, name: str, leaf: Any, what: str) -> Any:
     if saved != implementation:
         raise Unreadable(f"{what}: {name} is a key of {saved!r}, one of {implementation!r} is needed")
     return jax.random.wrap_key_data(jnp.asarray(value), impl=implementation)
+
+
+def _in_precision(saved: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """How to read numbers of twice the width, or of half."""
+    if saved.kind != wanted.kind or {saved.itemsize, wanted.itemsize} != {4, 8}:
+        return ""
+    return f"in another precision (JAX_ENABLE_X64={int(saved.itemsize == 8)}), "
 
 
 def _is_array(leaf: Any) -> bool:

@@ -5,6 +5,7 @@ import importlib.util
 import pickle
 import re
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -236,6 +237,54 @@ def test_other_bad_arguments_are_named(fitted):
         MixtureDensityRegressor(random_state="a").fit(X, y)
     with pytest.raises(NotFinite, match=r"diverged with step_size=1e\+30; lower it"):
         MixtureDensityRegressor(**QUICK | {"step_size": 1e30}).fit(X, y)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model, x, y: model.set_params(step_size=1e30).fit(x, y),
+        lambda model, x, y: model.fit(x, y, np.zeros(60)),
+        lambda model, x, y: model.fit(x[:, :2], np.full(60, np.nan)),
+        lambda model, x, y: model.set_params(random_state="a").fit(x[:, :2], y),
+    ],
+    ids=["diverged", "weights", "target", "seed"],
+)
+def test_a_fit_that_fails_changes_nothing(kind, spoil):
+    (X, y), model = linear(), kind(**QUICK)
+    with pytest.raises((ValueError, NotFinite)):
+        spoil(model, X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    model.set_params(**QUICK).fit(X, y)
+    model.feature_names_in_ = np.asarray(["a", "b", "c"], object)
+    before, said = dict(vars(model)), kind(**QUICK).fit(X, y).predict(X)
+    with pytest.raises((ValueError, NotFinite)):
+        spoil(model, X + 1, y)
+    model.set_params(**QUICK)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items() if name.endswith("_"))
+    del model.feature_names_in_
+    assert np.array_equal(model.predict(X), said)
+
+
+def test_who_asks_while_another_thread_fits_is_answered_by_one_of_the_two():
+    (X, y), model = linear(), MixtureDensityRegressor(**QUICK)
+    fits = [lambda: model.fit(X, y), lambda: model.fit(3 * X, y[::-1])]
+    allowed = {fit().predict(X).tobytes() for fit in fits}
+    done, said = threading.Event(), set()
+
+    def ask():
+        while not done.is_set():
+            said.add(model.predict(X).tobytes())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for fit in 5 * fits:
+        fit()
+    done.set()
+    asking.join()
+    assert said == allowed
 
 
 def test_unusable_data_are_refused():

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -19,9 +18,14 @@ import pytest
 import onward as ow
 
 pytest.importorskip("river", reason="needs: pip install 'onward[river]'")
+pytest.importorskip("sklearn", reason="needs: pip install 'onward[sklearn]'")
+
+from sklearn.exceptions import NotFittedError
 
 from onward.adapters.river import OnlineClassifier, OnlineForecaster, OnlineRegressor
+from onward.adapters.sklearn import MixtureDensityRegressor
 from onward.rows.stream.programs import Programs
+from switches import SWITCHES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -54,6 +58,12 @@ def many_classes(model, i):
     model.learn_many([row(k % ROWS) for k in range(i, i + 130)], ["pqrstuvw"[k // 5 % 8] for k in range(i, i + 130)])
 
 
+def fit(model, i):
+    """Another number of columns, and other scales, at every call."""
+    rows = np.arange(20.0).reshape(10, 2) * (i + 1)
+    model.fit(rows[:, : 1 + i % 2], rows[:, 1] + i)
+
+
 # Of each kind: the estimator, and how it learns for the i-th time. Stages are added within these rows.
 CCN = {"network": "ccn", "units": 4, "stages": 3, "stage_rows": 7}
 KINDS = {
@@ -64,12 +74,20 @@ KINDS = {
     "growing classifier": (lambda: OnlineClassifier(**(CCN | {"units": 3})), classifier, ROWS),
     "many": (lambda: OnlineRegressor(units=4), many, 4),
     "many classes": (lambda: OnlineClassifier(units=4), many_classes, 4),
+    "fit": (lambda: MixtureDensityRegressor(units=2, components=2, updates=4, random_state=0), fit, 6),
 }
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def ask(model):
     """Everything that it says, of rows it knows and rows it does not."""
+    if isinstance(model, MixtureDensityRegressor):
+        try:
+            said = model.predict_interval(np.ones((3, getattr(model, "n_features_in_", 1))))
+        except NotFittedError:
+            return tuple(sorted(vars(model)))
+        kept = {name: value for name, value in vars(model).items() if name != "model_"}
+        return repr(sorted(kept.items())), said.tobytes()
     if isinstance(model, OnlineForecaster):
         return tuple(model.forecast(3, [row(i) for i in range(3)]))
     if isinstance(model, OnlineClassifier):
@@ -177,7 +195,11 @@ def lose(monkeypatch, at):
     "kind",
     [
         "classifier",
-        *(pytest.param(k, marks=pytest.mark.interfaces) for k in KINDS if k != "classifier" and "many" not in k),
+        *(
+            pytest.param(k, marks=pytest.mark.interfaces)
+            for k in KINDS
+            if k not in ("classifier", "fit") and "many" not in k
+        ),
     ],
 )
 def test_a_row_whose_new_state_is_lost_was_not_learned(kind, monkeypatch):
@@ -198,6 +220,49 @@ def test_a_row_whose_new_state_is_lost_was_not_learned(kind, monkeypatch):
                 i += 1
             assert ask(model) == said[-1]
     assert lost == calls // 2
+
+
+ONE_BY_ONE = ("onward/adapters/sklearn.py", "sklearn/utils/validation.py", "sklearn/base.py")
+
+
+@pytest.mark.interfaces
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_fit_that_is_interrupted_at_any_line_was_not_made(fitted):
+    """Of its own lines and of those of scikit-learn that check arrays and set attributes."""
+    make, learn, _ = KINDS["fit"]
+    twin = make()
+    learn(twin, 0)
+    learn(twin, 1)
+    after, at = ask(twin), 0
+    while True:
+        model, left, at = make(), at, at + 3
+        if fitted:
+            learn(model, 0)
+        before = ask(model)
+
+        def trace(frame, event, _):
+            nonlocal left
+            if event == "call" and not frame.f_code.co_filename.endswith(ONE_BY_ONE):
+                return None
+            if event == "line":
+                left -= 1
+                if left < 0:
+                    raise Moment
+            return trace
+
+        trap = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            learn(model, 1)
+        except Moment:
+            sys.settrace(trap)
+            assert ask(model) in (before, after)
+            continue
+        finally:
+            sys.settrace(trap)
+        break
+    assert at > 100
+    assert ask(model) == after
 
 
 def test_a_loop_that_is_interrupted_is_whole():
@@ -296,15 +361,6 @@ def test_an_exception_leaves_the_state_of_before():
 
 
 # Switches of JAX.
-
-SWITCHES = {
-    "x64": lambda: jax.enable_x64(True),
-    "nan": lambda: jax.debug_nans(True),
-    "inf": lambda: jax.debug_infs(True),
-    "eager": lambda: jax.disable_jit(True),
-    "strict types": lambda: jax.numpy_dtype_promotion("strict"),
-    "strict ranks": lambda: jax.numpy_rank_promotion("raise"),
-}
 
 
 @pytest.mark.interfaces

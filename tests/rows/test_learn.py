@@ -32,6 +32,7 @@ from onward.rows.session import Session
 from onward.rows.sources import Rows
 from onward.rows.stream import RowRecipe
 from onward.rows.targets import MOST_CLASSES
+from switches import SWITCHES
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -340,6 +341,26 @@ def test_a_folder_in_use_is_refused(here, capsys, undrawn):
     with RunFolder(Path("out"), "learn"):
         refused(["learn", "data.csv", "--resume", "out"], capsys, "out is in use by another onward")
     assert said_by(["learn", "data.csv", "--resume", "out"], capsys)[0] == 0
+
+
+@pytest.mark.interfaces
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("begun", [True, False], ids=["begun under it", "resumed under it"])
+def test_a_switch_of_jax_changes_nothing_in_a_folder(here, undrawn, switch, begun):
+    """Also not what is predicted from it."""
+    options, said, rows = {"horizon": 2, "interval": 0.5}, [], list(rows_of(320))
+    for under in (False, True):
+        set_here = [SWITCHES[switch] if under and now == begun else contextlib.nullcontext for now in (True, False)]
+        write("part.csv", rows[:200])
+        with set_here[0]():
+            go("part.csv", f"out{under}", **options)
+        write("part.csv", rows)
+        with set_here[1]():
+            go("part.csv", f"out{under}", resume=True, **options)
+            learn.predict(Path(f"out{under}"), "part.csv", f"{under}.csv", print)
+        written = (f"{under}.csv", *(f"out{under}/{name}" for name in learn.WRITTEN))
+        said.append([Path(name).read_bytes() for name in written])
+    assert said[0] == said[1]
 
 
 def test_a_resume_with_something_else_is_refused_and_harms_nothing(here, capsys, undrawn):

@@ -110,13 +110,13 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         if "model_" in state:
             raise Unreadable(f"{what} was written by onward 0.1 and is not read any more: fit it again")
         network = state.pop("network", None)
+        if network is not None:
+            if network["format"] != FORMAT:
+                found = network["format"]
+                raise Unreadable(f"{what} has format {found!r}, this version of onward reads format {FORMAT}")
+            like = eqx.filter_eval_shape(_network, key=jax.random.key(0), **network["sizes"])
+            state["model_"] = from_named_arrays(network["arrays"], like, what)
         super().__setstate__(state)
-        if network is None:
-            return
-        if network["format"] != FORMAT:
-            raise Unreadable(f"{what} has format {network['format']!r}, this version of onward reads format {FORMAT}")
-        like = eqx.filter_eval_shape(_network, key=jax.random.key(0), **network["sizes"])
-        self.model_ = from_named_arrays(network["arrays"], like, what)
 
     @abc.abstractmethod
     def _series(self, X: np.ndarray) -> np.ndarray:
@@ -130,9 +130,24 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
         compilation where the powers of two above n and above the features, the length, or `units`, `components`,
         `updates` or `batch_size` are new.
 
+        However it ends, by an error or an interrupt, the regressor is as it was before or as it is after.
+
         ValueError: a parameter is not allowed (the message names it, and what is), fewer than two rows of positive
         weight, values that are not finite numbers. `onward.errors.NotFinite`: `step_size` is too large.
         """
+        # Of what `fit` sets, every name ends in an underscore.
+        after = self._with({name: value for name, value in vars(self).items() if not name.endswith("_")})
+        after._learn(X, y, sample_weight)
+        self.__dict__ = after.__dict__  # one step: an interrupt comes before it or after it
+        return self
+
+    def _with(self, attributes: dict[str, Any]) -> Self:
+        """One of these attributes."""
+        other = object.__new__(type(self))
+        other.__dict__.update(attributes)
+        return other
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any) -> None:
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -166,7 +181,6 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
             )
         if not all(np.isfinite(weights).all() for weights in jax.tree.leaves(self.model_)):
             raise NotFinite(f"{type(self).__name__}: learning diverged with step_size={self.step_size}; lower it")
-        return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The mean of y given each row, (n,)."""
@@ -196,12 +210,12 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
 
         If all targets of `fit` were one number, the distribution is a point: inf there and -inf elsewhere.
         """
-        check_is_fitted(self)
-        X, y = validate_data(self, X, y, reset=False, dtype=np.float64, y_numeric=True)
-        y, (unit, _, spread) = np.asarray(y, np.float64)[:, None], self.target_scale_
+        whole = self._whole()
+        X, y = validate_data(whole, X, y, reset=False, dtype=np.float64, y_numeric=True)
+        y, (unit, _, spread) = np.asarray(y, np.float64)[:, None], whole.target_scale_
         if spread[0] == 0:
-            return np.where(y == self.target_scale_.restore(np.zeros(1)), np.inf, -np.inf)[:, 0]
-        answers = self._ask("log_prob", X, self.target_scale_.standardise(y))
+            return np.where(y == whole.target_scale_.restore(np.zeros(1)), np.inf, -np.inf)[:, 0]
+        answers = whole._ask("log_prob", X, whole.target_scale_.standardise(y))
         return answers[:, 0] - math.log(spread[0]) - math.log(unit[0])
 
     def _check_parameters(self) -> None:
@@ -213,9 +227,14 @@ class _MixtureRegressor(RegressorMixin, BaseEstimator, abc.ABC):
 
     def _values(self, method: str, X: Any, arguments: Callable[[int], np.ndarray]) -> np.ndarray:
         """The head's answers (n, k) as values of y, with arguments of so many rows."""
+        whole = self._whole()
+        X = validate_data(whole, X, reset=False, dtype=np.float64)
+        return whole.target_scale_.restore(whole._ask(method, X, arguments(len(X))))
+
+    def _whole(self) -> Self:
+        """What it is now, also while another thread calls `fit`."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.target_scale_.restore(self._ask(method, X, arguments(len(X))))
+        return self._with(self.__dict__)
 
     def _inputs(self, X: np.ndarray) -> np.ndarray:
         """What the network reads, (time, n, inputs): standardised features, the time, and zeros.

@@ -1,5 +1,6 @@
 """A mixture of Gaussians."""
 
+import functools
 import math
 from typing import Any
 
@@ -18,6 +19,10 @@ from onward.heads.linear import grow_weight
 REACH = 40.0
 # Halvings that take the bracket, of any ordinary width, to neighbouring numbers of float64.
 HALVINGS = 64
+# Log sigmas up to here, of either sign, need little care, and beyond 40 sigma or its inverse is near no number.
+MODEST, NEAR = 8.0, 40.0
+# What of a gradient would be larger is taken for a large number: times what comes afterwards it stays finite.
+STEEP = 2.0**88
 
 
 class Mixture(AbstractHead):
@@ -78,7 +83,8 @@ class Mixture(AbstractHead):
         rows = self.weight @ features + self.bias
         k = self.components
         centre, half = self._centre_half()
-        z = (rows[-k:] - centre) / half
+        far = 2.0**20 * half  # from there on log sigma is at a bound
+        z = (jnp.clip(rows[-k:], -far, far) - centre) / half
         log_sigma = centre + half * z * jax.lax.rsqrt(1 + z * z)
         return jnp.concatenate([jax.nn.log_softmax(rows[:k]), rows[k:-k], log_sigma])
 
@@ -91,11 +97,17 @@ class Mixture(AbstractHead):
         return prediction[:k], prediction[k:-k].reshape(shape), prediction[-k:]
 
     def log_prob(self, prediction: Array, y: Float[Array, "*outputs"]) -> Float[Array, ""]:
-        """The log of sum_k pi_k (2 pi)^(-d/2) sigma_k^-d exp(-|y - mu_k|^2 / (2 sigma_k^2))."""
+        """The log of sum_k pi_k (2 pi)^(-d/2) sigma_k^-d exp(-|y - mu_k|^2 / (2 sigma_k^2)).
+
+        Finite wherever its arguments are, and so is its gradient: |y - mu_k| / sigma_k is cut off where its square
+        would overflow, and a gradient by log sigma_k, mu_k or y that would be larger than `STEEP` is taken for a large
+        number of its sign.
+        """
         self._check_target(y)
         log_pi, mu, log_sigma = self.parts(prediction)
         d = self.outputs or 1
-        z = (jnp.reshape(y, (1, d)) - mu.reshape(-1, d)) * jnp.exp(-log_sigma)[:, None]
+        wide = max(map(abs, self.bounds)) > MODEST
+        z = _standardised(wide, jnp.reshape(y, (1, d)), mu.reshape(-1, d), log_sigma)
         log_density = -0.5 * jnp.sum(jnp.square(z), axis=1) - d * (log_sigma + 0.5 * math.log(2 * math.pi))
         return jax.nn.logsumexp(log_pi + log_density)
 
@@ -162,6 +174,42 @@ class Mixture(AbstractHead):
             raise TypeError(
                 f"Mixture: {method} is of scalar targets (outputs=None), this head has outputs={self.outputs}"
             )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _standardised(wide: bool, y: Array, mu: Array, log_sigma: Array) -> Float[Array, "components outputs"]:
+    """(y - mu) / sigma, cut off where its square would overflow; `wide`: a log sigma need not be modest."""
+    if wide:
+        # In two factors, of which the second is one where log sigma is modest. Halves cannot overflow.
+        near = jnp.clip(log_sigma, -NEAR, NEAR)
+        rest = jnp.clip(log_sigma - near, -2 * NEAR, 2 * NEAR)
+        z = (0.5 * y - 0.5 * mu) * (2 * jnp.exp(-near))[:, None] * jnp.exp(-rest)[:, None]
+    else:
+        z = (y - mu) * jnp.exp(-log_sigma)[:, None]
+    return jnp.clip(z, -_largest(mu), _largest(mu))
+
+
+@_standardised.defjvp
+def _standardised_jvp(wide: bool, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    (y, mu, log_sigma), (dy, dmu, dlog_sigma) = primals, tangents
+    z, residual, inverse = _standardised(wide, *primals), y - mu, jnp.exp(-log_sigma)
+    if not wide:
+        far = jnp.clip(z, -(2.0**25), 2.0**25)
+        residual = jnp.where(jnp.abs(z) < 2.0**44, residual, far)
+        return z, (dy - dmu) * inverse[:, None] - residual * (dlog_sigma * inverse)[:, None]
+    # As they are where all products are finite. The cotangent of z is z, times a weight, or less.
+    size = jnp.maximum(jnp.abs(z), 2.0**-38)
+    slope = jnp.minimum(inverse[:, None], STEEP / size)
+    modest = (jnp.abs(residual) < 2.0**60) & (size < 2.0**40)
+    usual = jnp.all(modest, 1) & (inverse < 2.0**60)
+    residual = jnp.where(usual[:, None], residual, jnp.clip(z, -STEEP / size, STEEP / size))
+    dscale = -(dlog_sigma * jnp.where(usual, inverse, 1.0))
+    return z, (dy - dmu) * slope + residual * dscale[:, None]
+
+
+def _largest(mu: Array) -> float:
+    """The largest standardised number: the squares of all outputs together are finite."""
+    return math.sqrt(float(jnp.finfo(mu.dtype).max) / (4 * mu.shape[1]))
 
 
 def _log_tail(log_pi: Array, mu: Array, log_sigma: Array, y: Array, sign: Array | float) -> Array:

@@ -7,11 +7,13 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward import saving
+from onward.devices import computing_in, precision
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of, digest_of, from_config
 from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields
 from onward.lab.method import step_sizes_of_tile
 from onward.lab.papers import kind_of
+from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
 from onward.lab.train import METRICS, read_metrics, train
@@ -30,15 +32,22 @@ def execute(
     the experiment or the folder does not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     experiment.check()
-    with RunFolder(path, "run") as folder, Progress(quiet=quiet) as progress, stopping() as stop:
+    with (
+        RunFolder(path, "run") as folder,
+        computing_in(precision()),
+        Progress(quiet=quiet) as progress,
+        stopping() as stop,
+    ):
         fields = config_of(experiment)
         if resume:
-            same_fields(path, folder.resume()["fields"], fields)
+            config = folder.resume()
+            same_fields(path, config["fields"], fields)
+            require_precision(path, config)
         else:
             folder.vacant(replace=replace)
         methods = [experiment.build(name) for name in experiment.rows]
         if not resume:
-            folder.begin(fields, replace=replace, experiment=experiment.name)
+            folder.begin(fields, replace=replace, experiment=experiment.name, precision=precision())
         if experiment.notice:
             progress.say(experiment.notice)
         digest, offset = digest_of(experiment), 0

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from onward import saving
-from onward.devices import platform, set_up_jax
+from onward.devices import computing_in, platform, set_up_jax
 from onward.errors import OnwardError, Stopped
 from onward.lab.experiment import Experiment, from_config
 from onward.lab.folder import CONFIG, RunFolder
@@ -62,8 +62,12 @@ def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int =
     Measured at the first stage of a network that grows. A tile is only tried if the group is long enough to pay for its
     compilation, and its state fits into the memory.
     """
-    set_up(settings)
-    job = Job.from_dict(group)
+    with computing_in(settings["precision"]):
+        set_up(settings)
+        return _measure(Job.from_dict(group), settings, side_by_side)
+
+
+def _measure(job: Job, settings: dict[str, Any], side_by_side: int) -> dict[str, Any]:
     method = experiment_of(settings["experiment"], job.config, Path(settings["folder"])).build(job.row)
     most, kind = len(job.runs), "cpu" if platform() == "cpu" else "gpu"
     own = min(most, method.tile if kind == "cpu" else CANDIDATES["gpu"][1])
@@ -116,7 +120,7 @@ def _padded(job: Job, width: int) -> list[tuple[float, int]]:
     return [job.runs[min(i, len(job.runs) - 1)] for i in range(width)]
 
 
-_PROGRAMS: dict[str, dict[str, Any]] = {}
+_PROGRAMS: dict[tuple[str, str], dict[str, Any]] = {}
 
 
 def run_job(
@@ -127,7 +131,7 @@ def run_job(
 ) -> dict[str, Any]:
     """Run a job to its end, from where it was, unless its result is there already; returns the result.
 
-    `settings`: folder, experiment, columns, single, device. Raises `Stopped` when asked to stop.
+    `settings`: folder, experiment, columns, single, device, precision. Raises `Stopped` when asked to stop.
     """
     folder = Path(settings["folder"])
     if not (folder / CONFIG).is_file():
@@ -146,7 +150,7 @@ def run_job(
             raise Stopped("stopped")
         return True
 
-    with RunFolder(folder / "jobs" / this.id, "job", wait=wait) as place:
+    with RunFolder(folder / "jobs" / this.id, "job", wait=wait) as place, computing_in(settings["precision"]):
         if (done := read_result(folder, this)) is not None:
             return done
         set_up(settings)
@@ -193,9 +197,10 @@ def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Pr
     experiment = experiment_of(name, job.config, folder)
     # Pictures of single steps are for reports of runs.
     method = replace(experiment.build(job.row), record_steps=0, inspect=None)
-    if job.program not in _PROGRAMS:
+    program = job.program, settings["precision"]
+    if program not in _PROGRAMS:
         _PROGRAMS.clear()  # of one group at a time: programs take memory
-        _PROGRAMS[job.program] = {}
+        _PROGRAMS[program] = {}
     began = time.monotonic()
     meta = train(
         method,
@@ -206,7 +211,7 @@ def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Pr
         progress=progress,
         stop=stop,
         start_offset=0,
-        programs=_PROGRAMS[job.program],
+        programs=_PROGRAMS[program],
         tolerant=True,
     )
     lines = [line for line in read_metrics(place.path) if line["job"] == job.row]

@@ -11,8 +11,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward import saving
+from onward.devices import precision
 from onward.errors import OnwardError, Stopped
 from onward.lab.folder import CONFIG, RunFolder, read_config
+from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
 from onward.lab.sweeps import jobs, report, results
@@ -69,6 +71,7 @@ class _State:
                 raise OnwardError(
                     f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
                 )
+            require_precision(folder.path, before)
         else:
             folder.vacant(replace=fresh)
         chosen = before.get("settings") or self._choose()
@@ -78,9 +81,10 @@ class _State:
             "experiment": sweep.experiment.name,
             "folder": str(folder.path.resolve()),
             "onward": metadata.version("onward"),
+            "precision": precision(),
         }
         jobs.set_up(self.settings)  # before anything asks JAX for its devices
-        more = {"experiment": sweep.experiment.name, "settings": chosen}
+        more = {"experiment": sweep.experiment.name, "settings": chosen, "precision": precision()}
         if before:
             folder.resume()
             folder.configure(sweep.as_dict(), **more)

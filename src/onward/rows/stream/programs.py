@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from onward.devices import must_compute
+from onward.devices import SINGLE, computing_in, must_compute
 from onward.errors import OnwardError
 from onward.learners.late import LateState
 from onward.rows.packed import Packed, Packing
@@ -199,10 +199,7 @@ def _apart(state: StreamState) -> list[PyTree]:
 def as_usual() -> Iterator[None]:
     """JAX's switches as rows are learned with, however somebody has set them: single precision, compiled, no traps."""
     with (
-        jax.enable_x64(False),
-        jax.disable_jit(False),
-        jax.debug_nans(False),
-        jax.debug_infs(False),
+        computing_in(SINGLE),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
