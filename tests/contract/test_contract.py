@@ -47,6 +47,14 @@ def test_parts_are_final_or_abstract():
             assert all(b.__name__.startswith("Abstract") for b in bases), f"{name} inherits from a final class"
 
 
+def test_all_but_arrays_and_real_numbers_are_static():
+    """A word, a flag or a count among the leaves would be traced, or end a compiled call that is not equinox's."""
+    for name, make in ROWS.items():
+        part = make(4) if name in zoo.HEADS else make()
+        odd = [leaf for leaf in jax.tree.leaves(part) if not (eqx.is_array(leaf) or type(leaf) is float)]
+        assert not odd, name
+
+
 @pytest.mark.parametrize("name", zoo.CELLS)
 def test_cell(name, key):
     cell = zoo.CELLS[name]()
