@@ -253,7 +253,7 @@ class Training:
         at.metrics_bytes = self.folder.sizes(METRICS)[METRICS]
         self.loop.save(run_folder.path_of(self.checkpoints, self.job, at.step), **self.meta())
         run_folder.prune(self.checkpoints, self.job)
-        self.folder.settle()
+        self.folder.hold()
 
     def record(self, when: str) -> None:
         """Keep the next steps of the first run, one by one, and what the method inspects at the start and the end."""
