@@ -573,6 +573,23 @@ def test_a_handler_of_one_s_own_is_kept_and_python_s_comes_back():
             signal.signal(signal.SIGINT, usual)
 
 
+def test_ctrl_c_is_heard_while_the_package_is_imported():
+    program = (
+        "import os, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('onward', 'onward.cli'):\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from onward_script import main\n"
+        "sys.exit(main())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "onward: stopped; nothing was begun\n")
+    program = "import sys; from onward_script import main; sys.exit(main())"
+    assert subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True).returncode == 0
+
+
 COMMANDS = {
     "run": ["run", "trace-patterning", "--steps", "100000000", "--out", "out"],
     "learn": ["learn", "-", "--target", "y", "--out", "out"],
