@@ -534,8 +534,10 @@ def test_checkpoints_come_newest_first_and_fall_back_to_the_one_before(tmp_path)
     for step in (5, 20, 100, 3000):
         saving.save_arrays(path_of(tmp_path, "a", step), {"x": np.arange(step)}, {"step": step})
     saving.save_arrays(path_of(tmp_path, "a.1", 7), {}, {"step": 7})  # another job
+    (tmp_path / "a-000000000050.npz.part").write_text("of a kill")
     prune(tmp_path, "a")
     newest, before = newest_first(tmp_path, "a")
+    assert not list(tmp_path.glob("*.part"))
     assert [int(p.stem.split("-")[1]) for p in (newest, before)] == [3000, 100]
     said: list[str] = []
     read = lambda path: saving.read_meta(path)["step"]

@@ -59,8 +59,8 @@ def newest_good(checkpoints: Path, job: str, read: Callable[[Path], T], say: Cal
 
 
 def prune(checkpoints: Path, job: str) -> None:
-    """Delete all checkpoints of a job but the newest few."""
-    for path in newest_first(checkpoints, job)[KEPT:]:
+    """Delete all checkpoints of a job but the newest few, and what a kill has left of one that was being written."""
+    for path in (*newest_first(checkpoints, job)[KEPT:], *checkpoints.glob(f"{job}-????????????.npz.part")):
         path.unlink(missing_ok=True)
 
 

@@ -86,6 +86,8 @@ def train(
             training.point()
             training.grow()
         stopped = stop()
+        if training.done:
+            training.record("end")  # before the checkpoint, from which nobody goes on
         if training.done or stopped or time.monotonic() - saved > CHECKPOINT_SECONDS:
             training.keep()
             saved = time.monotonic()
@@ -93,7 +95,6 @@ def train(
         if stopped and not training.done:
             at = f"step {training.position.step:,} of {job}"
             raise Stopped(f"stopped at {at}; go on with: onward run --resume {folder}")
-    training.record("end")
     return training.meta()
 
 

@@ -220,7 +220,7 @@ class _Watch(Progress):
             self._read = time.monotonic()
             for name in [name for name, at in self._at.items() if at < 1]:
                 with suppress(saving.Unreadable):
-                    file = self._state.folder / f"jobs/{name}/at.json"
+                    file = self._state.folder / f"jobs/{name}/{jobs.AT}"
                     at = saving.read_json(file)
                     saving.check_meta(at, _At, str(file))
                     self._tell(name, at["step"], at["value"])
@@ -269,7 +269,12 @@ def _run(
 ) -> dict[str, str]:
     """Run the jobs of a rung that have no result; returns the errors of those that did not end."""
     mine = [job for at, job in state.jobs if at == rung]
-    todo = [job for job in mine if state.result(job) is None]
+    todo = []
+    for job in mine:
+        if state.result(job) is None:
+            todo.append(job)
+        else:
+            jobs.tidy(state.folder.path, job)
     if len(todo) < len(mine):
         progress.say(f"{len(mine) - len(todo)} of {len(mine)} jobs have ended before; {len(todo)} to run")
     if not todo:
