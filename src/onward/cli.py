@@ -154,7 +154,8 @@ def _run(arguments: Sequence[str]) -> Work:
     words.help_if_asked()
     import_module("onward.lab.results")
     if "resume" in said:
-        return partial(_resume, words.folder(said), kind, words, said.get("device", ""))
+        asked = words.finish() if kind else {}
+        return partial(_resume, words.folder(said), kind, words, asked, said.get("device", ""))
     if kind is None:
         raise _no_name("run")
     experiment = kind(**words.finish())
@@ -163,7 +164,7 @@ def _run(arguments: Sequence[str]) -> Work:
     return partial(_execute, experiment, folder, replace="replace" in said, device=said.get("device", ""))
 
 
-def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", device: str) -> int:
+def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", asked: dict[str, Any], device: str) -> int:
     from onward.lab.experiment import config_of
     from onward.lab.folder import same_fields
     from onward.lab.results import experiment_of
@@ -172,9 +173,10 @@ def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", devic
     if kind is None:
         kind = type(experiment)
         _add_experiment(words, kind)
+        asked = words.finish()
     if kind.name != experiment.name:
         raise OnwardError(f"{folder} is a run of {experiment.name}, not of {kind.name}")
-    same_fields(folder, config_of(experiment), words.finish())
+    same_fields(folder, config_of(experiment), asked)
     return _execute(experiment, folder, resume=True, device=device)
 
 
@@ -282,8 +284,11 @@ def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: boo
     from onward.rows import learn
     from onward.rows.options import Learn
     from onward.rows.report import write_report
+    from onward.rows.sources import require_source
 
     set_up_jax(columns=False, single=True, device=device)
+    if resume:
+        require_source(source)
     options = dataclasses.replace(learn.load_options(folder)[0] if resume else Learn(), **fields)
     page = learn.learn(options, source, folder, resume=resume, replace=replace, report=write_report)
     text = "\n".join(learn.as_lines(folder))

@@ -24,15 +24,21 @@ def set_up_jax(*, columns: bool, single: bool, device: str = "") -> None:
     cache_programs()
 
 
+def require_device(device: str) -> None:
+    """Refuse what is no name of a device; whether it is there, `choose_device` finds out by starting JAX."""
+    kind, _, number = device.partition(":")
+    if device and (kind not in ("cpu", "gpu", "cuda", "rocm", "tpu") or (number and not number.isdecimal())):
+        raise OnwardError(f"--device is cpu, gpu or tpu, or one of several as in gpu:1; got {device!r}")
+
+
 def choose_device(device: str) -> None:
     """Compute on `cpu`, `gpu`, `tpu` or, where there are several, `gpu:1`; empty: as JAX chooses."""
     if not device:
         return
+    require_device(device)
     import jax
 
     kind, _, number = device.partition(":")
-    if kind not in ("cpu", "gpu", "cuda", "rocm", "tpu") or (number and not number.isdecimal()):
-        raise OnwardError(f"--device is cpu, gpu or tpu, or one of several as in gpu:1; got {device!r}")
     try:
         there = jax.devices(kind)
     except RuntimeError as error:

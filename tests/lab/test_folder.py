@@ -59,11 +59,13 @@ def contents(path):
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def fails(path, error, *, replace=False, settled=False):
+def fails(path, error, *, replace=False, held=False, settled=False):
     """A start that comes to an end."""
     with RunFolder(path, "run") as folder:
         folder.begin({"steps": 7}, replace=replace)
         folder.append("metrics.jsonl", "new\n")
+        if held:
+            folder.hold()
         if settled:
             folder.settle()
         raise error("stopped")
@@ -104,7 +106,7 @@ def test_a_folder_that_holds_something_is_refused_and_harmed_by_nobody(made, tmp
         (thesis.parent, "run", False, "not empty and not a run folder"),
         (thesis.parent, "learn", True, "--replace will not delete it"),
         (tmp_path / "file", "run", True, "is a file"),
-        (tmp_path / "file" / "below", "run", True, "cannot lock"),
+        (tmp_path / "file" / "below", "run", True, "cannot make the folder"),
     ):
         with pytest.raises(OnwardError, match=words), RunFolder(path, command) as folder:
             folder.begin({}, replace=replace)
@@ -133,6 +135,22 @@ def test_what_is_replaced_comes_back_unless_there_is_something_to_go_on_with(mad
         assert (made / "metrics.jsonl").read_text() == "new\n"
     else:
         assert contents(made) == before
+
+
+def test_a_run_that_fails_after_its_first_checkpoint_leaves_the_older_one_beside_it_until_it_is_through(made):
+    before = contents(made)
+    with pytest.raises(OnwardError, match=r"stopped\. What it was to replace is in .*\.kept until it is through"):
+        fails(made, OnwardError, replace=True, held=True)
+    assert contents(made / ".kept") == before
+    assert read_config(made)["fields"] == {"steps": 7}
+    both = contents(made)
+    with pytest.raises(OnwardError):  # a third start that fails changes nothing
+        fails(made, OnwardError, replace=True)
+    assert contents(made) == both
+    with RunFolder(made, "run") as folder:
+        folder.resume()
+        folder.settle()
+    assert sorted(contents(made)) == ["config.json", "environment.json", "metrics.jsonl"]
 
 
 class Killed(BaseException):
@@ -176,6 +194,7 @@ def test_a_replacement_that_is_killed_at_any_point_leaves_the_old_or_the_new_who
                 with RunFolder(path, "run") as folder:
                     folder.begin({"steps": 7}, replace=True, experiment="memory")
                     folder.append("metrics.jsonl", "new\n")
+                    folder.hold()
                     folder.settle()
             except Killed:
                 end = "killed"
@@ -187,13 +206,16 @@ def test_a_replacement_that_is_killed_at_any_point_leaves_the_old_or_the_new_who
             assert now == before
             end += ", old"
         else:
+            both = {name.removeprefix(".kept/"): now.pop(name) for name in [*now] if name.startswith(".kept/")}
+            assert both in ({}, before)
             assert set(now) == old - {"records/a.npz"}
             assert read_config(path)["fields"] == {"steps": 7}
             assert now["metrics.jsonl"] == b"new\n"
-            end = end if end == "not killed" else "killed, new"
+            end = end if end == "not killed" else "killed, both" if both else "killed, new"
         ends.append(end)
-    assert set(ends) == {"killed, old", "killed, new", "not killed"}
-    assert ends == sorted(ends, key=["killed, old", "killed, new", "not killed"].index)
+    order = ["killed, old", "killed, both", "killed, new", "not killed"]
+    assert set(ends) == {*order}
+    assert ends == sorted(ends, key=order.index)
     assert len(ends) > 12
 
 
@@ -207,6 +229,10 @@ BAD_STARTS = {
     "sweep, no memory": (
         ["sweep", "memory", "--methods", "rtrl", "--steps", "120,240"],
         "onward.lab.sweeps.sweep._plan",
+    ),
+    "sweep, no memory for a job": (
+        ["sweep", "memory", "--methods", "rtrl", "--steps", "120,240"],
+        "onward.lab.sweeps.jobs._train",
     ),
 }
 
@@ -257,9 +283,11 @@ OLD = {
 def test_a_folder_of_version_0_1_is_refused_by_that_name_and_can_be_replaced(command, tmp_path, capsys):
     path = tmp_path / ("sweep.json" if command == "sweep" else CONFIG)
     path.write_text(json.dumps(OLD[command]))
+    data = tmp_path.parent / "data.csv"
+    data.write_text("y\n1\n")
     words = {
         "run": [["run", "--resume", tmp_path]],
-        "learn": [["learn", "data.csv", "--resume", tmp_path], ["predict", tmp_path, "data.csv"]],
+        "learn": [["learn", data, "--resume", tmp_path], ["predict", tmp_path, data]],
         "sweep": [["sweep", "memory", "--methods", "rtrl", "--out", tmp_path]],
     }[command]
     for arguments in (*words, ["report", tmp_path]):
@@ -506,8 +534,10 @@ def test_checkpoints_come_newest_first_and_fall_back_to_the_one_before(tmp_path)
     for step in (5, 20, 100, 3000):
         saving.save_arrays(path_of(tmp_path, "a", step), {"x": np.arange(step)}, {"step": step})
     saving.save_arrays(path_of(tmp_path, "a.1", 7), {}, {"step": 7})  # another job
+    (tmp_path / "a-000000000050.npz.part").write_text("of a kill")
     prune(tmp_path, "a")
     newest, before = newest_first(tmp_path, "a")
+    assert not list(tmp_path.glob("*.part"))
     assert [int(p.stem.split("-")[1]) for p in (newest, before)] == [3000, 100]
     said: list[str] = []
     read = lambda path: saving.read_meta(path)["step"]
@@ -543,6 +573,23 @@ def test_a_handler_of_one_s_own_is_kept_and_python_s_comes_back():
             assert signal.getsignal(signal.SIGINT) is before
         finally:
             signal.signal(signal.SIGINT, usual)
+
+
+def test_ctrl_c_is_heard_while_the_package_is_imported():
+    program = (
+        "import os, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('onward', 'onward.cli'):\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from onward_script import main\n"
+        "sys.exit(main())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "onward: stopped; nothing was begun\n")
+    program = "import sys; from onward_script import main; sys.exit(main())"
+    assert subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True).returncode == 0
 
 
 COMMANDS = {

@@ -1,5 +1,6 @@
 """A job that was stopped, or killed, and gone on with leaves the bytes of one that was not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -148,3 +149,30 @@ def test_a_job_that_is_done_is_not_touched(whole, programs):
     path, *before = whole
     go(path, programs=programs, resume=True)
     assert left(path) == tuple(before)
+
+
+@pytest.mark.parametrize("which", ["record", "keep"])
+def test_a_job_that_is_killed_at_its_end_has_all_its_files_when_it_is_gone_on_with(tmp_path, programs, which):
+    """After the record of the end and before the last checkpoint, or after that one."""
+    path, does, killed = tmp_path / "run", getattr(run.Training, which), []
+
+    def once(self, *words):
+        does(self, *words)
+        if self.done and not killed:
+            killed.append(which)
+            raise Killed
+
+    told = {"job": "one", "digest": "d", "stop": lambda: False, "start_offset": 0, "programs": programs}
+    recorded = dataclasses.replace(method(), record_steps=3)
+    for begin in (True, False):
+        with pytest.MonkeyPatch.context() as patch, RunFolder(path, "run") as folder, Progress(quiet=True) as progress:
+            patch.setattr(run.Training, which, once)
+            if begin:
+                folder.begin({})
+                with pytest.raises(Killed):
+                    run.train(recorded, RUNS, folder=folder, progress=progress, **told)
+            else:
+                run.train(recorded, RUNS, folder=folder, progress=progress, **told)
+    assert killed == [which]
+    assert sorted(path.name for path in (path / "records").iterdir()) == ["one-end.npz", "one-start.npz"]
+    assert json.loads((path / run.METRICS).read_text().splitlines()[-1])["step"] == STEPS

@@ -684,7 +684,7 @@ def test_predict_refuses_in_one_line(here, capsys):
     learned(40, ["x", "y"])
     refused(["predict", "nowhere", "data.csv"], capsys, "nowhere is not a run folder")
     refused(["predict", "out", "dta.csv"], capsys, "did you mean data.csv?")
-    refused(["predict", "out", "data.csv", "--out", "no/such/file.csv"], capsys, "cannot write no/such/file.csv")
+    refused(["predict", "out", "data.csv", "--out", "no/such/file.csv"], capsys, "there is no folder no/such")
     before = Path("data.csv").read_bytes()
     refused(["predict", "out", "data.csv", "--out", "data.csv"], capsys, "the source itself")
     assert Path("data.csv").read_bytes() == before

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from onward import saving
 from onward.errors import OnwardError
+from onward.lab.aside import Aside
 from onward.lab.fields import from_json
 
 FORMAT = 2
@@ -29,8 +29,6 @@ KEPT = 2
 LOCK, CONFIG, ENVIRONMENT = "lock", "config.json", "environment.json"
 # Version 0.1 kept the definition of a sweep here, and had no config.json beside it.
 OLD_SWEEP = "sweep.json"
-# What a new start is to replace: on its way aside, aside, and about to be deleted.
-MOVING, ASIDE, DELETED = ".moving", ".replaced", ".deleted"
 T = TypeVar("T")
 
 
@@ -61,8 +59,8 @@ def newest_good(checkpoints: Path, job: str, read: Callable[[Path], T], say: Cal
 
 
 def prune(checkpoints: Path, job: str) -> None:
-    """Delete all checkpoints of a job but the newest few."""
-    for path in newest_first(checkpoints, job)[KEPT:]:
+    """Delete all checkpoints of a job but the newest few, and what a kill has left of one that was being written."""
+    for path in (*newest_first(checkpoints, job)[KEPT:], *checkpoints.glob(f"{job}-????????????.npz.part")):
         path.unlink(missing_ok=True)
 
 
@@ -106,9 +104,17 @@ def read_config(
     fields are not those of the dataclass `kind`, and, if `same_version`, where another version of onward wrote it.
     """
     file = path / CONFIG
-    if not file.is_file() and not (path / OLD_SWEEP).is_file():
-        raise OnwardError(f"{path} is not a run folder: it has no {CONFIG}")
-    file = file if file.is_file() else path / OLD_SWEEP
+    found = [each for each in (file, path / OLD_SWEEP) if os.path.isfile(each)]
+    if not found:
+        what = (
+            f"it has no {CONFIG}"
+            if os.path.isdir(path)
+            else "it is a file"
+            if os.path.exists(path)
+            else "it is not there"
+        )
+        raise OnwardError(f"{path} is not a run folder: {what}")
+    file = found[0]
     config = saving.read_json(file)
     form = config.get("format")
     if type(form) is not int or form != FORMAT or file.name == OLD_SWEEP:
@@ -165,9 +171,10 @@ class RunFolder:
     `command`: run, learn, sweep or job, to which the folder then belongs; or report or predict, which work in any.
     `wait` is told who works there now (command, process, host, since) and says whether to wait for them.
 
-    What `begin` replaces is set aside, and deleted by `settle`, when there is something to go on with. Where an error,
-    a stop or a kill comes before, what was begun is taken away and the old is put back: at once, or by whoever locks
-    the folder next.
+    What `begin` replaces is set aside (`Aside`). Where an error, a stop or a kill comes before there is something to go
+    on with, as `hold` says, what was begun is taken away and the old is put back: at once, or by whoever locks the
+    folder next. After that both are there, the old one in `.kept`, until `settle` deletes it: `learn` settles with its
+    first checkpoint; `run` and `sweep` hold then, and settle when all their methods and jobs have ended.
 
     Raises OnwardError where another process works in the folder, where it cannot be made, and on a file system
     without locks.
@@ -180,6 +187,7 @@ class RunFolder:
         self._lock = FileLock(path / LOCK, timeout=0, thread_local=False, fallback_to_soft=False)
         self._made: list[Path] = []
         self._unsettled = False
+        self._aside = Aside(path, LOCK)
 
     def __truediv__(self, name: str) -> Path:
         """The path of something in it."""
@@ -189,16 +197,16 @@ class RunFolder:
         return str(self.path)
 
     def __enter__(self) -> Self:
-        if self.path.exists() and not self.path.is_dir():
+        if os.path.exists(self.path) and not self.path.is_dir():
             raise OnwardError(f"{self.path} is a file; name a folder")
         if self.command in ("report", "predict"):
             read_config(self.path)
             if self.command == "predict" and not os.access(self.path, os.W_OK):
                 return self  # who may only read cannot lock, and harms nobody
-        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self._made = [path for path in (self.path, *self.path.parents) if not os.path.exists(path)]
         try:
             self._acquire()
-            self._recover()
+            self._aside.recover()
         except BaseException:
             self._lock.release()
             self._leave()
@@ -212,7 +220,9 @@ class RunFolder:
             if self._unsettled and kind is None:
                 self.settle()
             elif self._unsettled:
-                self._undo()
+                self._aside.back()
+            elif isinstance(value, OnwardError) and self._aside.kept:
+                value.args = (f"{value}. What it was to replace is in {self._aside.kept} until it is through",)
             # Before the release: who waits has opened this file, and filelock refuses a lock on one that is deleted.
             with contextlib.suppress(OSError):  # Windows deletes no open file
                 (self / LOCK).unlink()
@@ -222,15 +232,20 @@ class RunFolder:
     def _leave(self) -> None:
         """Take away the folders that were made for nothing."""
         for path in self._made:
-            try:
+            with contextlib.suppress(OSError):  # somebody else put something there; or it could not be made
                 path.rmdir()
-            except OSError:
-                return
 
     def _acquire(self) -> None:
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OnwardError(
+                    f"cannot make the folder {self.path}: {error.strerror or error}. Choose another folder"
+                ) from error
+            try:
+                # Where no file can be made, filelock takes it for one that somebody holds.
+                os.close(os.open(self / LOCK, os.O_RDWR | os.O_CREAT, 0o644))
                 self._lock.acquire()
             except Timeout:
                 holder = self._holder()
@@ -305,7 +320,7 @@ class RunFolder:
         self._must_be_locked()
         self.vacant(replace=replace)
         if replace:
-            self._set_aside()
+            self._aside.put()
         self._unsettled = True
         try:
             self.configure(fields, **more)
@@ -313,12 +328,15 @@ class RunFolder:
         except saving.Unwritable as error:
             raise error.at_start() from error
 
-    def settle(self) -> None:
-        """There is something to go on with now: what was replaced is deleted."""
+    def hold(self) -> None:
+        """There is something to go on with now: what was replaced is put back no more, but not yet deleted."""
         self._unsettled = False
-        if (self / ASIDE).exists():
-            (self / ASIDE).rename(self / DELETED)  # a kill while it is deleted does not bring the rest back
-            shutil.rmtree(self / DELETED)
+        self._aside.keep()
+
+    def settle(self) -> None:
+        """The start went well: what was replaced is deleted."""
+        self._unsettled = False
+        self._aside.delete()
 
     def configure(self, fields: Mapping[str, Any], **more: Any) -> None:
         """Write its config.json."""
@@ -338,38 +356,6 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Whether some command, of any version, has begun here."""
         return (self / CONFIG).exists() or (self / OLD_SWEEP).exists()
-
-    def _set_aside(self) -> None:
-        """All that it holds, in steps of which each can be taken back."""
-        (self / MOVING).mkdir()
-        for path in self._content():
-            path.rename(self / MOVING / path.name)
-        (self / MOVING).rename(self / ASIDE)
-
-    def _undo(self) -> None:
-        """Take away what was begun, and put back what was set aside."""
-        for path in self._content():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        if (self / ASIDE).exists():
-            (self / ASIDE).rename(self / MOVING)
-        self._recover()
-
-    def _recover(self) -> None:
-        """Make good what a kill has left."""
-        if (self / DELETED).exists():
-            shutil.rmtree(self / DELETED)
-        if (self / ASIDE).exists():
-            self._undo()
-        if (self / MOVING).exists():
-            for path in (self / MOVING).iterdir():
-                path.rename(self / path.name)
-            (self / MOVING).rmdir()
-
-    def _content(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if path.name not in (LOCK, MOVING, ASIDE, DELETED)]
 
     # Its files
 

@@ -73,7 +73,8 @@ def _save(folder: Path, picture: Picture) -> str:
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
-        picture.figure.savefig(buffer, format=kind, metadata=metadata)
+        with style():  # its salt decides the names within an SVG
+            picture.figure.savefig(buffer, format=kind, metadata=metadata)
         saving.write_bytes(folder / "figures" / f"{picture.name}.{kind}", buffer.getvalue())
     data = base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode()
     return f'<figure><img alt="{html.escape(picture.caption)}" src="data:image/png;base64,{data}">' + (

@@ -32,46 +32,41 @@ def execute(
     the experiment or the folder does not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     experiment.check()
-    with (
-        RunFolder(path, "run") as folder,
-        computing_in(precision()),
-        Progress(quiet=quiet) as progress,
-        stopping() as stop,
-    ):
-        fields = config_of(experiment)
-        if resume:
-            config = folder.resume()
-            same_fields(path, config["fields"], fields)
-            require_precision(path, config)
-        else:
-            folder.vacant(replace=replace)
+    with stopping() as stop, computing_in(precision()):
         methods = [experiment.build(name) for name in experiment.rows]
-        if not resume:
-            folder.begin(fields, replace=replace, experiment=experiment.name, precision=precision())
-        if experiment.notice:
-            progress.say(experiment.notice)
-        digest, offset = digest_of(experiment), 0
-        ends: dict[str, dict[str, Any]] = {}
-        for method in methods:
-            jobs = jobs_of(experiment, method.name)
-            # A last, smaller tile needs programs of its own.
-            programs: dict[int, dict[str, Any]] = {len(tile): {} for tile in jobs.values()}
-            for job, tile in jobs.items():
-                ends[job] = train(
-                    method,
-                    tile,
-                    job=job,
-                    folder=folder,
-                    digest=digest,
-                    progress=progress,
-                    stop=stop,
-                    start_offset=offset,
-                    programs=programs[len(tile)],
-                )
-                offset = ends[job]["metrics_bytes"]
-        saving.write_json(folder / SUMMARY, summarise(experiment, path, ends))
-        progress.say("drawing the report ...")
-        return experiment.write_report(path)
+        digest, fields = digest_of(experiment), config_of(experiment)
+        with RunFolder(path, "run") as folder, Progress(quiet=quiet) as progress:
+            if resume:
+                config = folder.resume()
+                same_fields(path, config["fields"], fields)
+                require_precision(path, config)
+            else:
+                folder.begin(fields, replace=replace, experiment=experiment.name, precision=precision())
+            if experiment.notice:
+                progress.say(experiment.notice)
+            ends: dict[str, dict[str, Any]] = {}
+            offset = 0
+            for method in methods:
+                jobs = jobs_of(experiment, method.name)
+                # A last, smaller tile needs programs of its own.
+                programs: dict[int, dict[str, Any]] = {len(tile): {} for tile in jobs.values()}
+                for job, tile in jobs.items():
+                    ends[job] = train(
+                        method,
+                        tile,
+                        job=job,
+                        folder=folder,
+                        digest=digest,
+                        progress=progress,
+                        stop=stop,
+                        start_offset=offset,
+                        programs=programs[len(tile)],
+                    )
+                    offset = ends[job]["metrics_bytes"]
+            folder.settle()
+            saving.write_json(folder / SUMMARY, summarise(experiment, path, ends))
+            progress.say("drawing the report ...")
+            return experiment.write_report(path)
 
 
 def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:

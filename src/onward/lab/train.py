@@ -86,6 +86,8 @@ def train(
             training.point()
             training.grow()
         stopped = stop()
+        if training.done:
+            training.record("end")  # before the checkpoint, from which nobody goes on
         if training.done or stopped or time.monotonic() - saved > CHECKPOINT_SECONDS:
             training.keep()
             saved = time.monotonic()
@@ -93,7 +95,6 @@ def train(
         if stopped and not training.done:
             at = f"step {training.position.step:,} of {job}"
             raise Stopped(f"stopped at {at}; go on with: onward run --resume {folder}")
-    training.record("end")
     return training.meta()
 
 
@@ -253,7 +254,7 @@ class Training:
         at.metrics_bytes = self.folder.sizes(METRICS)[METRICS]
         self.loop.save(run_folder.path_of(self.checkpoints, self.job, at.step), **self.meta())
         run_folder.prune(self.checkpoints, self.job)
-        self.folder.settle()
+        self.folder.hold()
 
     def record(self, when: str) -> None:
         """Keep the next steps of the first run, one by one, and what the method inspects at the start and the end."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onward.devices import require_device
 from onward.errors import OnwardError, nearest
 from onward.lab.fields import Field, explained, fields_of, split
 
@@ -110,7 +111,8 @@ class Words(argparse.ArgumentParser):
 
     @staticmethod
     def folder(said: Mapping[str, Any], usual: str = "") -> Path:
-        """Where to, or where to go on; OnwardError where both are said."""
+        """Where to, or where to go on; OnwardError where both are said, or a device that is none."""
+        require_device(said.get("device", ""))
         if "resume" not in said:
             return Path(said.get("out", usual))
         if said["resume"] != said.get("out", said["resume"]):

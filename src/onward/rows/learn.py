@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
@@ -23,7 +23,7 @@ from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
 from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
-from onward.rows.sources import Rows, Source, open_rows
+from onward.rows.sources import Rows, Source, open_rows, require_source
 from onward.rows.stream import BLOCK, STREAM, as_usual
 
 SUMMARY = "summary.json"
@@ -256,18 +256,20 @@ def learn(
     """
     options.check()
     progress = Progress()
-    session = session_of(options, source, progress.say)
-    with RunFolder(path, "learn") as folder, as_usual():
-        fields = as_json(options)
+    session, fields = session_of(options, source, progress.say), as_json(options)
+    with ExitStack() as held:
+        rows = None if source == "-" else held.enter_context(_chosen(session, source))
+        if replace and rows and path.resolve() in Path(source).resolve().parents:
+            raise OnwardError(f"--replace would delete {source}, which is in {path}: move it, or choose another --out")
+        folder = held.enter_context(RunFolder(path, "learn"))
         if resume:
             before = folder.resume()["fields"]
             same_fields(path, before, fields, FREE)
             fields = before
         else:
             folder.vacant(replace=replace)
-        with open_source(options, source, session.complain) as rows, progress, stopping() as stop, session.ahead:
-            session.name = rows.name
-            session.choose(rows.names, whole=rows.form != "jsonl")
+        rows = rows or held.enter_context(_chosen(session, source))  # nobody types a row for a folder that is refused
+        with as_usual(), progress, stopping() as stop, session.ahead:
             run = _Run(source, folder, fields, session, rows, progress, stop)
             try:
                 if resume:
@@ -281,6 +283,15 @@ def learn(
                     raise
                 raise error.at_start() from error
         return report(path) if report else None
+
+
+@contextmanager
+def _chosen(session: Session, source: str) -> Iterator[Source]:
+    """A source, opened, which has the columns that the session asks for."""
+    with open_source(session.options, source, session.complain) as rows:
+        session.name = rows.name
+        session.choose(rows.names, whole=rows.form != "jsonl")
+        yield rows
 
 
 class _Summary(TypedDict):
@@ -346,6 +357,11 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     The recurrent state goes on from where learning ended, as if the rows came next. Lines as in predictions.csv, to
     `out` or to standard output. The folder is locked while the checkpoint is read, and left as it is.
     """
+    if out:
+        _require_free(out, source, path)
+    if os.path.isfile(path) and os.path.isdir(source):
+        raise OnwardError(f"{source} is a folder; name a file, after the run folder: onward predict FOLDER SOURCE")
+    require_source(source)
     options, fields = load_options(path)
     session = session_of(options, source, say)
     read = partial(session.load, check=lambda meta: require_same(path / CONFIG, fields, meta, WRITTEN))
@@ -358,7 +374,7 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
         if rows.form != "jsonl":
             session.look(rows.names)
         session.forget_waiting()
-        with _written(out, source) if out else nullcontext(sys.stdout) as file:
+        with _written(out) if out else nullcontext(sys.stdout) as file:
             file.write(csv_line(session.header))
             blocks = rows.blocks(session.block)
             while (block := next_block(rows, blocks, stop)) is not None:
@@ -372,11 +388,22 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
         rows.complaints.summary()
 
 
-def _written(out: str, source: str) -> TextIO:
-    """A new file; not the one that is read."""
+def _require_free(out: str, source: str, folder: Path) -> None:
+    """Refuse to write where there can be no file, over the one that is read, and into the run folder."""
     path = Path(out)
-    if source != "-" and path.exists() and path.samefile(source):
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
+        raise OnwardError(
+            f"--out {out}: " + ("it is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+        )
+    if source != "-" and os.path.exists(path) and os.path.exists(source) and path.samefile(source):
         raise OnwardError(f"--out {out} is the source itself: name another file")
+    if folder.resolve() in path.resolve().parents:
+        raise OnwardError(f"--out {out} is in {folder}, which predictions leave as it is: name a file elsewhere")
+
+
+def _written(out: str) -> TextIO:
+    """A new file."""
+    path = Path(out)
     try:
         return open(path, "w", encoding="utf-8", newline="")
     except OSError as error:

@@ -176,6 +176,17 @@ def test_a_damaged_result_is_made_again(done, tmp_path):
     assert table(folder) == before
 
 
+def test_what_a_kill_has_left_beside_a_result_is_taken_away(done):
+    words = [*AXES, "--seeds", "4", "--tile", "8"]
+    (job,) = (done / "jobs").iterdir()
+    before = {path.name: path.read_bytes() for path in job.iterdir()}
+    (job / "checkpoints").mkdir()
+    for name in ("checkpoints/columnar-000000000500.npz.part", "lock", "at.json", "at.json.part"):
+        (job / name).write_text("{}")
+    sweep(done, *words)
+    assert {path.name: path.read_bytes() for path in job.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

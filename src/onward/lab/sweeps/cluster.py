@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -169,19 +170,26 @@ def _settle_in(worker: Any) -> None:
         os.sched_setaffinity(0, cores[first : first + share] or cores[-1:])
 
 
+def require_place(workers: int, scheduler: str) -> None:
+    """Refuse what `place` could not be asked for, before anything is started."""
+    if not workers and not scheduler:
+        return
+    if find_spec("distributed") is None:
+        option = "--workers" if workers else "--scheduler"
+        raise OnwardError(f"{option} needs Dask: pip install 'onward[dask]'")
+    if scheduler and "://" not in scheduler and not os.path.isfile(scheduler):
+        raise OnwardError(f"--scheduler {scheduler}: neither an address (tcp://HOST:PORT) nor a scheduler file")
+
+
 @contextmanager
 def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[Here | Cluster]:
     """Where to run: here, on a local cluster of `workers` processes, or on that of `scheduler`."""
     if not workers and not scheduler:
         yield Here()
         return
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        option = "--workers" if workers else "--scheduler"
-        raise OnwardError(f"{option} needs Dask: pip install 'onward[dask]'") from None
-    if scheduler and "://" not in scheduler and not Path(scheduler).is_file():
-        raise OnwardError(f"--scheduler {scheduler}: neither an address (tcp://HOST:PORT) nor a scheduler file")
+    require_place(workers, scheduler)
+    from distributed import Client, LocalCluster
+
     for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
         if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said by us

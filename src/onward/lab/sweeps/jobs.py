@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -18,14 +19,14 @@ from onward import saving
 from onward.devices import computing_in, platform, set_up_jax
 from onward.errors import OnwardError, Stopped
 from onward.lab.experiment import Experiment, from_config
-from onward.lab.folder import CONFIG, RunFolder
+from onward.lab.folder import CONFIG, LOCK, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.sweeps.plan import Job, require_digest, with_digest
 from onward.lab.train import METRICS, read_metrics, train
 from onward.loop import Loop
 
-STOP = "stop"
+STOP, AT = "stop", "at.json"
 CANDIDATES = {"cpu": (1, 16, 64), "gpu": (64, 1024, 16384)}
 WORTH_MEASURING = 20.0
 """CPU seconds of a group below which no other tile is tried: each costs a compilation."""
@@ -152,16 +153,32 @@ def run_job(
 
     with RunFolder(folder / "jobs" / this.id, "job", wait=wait) as place, computing_in(settings["precision"]):
         if (done := read_result(folder, this)) is not None:
+            _tidy(place.path)
             return done
         set_up(settings)
         if place.holds_run:
             place.resume()
         else:
             place.begin(job, experiment=settings["experiment"])
-        result = _train(this, settings, place, progress or ProgressFile(place / "at.json"), asked)
+        result = _train(this, settings, place, progress or ProgressFile(place / AT), asked)
         saving.write_json(end, with_digest(result))
-        shutil.rmtree(place.checkpoints, ignore_errors=True)
+        _tidy(place.path)
     return result
+
+
+def tidy(folder: Path, job: Job) -> None:
+    """Take away what a job of a sweep has left that was killed when it had its result."""
+    place = folder / "jobs" / job.id
+    if any((place / name).exists() for name in (LOCK, "checkpoints", AT)):
+        with suppress(OnwardError), RunFolder(place, "job"):  # or it is being done at this moment
+            _tidy(place)
+
+
+def _tidy(place: Path) -> None:
+    """Take away what is of no use beside a result."""
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    for path in place.glob(f"{AT}*"):
+        path.unlink(missing_ok=True)
 
 
 class _Run(TypedDict):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import numpy as np
 
 from onward import saving
+from onward.devices import require_device
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of
 
@@ -60,6 +61,7 @@ class Options:
             raise OnwardError("--workers starts a cluster here, --scheduler joins one: choose one")
         if self.search == "grid" and self.draws:
             raise OnwardError("--draws needs --search random or --search halving")
+        require_device(self.device)
 
 
 @dataclass(frozen=True)

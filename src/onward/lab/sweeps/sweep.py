@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,7 +19,7 @@ from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
 from onward.lab.sweeps import jobs, report, results
-from onward.lab.sweeps.cluster import Cluster, Here, Task, place
+from onward.lab.sweeps.cluster import Cluster, Here, Task, place, require_place
 from onward.lab.sweeps.plan import (
     PLAN,
     Defined,
@@ -38,23 +39,27 @@ def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False
     """Run what is missing in the folder `path`, then write its tables and report; returns the path of the report.
 
     A folder that holds this sweep, or a part of it (fewer seeds, fewer values of a grid), is gone on with; `fresh`
-    deletes it first. Raises `Stopped` after Ctrl-C, with everything kept, and OnwardError where a job did not end.
+    replaces it. Raises `Stopped` after Ctrl-C, with everything kept, and OnwardError where a job did not end.
     """
     sweep.experiments()
+    require_place(options.workers, options.scheduler)
     with RunFolder(path, "sweep") as folder, Progress(quiet=quiet) as progress, stopping() as stop:
         state = _State(sweep, options, folder, fresh=fresh)
         if sweep.experiment.notice:
             progress.say(sweep.experiment.notice)
         with place(options.workers, options.scheduler, progress.say) as where:
             errors = _rungs(state, where, progress, stop)
+        first, why = next(iter(errors.items()), ("", ""))
+        if errors and not state.holds_result:
+            raise OnwardError(f"none of {len(state.jobs)} jobs came to its end; {first}: {why}")
         progress.say("drawing the report ...")
         page = report.write_report(path, errors, events=options.tensorboard)
-    if errors:
-        first, why = next(iter(errors.items()))
-        raise OnwardError(
-            f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {page}; the "
-            "same command tries these again"
-        )
+        if errors:
+            raise OnwardError(
+                f"{len(errors)} of {len(state.jobs)} jobs did not end; {first}: {why}. The others are in {page}; the "
+                "same command tries these again"
+            )
+        folder.settle()
     return page
 
 
@@ -63,6 +68,7 @@ class _State:
 
     def __init__(self, sweep: Sweep, options: Options, folder: RunFolder, *, fresh: bool) -> None:
         self.sweep, self.options, self.folder = sweep, options, folder
+        self._held = False
         before: dict[str, Any] = {}
         if folder.holds_run and not fresh:
             before = read_config(folder.path, "sweep", same_version=True)
@@ -105,6 +111,17 @@ class _State:
         """Write the plan."""
         write_plan(self.folder.path, self.jobs, self.tiles)
 
+    @property
+    def holds_result(self) -> bool:
+        """Whether a job has a result."""
+        return any(self.result(job) for _, job in self.jobs)
+
+    def hold(self) -> None:
+        """If a job has a checkpoint or a result by now, the sweep has something to go on with."""
+        if not self._held and any(chain(*map(self.folder.path.glob, ("jobs/*/checkpoints/*.npz", "results/*.json")))):
+            self._held = True
+            self.folder.hold()
+
     def result(self, job: Job) -> dict[str, Any] | None:
         """A job's result, if it is there."""
         return jobs.read_result(self.folder.path, job)
@@ -120,7 +137,6 @@ def _rungs(state: _State, where: Here | Cluster, progress: Progress, stop: Calla
         asked = {k: runs for k, runs in asked.items() if chosen is None or k in chosen}
         runs = [run for own in asked.values() for run in own]
         _plan(state, rung, runs, where, progress, stop)
-        state.folder.settle()  # jobs have folders of their own
         errors |= _run(state, rung, where, progress, stop)
         if rung + 1 < count:
             chosen = _survivors(state, rung, asked)
@@ -208,7 +224,7 @@ class _Watch(Progress):
             self._read = time.monotonic()
             for name in [name for name, at in self._at.items() if at < 1]:
                 with suppress(saving.Unreadable):
-                    file = self._state.folder / f"jobs/{name}/at.json"
+                    file = self._state.folder / f"jobs/{name}/{jobs.AT}"
                     at = saving.read_json(file)
                     saving.check_meta(at, _At, str(file))
                     self._tell(name, at["step"], at["value"])
@@ -236,6 +252,7 @@ class _Watch(Progress):
             self._values[name] = value
 
     def _draw(self, note: str = "") -> None:
+        self._state.hold()
         total = sum(self._lengths.values())
         now = round(sum(self._at[k] * n for k, n in self._lengths.items()))
         if self._before is None:
@@ -256,7 +273,12 @@ def _run(
 ) -> dict[str, str]:
     """Run the jobs of a rung that have no result; returns the errors of those that did not end."""
     mine = [job for at, job in state.jobs if at == rung]
-    todo = [job for job in mine if state.result(job) is None]
+    todo = []
+    for job in mine:
+        if state.result(job) is None:
+            todo.append(job)
+        else:
+            jobs.tidy(state.folder.path, job)
     if len(todo) < len(mine):
         progress.say(f"{len(mine) - len(todo)} of {len(mine)} jobs have ended before; {len(todo)} to run")
     if not todo:
@@ -279,6 +301,7 @@ def _run(
             for (size, seed), run in zip(job.runs, task.value["runs"], strict=True):
                 if run["failed"]:
                     progress.say(f"{job.row}, step size {size:g}, seed {seed}: {run['failed']}")
+    state.hold()
     left = sum(state.result(job) is None for job in mine) - len(errors)
     if left:
         raise Stopped(

@@ -11,3 +11,4 @@ from onward.rows.sources.cells import is_missing as is_missing
 from onward.rows.sources.cells import numbers as numbers
 from onward.rows.sources.cells import numbers_of as numbers_of
 from onward.rows.sources.open import open_rows as open_rows
+from onward.rows.sources.open import require_source as require_source

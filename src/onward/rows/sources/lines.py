@@ -203,6 +203,8 @@ class TextSource(Source):
         return Rows(first, kept, self._columns(rows), self._position()) if rows else None
 
     def _position(self) -> dict[str, Any]:
+        if not self.moves:  # where it came in this stream says nothing of the next one
+            return {"at": 0, "row": self._row}
         return {"at": self._lines.at, "row": self._row, "line": self._lines.line}
 
     def resume(self, position: dict[str, Any]) -> None:

@@ -16,11 +16,18 @@ from onward.rows.sources.parquet import ParquetSource
 FORMS = {"csv": (".csv", ".tsv", ".txt"), "jsonl": (".jsonl", ".ndjson", ".json"), "parquet": (".parquet", ".pq")}
 
 
-def _look(path: Path) -> None:
-    """An error that helps unless this can be opened."""
-    with reading(str(path)):
+def require_source(source: str) -> None:
+    """Refuse a source that is not there, cannot be read, or is empty; of standard input nobody knows yet."""
+    if source == "-":
+        return
+    path = Path(source)
+    with reading(source):
         if path.is_dir():
             raise OnwardError(f"{path} is a folder; name a file, such as one of {', '.join(FORMS)}")
+        if path.is_file():
+            with open(path, "rb") as file:
+                if not file.read(1):
+                    raise OnwardError(f"{path} is empty")
         if path.exists():
             return
         if not path.parent.is_dir():
@@ -48,7 +55,7 @@ def open_rows(
     path = None if source == "-" else Path(source)
     complaints = Complaints(source if path else "standard input", complain, strict)
     if path:
-        _look(path)
+        require_source(source)
         end = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
         form = form or next((form for form, ends in FORMS.items() if end in ends), None)
     if form not in (None, *FORMS):
