@@ -286,3 +286,12 @@ def test_json_of_another_type_is_refused_by_its_key(change, said):
             saving.check_meta({k: v for k, v in SAMPLE.items() if k != name}, Sample, "it")
     with pytest.raises(saving.Unreadable, match="is 7"):
         saving.check_meta(7, Sample, "it")
+
+
+@pytest.mark.parametrize("length", [57, 58, 59, 1000])
+def test_a_long_value_is_shown_by_its_beginning(length):
+    shown = "'" + "x" * length + "'" if length < 58 else "'" + "x" * min(length, 59) + ("'" if length == 58 else "")
+    cut = " ..." if length > 57 else ""
+    with pytest.raises(saving.Unreadable) as error:
+        saving.check_meta({"a": "x" * length}, dict[str, int], "it")
+    assert str(error.value).endswith(f": a is {shown}{cut}")

@@ -124,3 +124,13 @@ def test_a_clock_that_ran_on_before_a_restart_is_known_after_it(form, tmp_path):
             assert getattr(session, name) == getattr(before, name), name
     assert (session.clock, session.backwards, session.notes) == (whole.clock, whole.backwards, whole.notes)
     assert "".join(lines) == "".join(whole.lines)
+
+
+def test_notes_are_kept_once_and_never_without_end():
+    said = []
+    session = Session(Learn(target=("y",)), "data.csv", said.append)
+    for i in range(300):
+        session.complain(f"row {i}")
+        session.complain(f"data.csv: row {i}")  # the same again, while it is kept
+    assert session.notes == [f"data.csv: row {i}" for i in range(200)]
+    assert said == [f"data.csv: row {i}" for i in range(300) for _ in range(1 if i < 200 else 2)]
