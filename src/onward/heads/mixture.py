@@ -99,7 +99,7 @@ class Mixture(AbstractHead):
     def log_prob(self, prediction: Array, y: Float[Array, "*outputs"]) -> Float[Array, ""]:
         """The log of sum_k pi_k (2 pi)^(-d/2) sigma_k^-d exp(-|y - mu_k|^2 / (2 sigma_k^2)).
 
-        Finite wherever its arguments are, and so is its gradient: |y - mu_k| / sigma_k is cut off where its square
+        Finite where, and only where, its arguments are, and so is its gradient: |y - mu_k| / sigma_k is cut off where its square
         would overflow, and a gradient by log sigma_k, mu_k or y that would be larger than `STEEP` is taken for a large
         number of its sign.
         """
@@ -186,7 +186,7 @@ def _standardised(wide: bool, y: Array, mu: Array, log_sigma: Array) -> Float[Ar
         z = (0.5 * y - 0.5 * mu) * (2 * jnp.exp(-near))[:, None] * jnp.exp(-rest)[:, None]
     else:
         z = (y - mu) * jnp.exp(-log_sigma)[:, None]
-    return jnp.clip(z, -_largest(mu), _largest(mu))
+    return jnp.where(jnp.isfinite(y), jnp.clip(z, -_largest(mu), _largest(mu)), z)
 
 
 @_standardised.defjvp
