@@ -14,7 +14,8 @@ from onward.heads.mixture import STEEP, Mixture
 MOST = float(np.finfo(np.float32).max)
 SIZES = (0.0, 1e-30, 1e-19, 1.0, 300.0, 1e6, 1e18, 1e19, 1e20, 1e30, 3e38)
 EXTREMES = np.asarray([*SIZES, *(-size for size in SIZES[1:])], np.float32)
-BOUNDS = [(-7.0, 3.0), (-40.0, 40.0), (-80.0, 10.0), (-300.0, 300.0)]
+BETWEEN = [pytest.param(bounds, marks=pytest.mark.interfaces) for bounds in ((-40.0, 40.0), (-80.0, 10.0))]
+BOUNDS = [(-7.0, 3.0), (-300.0, 300.0), *BETWEEN]
 WITHIN = pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 D = pytest.mark.parametrize("outputs", [None, 2])
 

@@ -97,7 +97,7 @@ def ones() -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "spoil",
-    [season, column, *(pytest.param(each, marks=pytest.mark.interfaces) for each in (categories, classes, stage))],
+    [column, *(pytest.param(each, marks=pytest.mark.interfaces) for each in (season, categories, classes, stage))],
     ids=lambda spoil: spoil.__name__,
 )
 def test_what_a_row_needs_was_compiled_before_it_came(spoil, monkeypatch):
