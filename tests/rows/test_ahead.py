@@ -139,7 +139,6 @@ def test_an_end_waits_for_what_is_being_compiled_and_begins_no_more():
         cells = {"y": ["1.0"], "x": ["2.0"]}
         session.take(Rows(1, [1], cells, {}))
         before = threading.active_count()
-        ahead._shapes = ()
         ahead.follow(session.learner._replace(stage=2), "step")
         assert ahead._thread.is_alive()
     assert not ahead._thread.is_alive()

@@ -99,9 +99,9 @@ class Mixture(AbstractHead):
     def log_prob(self, prediction: Array, y: Float[Array, "*outputs"]) -> Float[Array, ""]:
         """The log of sum_k pi_k (2 pi)^(-d/2) sigma_k^-d exp(-|y - mu_k|^2 / (2 sigma_k^2)).
 
-        Finite where, and only where, its arguments are, and so is its gradient: |y - mu_k| / sigma_k is cut off where its square
-        would overflow, and a gradient by log sigma_k, mu_k or y that would be larger than `STEEP` is taken for a large
-        number of its sign.
+        Finite where, and only where, its arguments are, and so is its gradient: |y - mu_k| / sigma_k is cut off where
+        its square would overflow, and a gradient by log sigma_k, mu_k or y that would be larger than `STEEP` is taken
+        for a large number of its sign.
         """
         self._check_target(y)
         log_pi, mu, log_sigma = self.parts(prediction)

@@ -130,12 +130,12 @@ class Session:
         others = self.baselines.score(arrived)
         cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
         waves = calendar(moments) if self.dates else {}
-        start, parts, first = 0, [], not self.ahead.begun
+        start, parts = 0, []
         while start < n:
             stop = self.encoder.give_slots(cells, start, n)
             learner = self._room()
-            if self.live:
-                self._look_ahead(learner, stop - start, learn)
+            if learn and learner.grows_within(stop - start):
+                self.ahead.ready()
             if stop > start:
                 x = self.encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
@@ -151,8 +151,8 @@ class Session:
                 "the last checkpoint is good. Try a smaller --step-size"
             )
         self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
-        if first:
-            self.ahead.ready()  # the first answer waits for it
+        if self.live and self.learner is not None:
+            self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
         self.last_row = numbers[-1]
 
@@ -227,12 +227,6 @@ class Session:
             learner = learner.add_classes(classes)
         self.learner = learner
         return learner
-
-    def _look_ahead(self, learner: RowLearner, rows: int, learn: bool) -> None:
-        """Compile what is needed after the next change, beside the rows; before a change, wait until that is done."""
-        self.ahead.follow(learner, "step" if learn else "read")
-        if learn and learner.grows_within(rows):
-            self.ahead.ready()
 
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import Sequence
+from functools import partial
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -29,20 +30,21 @@ class Ahead:
         self._ended = False
 
     def follow(self, learner: RowLearner, what: str) -> None:
-        """Begin with what this learner may need after its next change, for its program `what`, unless that was done."""
+        """Compile what this learner may need after its next change, for its program `what`, unless that was done.
+
+        The first time at once: the first answer waits for it. Later beside what goes on.
+        """
         shapes = learner.capacity, learner.classes, learner.stage
         if shapes == self._shapes:
             return
         self.ready()
-        self._shapes = shapes
-        learner.compile(what)  # here: two threads would make its programs twice
-        self._thread = Thread(target=self._compile, args=(learner, learner.next_shapes(), what))
-        self._thread.start()
-
-    @property
-    def begun(self) -> bool:
-        """Whether it follows a learner."""
-        return self._thread is not None
+        first, self._shapes = not self._shapes, shapes
+        work = partial(self._compile, learner, learner.next_shapes(), what)
+        if first:
+            work()
+        else:
+            self._thread = Thread(target=work)
+            self._thread.start()
 
     def ready(self) -> None:
         """Wait until all is compiled that was begun."""
