@@ -16,9 +16,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def tree_of(revision: str) -> Iterator[Path]:
+    """A working tree of another revision, removed afterwards."""
+    with tempfile.TemporaryDirectory() as temporary:
+        there = Path(temporary) / "there"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(there), revision], check=True, cwd=HERE)
+        try:
+            yield there
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(there)], check=True, cwd=HERE)
 
 
 def rows() -> Iterator[tuple[str, list[str]]]:
@@ -77,15 +90,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], metavar="PREFIX")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        there = Path(temporary) / "there"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", str(there), given.revision], check=True, cwd=HERE
-        )
-        try:
-            compare(there, given.rounds, given.only)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(there)], check=True, cwd=HERE)
+    with tree_of(given.revision) as there:
+        compare(there, given.rounds, given.only)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
+from against import HERE, tree_of
+
 FEATURES, ROWS, FILE_ROWS = 12, 1024, 20_000
 NAMES = ("learn_one", "predict_one", "one by one", "many", "files")
 
@@ -134,14 +135,8 @@ def main() -> None:
         return
     if not asked.revision:
         parser.error("a revision is needed")
-    with tempfile.TemporaryDirectory() as temporary:
-        there = Path(temporary) / "there"
-        add = ["git", "worktree", "add", "--quiet", "--detach", str(there), asked.revision]
-        subprocess.run(add, check=True, cwd=HERE)
-        try:
-            compare(there, asked.turns, asked.only)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(there)], check=True, cwd=HERE)
+    with tree_of(asked.revision) as there:
+        compare(there, asked.turns, asked.only)
 
 
 if __name__ == "__main__":

@@ -250,9 +250,9 @@ def learn(
 ) -> Path | None:
     """Learn from a source into the run folder `path`; what `report` makes of it in the end is returned.
 
-    Standard input (`-`) is taken row by row, and each row is answered on standard output at once. `resume` goes on
-    where the folder's newest checkpoint was made, `replace` deletes an older run. Raises OnwardError where source,
-    options or folder do not allow it, and Stopped after Ctrl-C, with what was learned kept.
+    Rows of standard input (`-`) are taken as they come and answered on standard output at once. `resume` goes on where
+    the folder's newest checkpoint was made, `replace` deletes an older run once there is a first checkpoint. Raises
+    OnwardError where source, options or folder do not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     options.check()
     progress = Progress()

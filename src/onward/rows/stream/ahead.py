@@ -64,7 +64,7 @@ class Ahead:
                     if not self._ended:
                         grown.compile(what)
         finally:
-            # What JAX keeps of programs is many objects: to look through them takes 150 ms.
+            # What JAX keeps of programs is many objects: rows would wait while the collector looks through them.
             gc.freeze()
             gc.enable()
             sys.setswitchinterval(turn)
