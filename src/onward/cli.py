@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onward.devices import cache_programs, out_of_memory, set_up_jax
+from onward.devices import Process, cache_programs, out_of_memory, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.signals import leaving_at_once
@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     `arguments`: of a Python program, whose process then outlives every Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    Process.of_command = arguments is None
     of_process = leaving_at_once if arguments is None else nullcontext
     try:
         with of_process():
@@ -186,7 +187,7 @@ def _execute(
     from onward.lab.results import execute, load_summary
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
-    set_up_jax(columns=experiment.fuse_outputs, single=single, device=device)
+    set_up_jax(columns=Process.of_command and experiment.fuse_outputs, single=single, device=device)
     report = execute(experiment, folder, resume=resume, replace=replace)
     summary = load_summary(folder)
     for method in summary["methods"]:

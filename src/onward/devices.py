@@ -2,24 +2,38 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from onward.errors import OnwardError
 
 # Undocumented XLA options, measured in docs/performance.md. Kernels with several outputs: 1.2x and more for columns;
-# other programs can crash this XLA's compiler with it (decisions.md). For a single stream, one kernel for the whole
-# loop: 3x. Nothing depends on them.
+# other programs can crash this XLA's compiler with it (decisions.md), so only processes of commands have it. For a
+# single stream, one kernel for the whole loop: 3x. Nothing depends on them.
 XLA_COLUMNS = "xla_cpu_use_multi_output_fusion=true"
 XLA_SINGLE = "xla_cpu_small_while_loop_byte_threshold=10000000"
+EXTRA = "--xla_backend_extra_options="
+OURS = re.compile(rf"(^|\s){EXTRA}({XLA_COLUMNS}|{XLA_SINGLE}|,)+(?!\S)")
+
+
+class Process:
+    """Whose this process is: `of_command` where it does what one command says and ends, and no program goes on."""
+
+    of_command = False
 
 
 def set_up_jax(*, columns: bool, single: bool, device: str = "") -> None:
-    """Options that must be set before JAX is first used, the device, and the cache of compiled programs."""
+    """Options that must be set before JAX is first used, the device, and the cache of compiled programs.
+
+    Options of ours that another command left in the environment are taken back; those of somebody else stay.
+    """
+    flags = OURS.sub("", os.environ.get("XLA_FLAGS", ""))
     options = [option for option, asked in ((XLA_COLUMNS, columns), (XLA_SINGLE, single)) if asked]
-    flags = os.environ.get("XLA_FLAGS", "")
-    if options and "xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={','.join(options)}".strip()
+    if options and EXTRA not in flags:
+        flags = f"{flags} {EXTRA}{','.join(options)}"
+    if flags or "XLA_FLAGS" in os.environ:
+        os.environ["XLA_FLAGS"] = flags.strip()
     choose_device(device)
     cache_programs()
 

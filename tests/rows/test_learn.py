@@ -937,7 +937,14 @@ def test_ten_kills_at_random_moments(here, environment, options):
 def ask(process, line):
     process.stdin.write(line)
     process.stdin.flush()
-    return process.stdout.readline()
+    return answer_of(process)
+
+
+def answer_of(process):
+    """The next line; where the process ended in place of it, what it said."""
+    line = process.stdout.readline()
+    assert line, (process.wait(60), process.stderr.read())
+    return line
 
 
 @pytest.mark.interfaces
@@ -948,7 +955,7 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     process.stdin.write("y,x\n")
     header = ask(process, rows[0])
     assert header == "of_row,prediction,low,high\n"
-    said = [process.stdout.readline()] + [ask(process, row) for row in rows[1:20]]
+    said = [answer_of(process)] + [ask(process, row) for row in rows[1:20]]
     assert [int(line.split(",")[0]) for line in said] == list(range(2, 22))
     assert all(math.isfinite(float(cell)) for line in said for cell in line.split(","))
     assert len(table()) == 20  # written as it goes
@@ -966,7 +973,7 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     process = start(["-", "--resume", "out"], environment, stdin=subprocess.PIPE)
     process.stdin.write("y,x\n")
     assert ask(process, rows[20]) == header
-    assert process.stdout.readline().startswith("22,")
+    assert answer_of(process).startswith("22,")
     process.stdout.close()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(rows[21])

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward import saving
-from onward.devices import precision
+from onward.devices import Process, precision
 from onward.errors import OnwardError, Stopped
 from onward.lab.folder import CONFIG, RunFolder, read_config
 from onward.lab.precision import require_precision
@@ -105,7 +105,8 @@ class _State:
         methods = tuple(sweep.axes["methods"])  # type: ignore[arg-type]
         sizes = sweep.axes.get("step_sizes", [0.0])
         alone = sweep.experiment.seeds * (len(sizes) if isinstance(sizes, list) else 2) == 1
-        return {"columns": replace(sweep.experiment, methods=methods).fuse_outputs, "single": alone}
+        columns = Process.of_command and replace(sweep.experiment, methods=methods).fuse_outputs
+        return {"columns": columns, "single": alone}
 
     def save(self) -> None:
         """Write the plan."""
