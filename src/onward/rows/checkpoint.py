@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from onward.errors import OnwardError
+from onward.rows.clock import WORDS
 from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Waiting
 from onward.saving import Unreadable, check_meta
 
 # Numbers and words of a session that a checkpoint holds as they are.
-PLAIN = ("rows", "last_row", "dates", "backwards", "timeless", "constant", "first_target", "notes", "cpu")
+AS_IT_IS = ("rows", "last_row", "backwards", "timeless", "constant", "first_target", "notes", "cpu")
 
 
 class _Learner(TypedDict):
@@ -34,7 +35,6 @@ class Kept(TypedDict):
 
     rows: int
     last_row: int
-    dates: bool | None
     backwards: int
     timeless: int
     constant: bool
@@ -43,6 +43,8 @@ class Kept(TypedDict):
     cpu: float
     learner: _Learner
     encoder: dict[str, Any]
+    moments: list[Any] | None
+    none: dict[str, int]
     units: dict[str, float]
     classes: list[str]
     waiting: _Waiting
@@ -102,13 +104,17 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
         "extra": len(meta["extra"]) == 3,
-        "encoder.categories": encoder.categories == frozenset(options.categories),
+        "moments": meta["moments"] is None or _is_clock(meta["moments"]),
     }
     if wrong := [name for name, good in allowed.items() if not good]:
         value: Any = meta
         for part in wrong[0].split("."):
             value = value[part]
         raise Unreadable(f"{what} says that {wrong[0]} is {str(value)[:60]}, which cannot be: it is damaged")
+
+
+def _is_clock(kept: list[Any]) -> bool:
+    return len(kept) == 3 and list(map(type, kept)) == [str, str, bool] and kept[0] in WORDS
 
 
 def require_same(config: Path, fields: dict[str, Any], meta: dict[str, Any], files: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """Named cells of a row as numbers that a network reads: one slot a number, one slot a category."""
 
 import copy
+import itertools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +9,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from onward.rows.sources import Cell, is_missing, numbers, numbers_of
+from onward.rows.kinds import Column, Fit, Judge, hint_of
+from onward.rows.sources import Cell, is_missing, number_in, numbers, numbers_of
+from onward.rows.sources.numerals import PLAIN, Numerals
 from onward.saving import Unreadable, check_meta
-from onward.text import number, seconds
 
 # Slots at the start; doubled whenever they are full.
 CAPACITY = 8
@@ -27,7 +29,18 @@ SMALL = 1e-9
 _DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
 CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
 # What is kept of an encoder as it is.
-_KEPT = ("slots", "waves", "vocabulary", "shared", "used", "capacity", "full", "odd")
+_KEPT = ("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full", "odd", "missing", "fits")
+# A column that was judged by one cell is revised when so many more cells contradict it than three times those that
+# agree; it is not any more after so many cells.
+AGAINST, OPEN = 5, 1000
+_TALLIED: tuple[Fit, ...] = ("agrees", "clearly", "against")
+
+
+class _Column(TypedDict):
+    kind: str
+    decimal: str
+    mark: str
+    sure: bool
 
 
 class _Kept(TypedDict):
@@ -37,11 +50,14 @@ class _Kept(TypedDict):
     waves: dict[str, int]
     vocabulary: dict[str, dict[str, int]]
     shared: dict[str, int]
+    dropped: list[int]
     used: int
     capacity: int
     full: bool
     odd: dict[str, int]
-    categories: list[str]
+    missing: dict[str, int]
+    fits: dict[str, list[int]]
+    columns: dict[str, _Column]
     origins: dict[str, float]
     plain: list[int]
 
@@ -71,12 +87,12 @@ def _in_units(values: Any, origin: Any, length: Any) -> Any:
 class Encoder:
     """Gives every column, and every category of a column, a slot when it is first seen.
 
-    The kind of a column is that of its first cell that is not missing: a number (or boolean), or else a category;
-    `categories` names columns that are categories although they look like numbers. Numbers are given in units of
-    their first value, NaN where missing; a category is 1 in its slot and 0 in all others. Of one column
-    `VOCABULARY` categories get a slot of their own, later ones share `SHARED` by their hash. Columns and categories
-    beyond `MOST_SLOTS` are not read. `plain` says of each slot that it is not to be normalised; the argument
-    of that name gives slots to columns that are computed (the time of day) before all others.
+    What a column is, its first cell that says something decides (`judge`), unless `columns` knows it already; it is
+    revised when what follows contradicts it, and what was learned of other columns stays. Numbers are given in units
+    of their first value, NaN where missing; a category is 1 in its slot and 0 in all others. Of one column
+    `VOCABULARY` categories get a slot of their own, later ones share `SHARED` by their hash; times get none. Columns
+    and categories beyond `MOST_SLOTS` are not read. `plain` says of each slot that it is not to be normalised; the
+    argument of that name gives slots to columns that are computed (the time of day) before all others.
 
     Slots are given in the order of rows, and in the order of names within a row, so that what is learned depends
     neither on the order of columns nor on how rows come in blocks.
@@ -85,11 +101,12 @@ class Encoder:
     def __init__(
         self,
         *,
-        categories: Sequence[str] = (),
+        judge: Judge = Judge(),  # noqa: B008 - a constant
+        columns: Mapping[str, Column] = {},
         plain: Sequence[str] = (),
         complain: Callable[[str], None] = lambda text: None,
     ):
-        self.categories = frozenset(categories)
+        self.judge, self.columns = judge, dict(columns)
         self.complain = complain
         self.slots: dict[str, int] = {}
         self.waves: dict[str, int] = {}
@@ -101,6 +118,10 @@ class Encoder:
         self.plain = np.zeros(CAPACITY, bool)
         self.full = False
         self.odd: dict[str, int] = {}
+        self.missing: dict[str, int] = {}
+        self.dropped: list[int] = []
+        # Of a column that may be revised: how its cells fit, as `_TALLIED` says.
+        self.fits: dict[str, list[int]] = {}
         for name in plain:
             if self.used == self.capacity:
                 self._double()
@@ -108,8 +129,74 @@ class Encoder:
             self.plain[self.used] = True
             self.used += 1
 
+    def settle(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> int:
+        """Judge and revise what columns are, by rows start .. stop; returns the row up to which that holds.
+
+        A column is revised only for row `start` itself: rows before are learned before it.
+        """
+        fits: dict[str, list[Fit]] = {}
+        for name in sorted(cells):
+            if name not in self.columns or name in self.fits:
+                fits[name] = self._fits(name, cells[name], start, stop)
+                stop = start + len(fits[name])
+        for name, each in fits.items():
+            if name in self.fits:
+                for kind, fit in enumerate(_TALLIED):
+                    self.fits[name][kind] += each[: stop - start].count(fit)
+                if sum(self.fits[name]) >= OPEN:
+                    del self.fits[name]
+        return stop
+
+    def _fits(self, name: str, column: Sequence[Cell], start: int, stop: int) -> list[Fit]:
+        """How each cell fits what the column is read as, up to the row that revises it; that is done at `start`."""
+        found: list[Fit] = []
+        tally = dict(zip(_TALLIED, self.fits.get(name, (0, 0, 0)), strict=True))
+        for i in range(start, stop):
+            cell = column[i]
+            if name not in self.columns:
+                if (judged := self.judge.column([cell], name)) is None:
+                    found.append("nothing")
+                    continue
+                self.columns[name] = judged
+                if judged.sure:
+                    return found + ["nothing"] * (stop - i)
+                self.fits[name] = [0, 0, 0]
+            fit = self.columns[name].fit(cell)
+            if fit == "against" and name in self.judge.numbers:
+                fit = "nothing"  # a person knows better
+            if fit in tally:
+                tally[fit] += 1
+            otherwise = fit == "otherwise" and not tally["clearly"]
+            if otherwise or tally["against"] > AGAINST + 3 * (tally["agrees"] + tally["clearly"]):
+                if i > start:
+                    return found
+                self._revise(name, cell)
+                return ["nothing"] * (stop - start)
+            found.append(fit)
+        return found
+
+    def _revise(self, name: str, cell: Cell) -> None:
+        """Read a column as this cell is read, from now on; if it becomes another kind, its slots are left empty."""
+        before, after = self.columns[name], self.judge.column([cell], name)
+        assert after is not None
+        self.columns[name] = after._replace(sure=True)
+        del self.fits[name]
+        self.complain(
+            f"column {name!r} was read as {before.words}, by its first cells, and what follows is {after.words}: from "
+            f"{cell!r} on it is read as that; {hint_of(name, after.kind)} says so from the start"
+        )
+        if after.kind == before.kind:
+            return
+        if name in self.slots:
+            self.dropped.append(self.slots.pop(name))
+            del self.units[name]
+        self.dropped += self.vocabulary.pop(name, {}).values()
+        if name in self.shared:
+            first = self.shared.pop(name)
+            self.dropped += range(first, first + SHARED)
+
     def give_slots(self, cells: Mapping[str, Sequence[Cell]], start: int, stop: int) -> int:
-        """Give slots to what is new in rows start .. stop; returns the row up to which the present capacity is enough.
+        """Give slots to what is new in rows start .. stop, which are settled; the row up to which there is room.
 
         The capacity grows, if it must, only for row `start` itself: rows before a growth are learned before it.
         """
@@ -134,16 +221,13 @@ class Encoder:
             return []
         news: list[tuple[int, str, Cell]] = []
         for name, column in cells.items():
-            if name in self.slots:
+            kind = self.columns[name].kind if name in self.columns else "time"
+            if name in self.slots or name in self.shared or kind == "time":
                 continue
-            if name not in self.vocabulary:
-                first = next((i for i in range(start, stop) if not is_missing(column[i])), None)
-                if first is None:
-                    continue
-                if not self._is_category(name, column[first]):
-                    news.append((first, name, column[first]))
-                    continue
-            if name in self.shared:
+            if kind in ("number", "hashed"):
+                says = (lambda cell: not is_missing(cell)) if kind == "hashed" else self._is_number(name)
+                first = next((i for i in range(start, stop) if says(column[i])), None)
+                news += [] if first is None else [(first, name, column[first])]
                 continue
             known, part = self.vocabulary.get(name, {}), column[start:stop]
             # By their text: 1, 1.0 and True are equal, and three categories.
@@ -153,22 +237,30 @@ class Encoder:
             news += [(start + at, name, part[at]) for at in new]
         return news
 
-    def _is_category(self, name: str, cell: Cell) -> bool:
-        return name in self.categories or not np.isfinite(self.number(cell))
+    def _is_number(self, name: str) -> Callable[[Cell], bool]:
+        numerals = self.numerals(name)
+        return lambda cell: math.isfinite(self.number(cell, numerals))
+
+    def numerals(self, name: str) -> Numerals:
+        """How a column writes its numbers."""
+        return self.columns[name].numerals if name in self.columns else PLAIN
 
     def _needs(self, name: str, value: Cell) -> int:
         """How many slots a number, or a category, takes."""
+        if self.columns[name].kind == "hashed":
+            return 0 if name in self.shared else SHARED
         known = self.vocabulary.get(name, {})
         if name in self.shared or _text(value) in known:
             return 0
         return SHARED if len(known) >= VOCABULARY else 1
 
     def _register(self, name: str, value: Cell, needs: int) -> None:
-        if name not in self.vocabulary and not self._is_category(name, value):
-            self.slots[name], self.units[name] = self.used, Unit(self.number(value))
+        kind = self.columns[name].kind
+        if kind == "number":
+            self.slots[name], self.units[name] = self.used, Unit(self.number(value, self.numerals(name)))
         elif needs:
             known = self.vocabulary.setdefault(name, {})
-            if len(known) >= VOCABULARY:
+            if needs == SHARED:
                 self.shared[name] = self.used
             else:
                 known[_text(value)] = self.used
@@ -206,6 +298,8 @@ class Encoder:
                 place = self.slot_of(name, cell)
                 if place is not None:
                     x[i, place] = 1.0
+                elif is_missing(cell):
+                    self.missing[name] = self.missing.get(name, 0) + 1
         return x
 
     def measure(self, name: str, unit: Unit, part: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
@@ -216,11 +310,13 @@ class Encoder:
         self, names: Sequence[str], units: Sequence[Unit], parts: Sequence[Sequence[Cell]], rows: Sequence[int]
     ) -> np.ndarray:
         """The same of several columns, (columns, rows): of one row it takes little longer than of one column."""
-        values, odd = numbers_of(parts)
+        values, odd = self._values(names, parts)
         values = values.reshape(len(names), len(rows))
         u = _in_units(values, np.array([[u.origin] for u in units]), np.array([[u.length] for u in units]))
-        missing = np.isnan(u)
-        far = np.flatnonzero(missing & np.isfinite(values)).tolist() if missing.any() else []
+        none = np.isnan(u)
+        if not none.any():
+            return u
+        far = np.flatnonzero(none & np.isfinite(values)).tolist()
         for i in sorted([*odd, *far]):
             column, row = divmod(i, len(rows))
             self._say(
@@ -228,12 +324,25 @@ class Encoder:
                 f"row {rows[row]}, column {names[column]!r}: {parts[column][row]!r} is not a usable number there; "
                 "taken as missing",
             )
+        for name, count in zip(names, none.sum(1).tolist(), strict=True):
+            if count:
+                self.missing[name] = self.missing.get(name, 0) + count
         return u
 
+    def _values(self, names: Sequence[str], parts: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, list[int]]:
+        """`numbers_of`, with each column's own way of writing numbers."""
+        written = [self.numerals(name) for name in names]
+        if all(numerals == PLAIN for numerals in written):
+            return numbers_of(parts)
+        found = [numbers(part, numerals) for part, numerals in zip(parts, written, strict=True)]
+        odd = [at + i for at, (_, each) in zip(itertools.count(0, len(parts[0])), found) for i in each]
+        return np.concatenate([values for values, _ in found]), odd
+
     @staticmethod
-    def number(cell: Cell) -> float:
+    def number(cell: Cell, numerals: Numerals = PLAIN) -> float:
         """One cell as a number; NaN if it is none."""
-        return float(numbers([cell])[0][0])
+        found = number_in(cell, numerals)
+        return math.nan if found is None else found
 
     def _say(self, name: str, text: str) -> None:
         """Complain about the first few cells of a column; all are counted."""
@@ -256,15 +365,22 @@ class Encoder:
         kept = {name: copy.deepcopy(getattr(self, name)) for name in _KEPT}
         origins = {name: unit.origin for name, unit in self.units.items()}
         plain = np.flatnonzero(self.plain).tolist()
-        return kept | {"categories": sorted(self.categories), "origins": origins, "plain": plain}
+        columns = {name: each.as_dict() for name, each in self.columns.items()}
+        return kept | {"columns": columns, "origins": origins, "plain": plain}
 
     @classmethod
     def from_dict(
-        cls, kept: dict[str, Any], *, complain: Callable[[str], None] = lambda text: None, what: str = "the encoder"
+        cls,
+        kept: dict[str, Any],
+        *,
+        judge: Judge = Judge(),  # noqa: B008 - a constant
+        complain: Callable[[str], None] = lambda text: None,
+        what: str = "the encoder",
     ) -> "Encoder":
         """The encoder again; `what` says in errors where it is from. Raises `onward.saving.Unreadable`."""
         check_meta(kept, _Kept, what)
-        given = [*kept["slots"].values(), *kept["waves"].values()]
+        columns = {name: Column.from_dict(each) for name, each in kept["columns"].items()}
+        given = [*kept["slots"].values(), *kept["waves"].values(), *kept["dropped"]]
         for name, known in kept["vocabulary"].items():
             first = kept["shared"].get(name, 0)
             given += [*known.values(), *(range(first, first + SHARED) if name in kept["shared"] else ())]
@@ -275,10 +391,13 @@ class Encoder:
             and {*kept["shared"]} <= {*kept["vocabulary"]}
             and {*kept["origins"]} == {*kept["slots"]}
             and all(0 <= place < kept["capacity"] for place in kept["plain"])
+            and {*kept["slots"], *kept["vocabulary"], *kept["fits"]} <= {*columns}
+            and all(len(tally) == 3 and min(tally) >= 0 for tally in kept["fits"].values())
+            and all(each is not None for each in columns.values())
         )
         if not good:
             raise Unreadable(f"{what} is damaged: not every slot of its columns is given once")
-        self = cls(categories=kept["categories"], complain=complain)
+        self = cls(judge=judge, columns=columns, complain=complain)  # type: ignore[arg-type]
         for name in _KEPT:
             setattr(self, name, kept[name])
         self.units = {name: Unit(origin) for name, origin in kept["origins"].items()}
@@ -289,12 +408,6 @@ class Encoder:
 
 def _text(cell: Any) -> str:
     return cell if isinstance(cell, str) else str(cell)
-
-
-def is_date(cell: Cell) -> bool:
-    """Whether a time says where in the day, week and year it lies: a date, or seconds since 1970 (from 1973 on)."""
-    moment = seconds(cell)
-    return math.isfinite(moment) and (number(cell) is None or 1e8 < moment < 1e10)
 
 
 def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:

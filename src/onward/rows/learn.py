@@ -23,13 +23,15 @@ from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
 from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.session import JOB, Session
-from onward.rows.sources import Rows, Source, open_rows, require_source
+from onward.rows.sources import Cell, Rows, Source, open_rows, require_source
 from onward.rows.stream import BLOCK, STREAM, as_usual
 
 SUMMARY = "summary.json"
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
 # Options that may change from one call to the next.
 FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter")
+# Rows of a file by which is judged what its columns are.
+SAMPLE = 4096
 
 
 class _Run:
@@ -64,6 +66,7 @@ class _Run:
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
             self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
+            judge(self.session, self.source)
             self.begin()
             return
         self.rows.resume(meta["position"])
@@ -210,7 +213,32 @@ def session_of(options: Learn, source: str, say: Callable[[str], None]) -> Sessi
 def open_source(options: Learn, source: str, say: Callable[[str], None]) -> Source:
     """The rows of a source, as the options say."""
     form = None if options.form == "auto" else options.form
-    return open_rows(source, form=form, delimiter=options.delimiter or None, complain=say, strict=options.strict)
+    return open_rows(
+        source,
+        form=form,
+        delimiter=options.delimiter or None,
+        skip=options.skip,
+        comment=options.comment,
+        complain=say,
+        strict=options.strict,
+    )
+
+
+def judge(session: Session, source: str) -> None:
+    """Let a session see the first rows of a file, which say what its columns are; of a stream it sees none ahead."""
+    if source == "-" or not Path(source).is_file():
+        return
+    columns: dict[str, list[Cell]] = {}
+    numbers: list[int] = []
+    with open_source(dataclasses.replace(session.options, strict=False), source, lambda text: None) as rows:
+        for block in rows.blocks(SAMPLE):
+            for name in {**columns, **block.cells}:
+                more = block.cells.get(name) or [None] * len(block.numbers)
+                columns.setdefault(name, [None] * len(numbers)).extend(more)
+            numbers += block.numbers
+            if len(numbers) >= SAMPLE:
+                break
+    session.judge(Rows(1, numbers, dict(columns), {}))
 
 
 def summary(session: Session) -> dict[str, Any]:
@@ -229,6 +257,7 @@ def summary(session: Session) -> dict[str, Any]:
         "period": session.baselines.period,
         "columns read": len({*session.encoder.slots, *session.encoder.vocabulary} - {*session.seasonal}),
         "inputs": session.encoder.used,
+        "columns": session.columns(),
         "constant": session.constant,
         "cpu_seconds": session.cpu,
         "notes": session.notes,
@@ -275,6 +304,7 @@ def learn(
                 if resume:
                     run.restore()
                 else:
+                    judge(session, source)
                     folder.begin(fields, replace=replace, source=source)
                     run.begin()
                 run.go()

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from onward.errors import OnwardError
+from onward.rows.clock import clock_of
+from onward.rows.kinds import Judge, decimal_of
 from onward.rows.stream import RowRecipe
 
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
-LEAST = {"horizon": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
+LEAST = {"horizon": 0, "skip": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,24 @@ class Learn:
     target: tuple[str, ...] = ()
     """Column to predict; several are predicted side by side (numbers only)."""
     time: str = ""
-    """Column that says when: dates add the time of day, week and year to the inputs."""
+    """Column that says when: dates add the time of day, week and year to the inputs. Of two columns: date+clock."""
+    time_format: str = ""
+    """How times are written: s, ms, us or ns (since 1970), day-first, month-first, compact (YYYYMMDDHHMM), excel,
+    steps (plain numbers), or a pattern such as %d.%m.%Y. Empty: as they look."""
     features: tuple[str, ...] = ()
     """Columns to read. Empty: all but the time."""
     ignore: tuple[str, ...] = ()
     """Columns not to read."""
     categories: tuple[str, ...] = ()
     """Columns whose numbers are names (a station, a code)."""
+    numbers: tuple[str, ...] = ()
+    """Columns of numbers, whatever else stands in them: that is taken as missing."""
+    missing: tuple[str, ...] = ()
+    """Cells that stand for nothing, such as -9999, beside those that are known (NA, null, --, #DIV/0! and so on)."""
+    decimal: str = ""
+    """The decimal mark, a point or a comma. Empty: by column, as its numbers look."""
+    thousands: str = ""
+    """What separates thousands: a comma, a point, a space or '. Empty: as the numbers look."""
     task: Literal["regression", "classification", "return"] = "regression"
     """A number, a class, or the discounted sum of the target's coming values."""
     horizon: int = 1
@@ -62,6 +75,10 @@ class Learn:
     """Of the source. auto: by its name; of standard input, by its first byte."""
     delimiter: str = ""
     """Between the cells of a CSV. Empty: the commonest of , ; | and tab in the header."""
+    skip: int = 0
+    """Lines before the header of a CSV that are no part of the table."""
+    comment: str = ""
+    """What a line of a CSV begins with that is no row, such as #. Empty: # before the header only."""
     strict: bool = False
     """End at the first row that cannot be read, instead of passing over it."""
     every: int = 1_000
@@ -73,13 +90,26 @@ class Learn:
         """Refuse what cannot be learned."""
         if not self.target:
             raise OnwardError("--target: name the column to predict")
-        for name in ("target", "features", "ignore"):
+        for name in ("target", "features", "ignore", "numbers", "categories"):
             if len(set(values := getattr(self, name))) != len(values):
                 raise OnwardError(f"--{name}: a column is named twice")
         if len(self.target) > 1 and self.task != "regression":
             raise OnwardError(f"--task {self.task} predicts one column, --target names {len(self.target)}")
         if self.time in self.target:
             raise OnwardError(f"--time and --target are the same column {self.time!r}")
+        if both := {*self.numbers} & {*self.categories}:
+            raise OnwardError(f"--numbers and --categories both name {min(both)!r}")
+        if self.task == "classification" and self.target[0] in self.numbers:
+            raise OnwardError(f"--numbers names {self.target[0]!r}, whose classes are to be predicted")
+        if self.task != "classification" and (both := {*self.target} & {*self.categories}):
+            raise OnwardError(
+                f"--categories names the target {min(both)!r}: say --task classification, or leave it out"
+            )
+        if self.time_format:
+            if not self.time:
+                raise OnwardError("--time-format is of the column that --time names")
+            clock_of(self.time_format)
+        decimal_of(self.decimal, self.thousands)
         for name, least in LEAST.items():
             if (value := getattr(self, name)) < least:
                 raise OnwardError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
@@ -98,6 +128,12 @@ class Learn:
             )
         if self.network == "ccn" and self.units % self.stages:
             raise OnwardError(f"--stages must divide --units: {self.units} do not fall into {self.stages} equal stages")
+
+    @property
+    def judge(self) -> Judge:
+        """What a person has said of columns."""
+        numbers = (*self.numbers, *(self.target if self.task != "classification" else ()))
+        return Judge(numbers, self.categories, decimal_of(self.decimal, self.thousands))
 
     @property
     def lag(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from onward.rows.encoder import CALENDAR, REACH, Encoder, calendar
+from onward.rows.kinds import Column
 from onward.rows.packed import Packed
 from onward.rows.sources import is_missing
 from onward.rows.stream import RowLearner
@@ -143,7 +144,8 @@ class Places:
                 cells[key] = [number_of(value)]
             names[name] = key
         encoder = Encoder.from_dict(self.encoder.as_dict())
-        encoder.categories |= words
+        encoder.columns |= {key: Column("category", sure=True) for key in words}
+        encoder.columns |= {key: Column("number", sure=True) for key in cells if key not in encoder.columns}
         encoder.give_slots(cells, 0, 1)
         has_slot = lambda key: (
             key in encoder.slots or key in encoder.vocabulary or f"{key} {CALENDAR[0]}" in encoder.slots

@@ -11,6 +11,8 @@ from onward.rows.options import Learn
 from onward.rows.sources import Cell, is_missing
 
 MOST_CLASSES = 1024
+# So many cells that are no numbers, before the first number, are taken for marks of what is missing.
+FIRST = 20
 # Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
 LARGEST = 1e100
 
@@ -22,6 +24,7 @@ class Targets:
         self.options, self.encoder = options, encoder
         self.units: dict[str, Unit] = {}
         self.classes: dict[str, int] = {}
+        self.none: dict[str, int] = {}  # cells of a target before its first number that are neither numbers nor missing
 
     def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
         """0, the rows that bring a class or a unit for the first time, and n: no row knows of what comes after it."""
@@ -34,7 +37,7 @@ class Targets:
                         seen.add(label)
                         cuts.add(i)
             elif name not in self.units:
-                cuts.add(next((i for i, cell in enumerate(column) if np.isfinite(self.encoder.number(cell))), n))
+                cuts.add(next((i for i, cell in enumerate(column) if self._is_number(name, cell)), n))
         return sorted(cuts)
 
     def read(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> np.ndarray:
@@ -56,15 +59,11 @@ class Targets:
 
     def _numbers(self, name: str, column: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
         if name not in self.units:
-            first = next((i for i, cell in enumerate(column) if not is_missing(cell) and not _endless(cell)), None)
+            first = next((i for i, cell in enumerate(column) if self._is_number(name, cell)), None)
+            self._require_numbers(name, column[:first], rows)
             if first is None:
                 return np.full(len(rows), np.nan)
-            value = self.encoder.number(column[first])
-            if not np.isfinite(value):
-                raise OnwardError(
-                    f"row {rows[first]}, column {name!r}: the target {column[first]!r} is not a number; "
-                    "for a target of names say --task classification"
-                )
+            value = self.encoder.number(column[first], self.encoder.numerals(name))
             if abs(value) > LARGEST:
                 raise OnwardError(
                     f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
@@ -73,6 +72,21 @@ class Targets:
             self.units[name] = Unit(value)
         unit = self.units[name]
         return unit.back(self.encoder.measure(name, unit, column, rows))
+
+    def _is_number(self, name: str, cell: Cell) -> bool:
+        return math.isfinite(self.encoder.number(cell, self.encoder.numerals(name)))
+
+    def _require_numbers(self, name: str, cells: Sequence[Cell], rows: Sequence[int]) -> None:
+        """Complain about cells before the first number; refuse a target of which the first `FIRST` are none."""
+        for i, cell in enumerate(cells):
+            if is_missing(cell):
+                continue
+            self.none[name] = self.none.get(name, 0) + 1
+            where = f"row {rows[i]}, column {name!r}: the target {cell!r} is not a number"
+            if self.none[name] > FIRST:
+                raise OnwardError(f"{where}, nor is any before it; for a target of names say --task classification")
+            if self.none[name] <= 3:
+                self.encoder.complain(f"{where}; taken as missing")
 
     def to_units(self, y: np.ndarray) -> np.ndarray:
         """As the learner takes them."""
@@ -93,13 +107,3 @@ class Targets:
             return self.to_units(arrived)
         unit = self.units.get(self.options.target[0], Unit(0.0))
         return (arrived - unit.origin * self.options.share) / unit.length
-
-
-def _endless(cell: Cell) -> bool:
-    """Whether a cell says infinity, or a number beyond all that can be held."""
-    try:
-        return math.isinf(float(cell)) if cell is not None else False
-    except OverflowError:
-        return True
-    except ValueError:
-        return False

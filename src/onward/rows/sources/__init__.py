@@ -8,6 +8,7 @@ from onward.rows.sources.base import Rows as Rows
 from onward.rows.sources.base import Source as Source
 from onward.rows.sources.cells import Cell as Cell
 from onward.rows.sources.cells import is_missing as is_missing
+from onward.rows.sources.cells import number_in as number_in
 from onward.rows.sources.cells import numbers as numbers
 from onward.rows.sources.cells import numbers_of as numbers_of
 from onward.rows.sources.open import open_rows as open_rows

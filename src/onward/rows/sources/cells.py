@@ -9,33 +9,113 @@ from typing import Any
 import numpy as np
 
 from onward.errors import OnwardError
+from onward.rows.sources.numerals import PLAIN, Numerals
 from onward.text import number
 
 Cell = str | float | int | bool | None
-MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?"))
+# What pandas, R, spreadsheets and loggers write where there is nothing; in capitals or not.
+_MARKS = (
+    *(
+        "",
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "nan",
+        "-nan",
+        "+nan",
+        "<na>",
+        "<nan>",
+        "#na",
+        "#n/a",
+        "#n/a n/a",
+        "#n/a!",
+        "nat",
+    ),
+    *(
+        "null",
+        "(null)",
+        "<null>",
+        "#null!",
+        "none",
+        "<none>",
+        "nil",
+        "\\n",
+        "-",
+        "--",
+        "---",
+        "----",
+        "\u2013",
+        "\u2014",
+    ),
+    *(
+        ".",
+        "..",
+        "...",
+        "\u2026",
+        "?",
+        "??",
+        "???",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+        "nan(ind)",
+        "-nan(ind)",
+    ),
+    *("#div/0!", "#ref!", "#value!", "#name?", "#num!", "#calc!", "#error!", "###", "####"),
+)
+MISSING = frozenset(
+    form for mark in _MARKS for form in (mark, mark.upper(), mark.capitalize(), mark.title(), "NaN", "NaT")
+)
+# Words of no number that do not make a column of numbers one of categories; among categories they are such.
+NO_NUMBER = frozenset(
+    (
+        *(
+            "unknown",
+            "unavailable",
+            "undefined",
+            "undef",
+            "missing",
+            "void",
+            "empty",
+            "invalid",
+            "error",
+            "err",
+            "err.",
+        ),
+        *("fault", "bad", "no data", "nodata", "no value", "no reading", "not available", "not applicable", "overflow"),
+        *("over", "under", "off-scale", "out of range", "inf", "-inf", "+inf", "infinity", "-infinity", "+infinity"),
+    )
+)
 MAX_COLUMNS = 10_000
 _WORDS: dict[Any, float] = {None: math.nan} | dict.fromkeys(MISSING, math.nan)
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), 1.0) | dict.fromkeys(("false", "False", "FALSE"), 0.0)
+_LONGEST = max(map(len, MISSING))
 
 
 def is_missing(cell: Cell) -> bool:
-    """Whether a cell stands for nothing: None, NaN, or empty or spelt as in `MISSING`."""
-    return cell.strip() in MISSING if isinstance(cell, str) else cell is None or cell != cell
+    """Whether a cell stands for nothing: None, NaN, empty, or one of the marks of `MISSING` in any case."""
+    if not isinstance(cell, str):
+        return cell is None or cell != cell
+    text = cell.strip()
+    return len(text) <= _LONGEST and (text in MISSING or text.lower() in MISSING)
 
 
-def numbers(cells: Sequence[Cell]) -> tuple[np.ndarray, list[int]]:
+def numbers(cells: Sequence[Cell], numerals: Numerals = PLAIN) -> tuple[np.ndarray, list[int]]:
     """The cells as float64, NaN where one is missing; and where a cell is neither missing nor a finite number.
 
     >>> numbers(["1.5", "NA", "ten", "true", "inf"])
     (array([1.5, nan, nan, 1. , nan]), [2, 4])
     """
-    values = _plain(cells)
+    plain = numerals == PLAIN
+    values = _plain(cells) if plain else None
+    if values is None and _is_plain(cells):
+        values = _floats([_WORDS.get(cell, cell) for cell in cells]) if plain else _marked(cells, numerals)
     if values is None:
-        values = _floats([_WORDS.get(cell, cell) for cell in cells]) if _is_plain(cells) else None
-    if values is None:
-        read = [_number(cell) for cell in cells]
+        read = [number_in(cell, numerals) for cell in cells]
         values = np.array([math.nan if value is None else value for value in read], np.float64)
-    return values, _odd(values, cells)
+    return values, _odd(values, cells, numerals)
 
 
 def numbers_of(columns: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, list[int]]:
@@ -44,12 +124,22 @@ def numbers_of(columns: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, list[int]
     values = _plain(cells)
     if values is None:
         values = np.concatenate([numbers(column)[0] for column in columns])
-    return values, _odd(values, cells)
+    return values, _odd(values, cells, PLAIN)
 
 
 def _plain(cells: Sequence[Cell]) -> np.ndarray | None:
     """The cells as numbers if Python reads each of them as one, and as we do."""
     return _floats(cells) if _is_plain(cells) else None
+
+
+def _marked(cells: Sequence[Cell], numerals: Numerals) -> np.ndarray | None:
+    """The same for numbers of which each has its mark, and a decimal comma but no thousands."""
+    mark, comma = numerals.mark, not numerals.plain
+    if comma and not all(isinstance(cell, str) and "." not in cell for cell in cells):
+        return None
+    bare = lambda cell: cell.strip().removeprefix(mark).removesuffix(mark) if isinstance(cell, str) else cell
+    words = [_WORDS[cell] if cell in _WORDS else bare(cell) for cell in cells]
+    return _floats([word.replace(",", ".") if comma and isinstance(word, str) else word for word in words])
 
 
 def _is_plain(cells: Sequence[Cell]) -> bool:
@@ -59,11 +149,11 @@ def _is_plain(cells: Sequence[Cell]) -> bool:
         return str not in set(map(type, cells))
 
 
-def _odd(values: np.ndarray, cells: Sequence[Cell]) -> list[int]:
+def _odd(values: np.ndarray, cells: Sequence[Cell], numerals: Numerals) -> list[int]:
     """Where a cell is no number and not missing; NaN is put there."""
     if np.isfinite(values).all():
         return []
-    odd = [i for i in np.flatnonzero(~np.isfinite(values)).tolist() if _number(cells[i]) is None]
+    odd = [i for i in np.flatnonzero(~np.isfinite(values)).tolist() if number_in(cells[i], numerals) is None]
     values[odd] = math.nan
     return odd
 
@@ -75,11 +165,14 @@ def _floats(cells: Sequence[Any]) -> np.ndarray | None:
         return None
 
 
-def _number(cell: Cell) -> float | None:
+def number_in(cell: Cell, numerals: Numerals = PLAIN) -> float | None:
+    """The number of a cell, NaN where it is missing; None where it is neither missing nor a finite number."""
     if is_missing(cell):
         return math.nan
-    word = cell.strip().lower() if isinstance(cell, str) else ""
-    return _WORDS[word] if word in ("true", "false") else number(cell)
+    if not isinstance(cell, str):
+        return number(cell)
+    word = cell.strip().lower()
+    return _WORDS[word] if word in ("true", "false") else numerals.read(cell)
 
 
 def checked_names(source: str, names: Sequence[str], header: bool = False) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ def open_rows(
     form: str | None = None,
     delimiter: str | None = None,
     names: Sequence[str] | None = None,
+    skip: int = 0,
+    comment: str = "",
     complain: Callable[[str], None],
     strict: bool = False,
 ) -> Source:
@@ -49,7 +51,8 @@ def open_rows(
 
     The form, csv, jsonl or parquet, is known by the end of the name; otherwise, what begins with `{` is JSON lines and
     all else CSV. A CSV needs a header, unless `names` stand for one. Its delimiter, if not given, is that of comma,
-    semicolon, tab and bar which occurs most often in the header outside quotes. Whatever is wrong with rows is told
+    semicolon, tab and bar which occurs most often in the header outside quotes. `skip` lines before it are left out,
+    and all that begin with `comment` (before the header, also those with #). Whatever is wrong with rows is told
     to `complain`, a line each; where `strict`, it is an error.
     """
     path = None if source == "-" else Path(source)
@@ -67,7 +70,7 @@ def open_rows(
     lines = Lines(complaints.name, path)
     try:
         if (form or ("jsonl" if lines.held[0].lstrip().startswith(b"{") else "csv")) == "csv":
-            return CsvSource(lines, complaints, delimiter, names or None)
+            return CsvSource(lines, complaints, delimiter, names or None, skip=skip, comment=comment)
         if names:
             raise OnwardError(f"{lines.name} is JSON lines, which name their columns; names are for a CSV without")
         return JsonSource(lines, complaints)

@@ -1,0 +1,127 @@
+"""What the columns of a table were read as, in words: what is surprising in a sample, and the list of a report."""
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from onward.rows.clock import SCALES, Clock, judged
+from onward.rows.kinds import Column, hint_of, says_nothing
+from onward.rows.options import Learn
+from onward.rows.sources import Cell, is_missing, number_in
+from onward.rows.sources.numerals import KNOWN_MARKS
+
+# Numbers that stand for nothing in many loggers, if they lie far outside of all others.
+SENTINELS = (
+    -9999.0,
+    -999.0,
+    -99.0,
+    -9.0,
+    999.0,
+    9999.0,
+    99999.0,
+    -99999.0,
+    -32768.0,
+    32767.0,
+    65535.0,
+    1e20,
+    9.96921e36,
+)
+# Of the rows of a sample, a column of which so many have no number is told of.
+TOLD = 0.02
+
+
+def is_units_row(row: Mapping[str, Cell], columns: Mapping[str, Column]) -> bool:
+    """Whether a first row holds units and no values: no number in it, and a text over numbers, or one for a unit."""
+    says = {name: cell for name, cell in row.items() if not says_nothing(cell)}
+    if not says or not all(isinstance(cell, str) for cell in says.values()):
+        return False
+    if any(number_in(cell) is not None or judged([cell]) for cell in says.values()):
+        return False
+    texts = [str(cell).strip() for cell in says.values()]
+    units = [text for text in texts if re.fullmatch(r"[\[(].*[\])]", text) or text in KNOWN_MARKS - {"x", "N"}]
+    over = [name for name in says if name in columns and columns[name].kind == "number"]
+    return bool(units) or bool(over)
+
+
+def surprises(name: str, cells: Sequence[Cell], column: Column | None, numbers: Sequence[float]) -> list[str]:
+    """What a person should know of how a column of a sample is read, and does not expect; each with what to do."""
+    found, n = [], len(cells)
+    if column is None:
+        return [f"{name!r} holds nothing in its first {n:,} rows"]
+    if column.kind == "number":
+        if column.words != "numbers":
+            found.append(f"{name!r} is read as {column.words}")
+        if column.numerals.plain and _may_be_decimal(cells):
+            found.append(f"{name!r} is read with a comma between thousands (else: --decimal ,)")
+        odd = Counter(str(cell).strip() for cell in cells if number_in(cell, column.numerals) is None)
+        if odd:
+            words = ", ".join(repr(text)[:30] for text, _ in odd.most_common(3))
+            found.append(
+                f"{name!r} is read as numbers, and {odd.total():,} of {n:,} first rows hold none ({words}): taken as "
+                f"missing (else: {hint_of(name, 'category')})"
+            )
+        found += _sentinels(name, numbers)
+    elif column.kind == "hashed":
+        found.append(
+            f"{name!r} holds nearly as many texts as rows: they share 16 inputs, and say little (--ignore {name})"
+        )
+    elif column.kind == "time":
+        found.append(f"{name!r} looks like a time and is not read (--time {name}, or {hint_of(name, 'category')})")
+    else:
+        share = np.mean([number_in(cell) is not None and not is_missing(cell) for cell in cells])
+        if share > TOLD:
+            found.append(f"{name!r} is read as categories, though {share:.0%} are numbers (else: --numbers {name})")
+    return found
+
+
+def describe(
+    name: str, roles: Collection[str], column: Column | None, clock: Clock | None, options: Learn
+) -> tuple[str, str]:
+    """What a column was read as, in words; and the option with which a person says otherwise."""
+    if "time" in roles:
+        return clock.words if clock else "times, none of which was read", "--time-format"
+    if not roles:
+        return "not read", f"--features {name}" if name not in options.ignore else ""
+    if "target" in roles and options.task == "classification":
+        return "classes", "leave out --task, for numbers"
+    if column is None:
+        return "nothing, all its cells are missing", ""
+    if column.kind == "time":
+        return "a time, not read as an input", f"--time {name}, or {hint_of(name, 'category')}"
+    said = name in (*options.numbers, *options.categories) or "target" in roles
+    return column.words, "" if said else hint_of(name, "category" if column.kind == "number" else "number")
+
+
+def looks_like_time(cells: Sequence[Cell], numbers: Sequence[float]) -> bool:
+    """Whether numbers of a sample are times: they grow, and lie where times since 1970 or dates without marks do."""
+    known = [value for value in numbers if math.isfinite(value)]
+    if len(known) < 3 or any(b < a for a, b in itertools.pairwise(known)) or known[0] == known[-1]:
+        return False
+    clock = judged(cells)
+    return clock is not None and (clock.form in SCALES or clock.form == "compact") and known[0] > 1e9
+
+
+def _may_be_decimal(cells: Sequence[Cell]) -> bool:
+    """Whether all commas of a column stand before three last digits: they may be decimal marks after all."""
+    commas = [cell for cell in cells if isinstance(cell, str) and "," in cell]
+    return bool(commas) and all(re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell.strip()) for cell in commas)
+
+
+def _sentinels(name: str, numbers: Sequence[float]) -> list[str]:
+    values = np.array([value for value in numbers if math.isfinite(value)])
+    for mark in SENTINELS:
+        others = values[values != mark]
+        count = len(values) - len(others)
+        if count < 2 or len(others) < 10:
+            continue
+        low, high = float(others.min()), float(others.max())
+        if not low - 3 * (high - low) <= mark <= high + 3 * (high - low):
+            said = f"{mark:g}"
+            return [
+                f"{name!r} holds {said} {count:,} times, far from all else (if it stands for nothing: --missing {said})"
+            ]
+    return []
