@@ -112,6 +112,7 @@ class Session:
     def take(self, block: Rows, *, learn: bool = True) -> None:
         """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
         work = time.process_time()
+        self.answered = self.answered.pick(slice(0))
         for start, stop in itertools.pairwise(self.targets.cuts(block.cells, len(block.numbers))):
             part = slice(start, stop)
             cells = {name: column[part] for name, column in block.cells.items()}
@@ -284,7 +285,7 @@ class Session:
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times = judged.rows, judged.times
         self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
-        self.answered = asked
+        self.answered = self.answered.then(asked)
 
     def _window(self, done: int, row: int, when: str) -> None:
         sums = self.scores.take_window()
