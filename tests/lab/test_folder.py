@@ -501,6 +501,16 @@ def test_a_file_cut_back_to_a_checkpoint_and_gone_on_with_equals_the_uninterrupt
                 assert (folder / "rows.csv").read_bytes() == whole
 
 
+def test_the_disk_holds_what_a_checkpoint_says_is_written(made, monkeypatch):
+    """After a power failure a file must not be shorter than at the checkpoint."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_ino, os.fstat(number).st_size)))
+    with RunFolder(made, "run") as folder:
+        folder.append("rows.csv", "one\n")
+        assert folder.sizes("rows.csv", "none.csv") == {"rows.csv": 4, "none.csv": 0}
+    assert synced == [((made / "rows.csv").stat().st_ino, 4)]
+
+
 def test_a_file_shorter_than_at_its_checkpoint_is_refused_and_none_is_cut(made):
     with RunFolder(made, "run") as folder:
         folder.append("other.csv", "four")

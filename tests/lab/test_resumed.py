@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,40 @@ def test_killed_long_after_its_checkpoint_and_gone_on_leaves_the_same_bytes(whol
         go(path, programs=programs, kill_at=kill, resume=stop is not None)
     go(path, programs=programs, resume=True)
     assert left(path) == whole[1:]
+
+
+LIES = {
+    "another job": {"job": "one"},
+    "a step too many": {"step": STEPS + 1},
+    "a step that its name does not have": {"step": STEPS - 1},
+    "first growth too early": {"grown_at": [10, 64]},
+    "second growth too early": {"grown_at": [32, 50]},
+    "a growth to come": {"grown_at": [32, STEPS + 1]},
+    "a growth that is not there": {"grown_at": [32]},
+    "a stage too many": {"grown_at": [32, 64, 96], "stages": 4},
+    "time before the start": {"cpu_seconds": -1.0},
+    "nothing compiled": {"compile_seconds": -1.0},
+    "bytes before the start": {"metrics_bytes": -1},
+    "a run too many": {"failed": {str(len(RUNS)): 5}},
+    "a run without a number": {"failed": {"first": 5}},
+    "broken later": {"failed": {"0": STEPS + 1}},
+    "broken before": {"failed": {"0": -1}},
+    "one of two broken later": {"failed": {"0": 5, "1": STEPS + 1}},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_checkpoint_that_says_what_cannot_be_is_passed_over(whole, programs, tmp_path, lie):
+    """The one before counts, or the start: the end is the same."""
+    path = tmp_path / "run"
+    shutil.copytree(whole[0], path)
+    newest = run_folder.newest_first(path / "checkpoints", "two")[0]
+    meta, arrays = saving.load_arrays(newest)
+    saving.save_arrays(newest, arrays, {name: meta[name] for name in meta if name not in saving._HEADER} | lie)
+    go(path, programs=programs, resume=True)
+    assert left(path) == whole[1:]
+    told = saving.read_meta(newest)
+    assert all(told.get(name) != value for name, value in lie.items() if name != "stages")
 
 
 def test_a_job_that_is_done_is_not_touched(whole, programs):

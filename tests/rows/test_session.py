@@ -134,3 +134,25 @@ def test_notes_are_kept_once_and_never_without_end():
         session.complain(f"data.csv: row {i}")  # the same again, while it is kept
     assert session.notes == [f"data.csv: row {i}" for i in range(200)]
     assert said == [f"data.csv: row {i}" for i in range(300) for _ in range(1 if i < 200 else 2)]
+
+
+NEWS = {
+    "a class": ({"task": "classification", "interval": 0.9}, [f"c{i % 2 + i // 5}" for i in range(21)], ["1"] * 21),
+    "a first number": ({}, [""] * 9 + [str(i % 3) for i in range(12)], ["1"] * 21),
+    "categories beyond the room": ({}, [str(i % 3) for i in range(21)], [f"k{i}" for i in range(21)]),
+    "a column": ({"horizon": 2}, [str(i % 3) for i in range(21)], [""] * 10 + ["2"] * 11),
+}
+
+
+@pytest.mark.parametrize(("fields", "target", "other"), NEWS.values(), ids=NEWS)
+def test_every_row_is_answered_however_many_come_together(fields, target, other):
+    """Rows that bring something new part a block: the answers to those before them count too."""
+    said = []
+    for size in (1, 2, 7, 21):
+        session, text = Session(options(**fields), "data.csv", print, block=8), ""
+        for start in range(0, 21, size):
+            taken(session, {"x": other, "y": target}, start, min(start + size, 21))
+            text += session.format.answers(session.answered, session.options.lag, list(session.targets.classes))
+        said.append([line.split(",")[0] for line in text.splitlines()])
+    ahead = fields.get("horizon", 1)
+    assert said == 4 * [[str(row + ahead) for row in range(1, 22)]]

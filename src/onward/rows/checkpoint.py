@@ -14,7 +14,7 @@ from onward.rows.predictions import Waiting
 from onward.saving import Unreadable, check_meta
 
 # Numbers and words of a session that a checkpoint holds as they are.
-AS_IT_IS = ("rows", "last_row", "backwards", "timeless", "constant", "first_target", "notes", "cpu")
+AS_IT_IS = ("rows", "last_row", "constant", "first_target", "notes", "cpu")
 
 
 class _Learner(TypedDict):
@@ -30,25 +30,30 @@ class _Waiting(TypedDict):
     times: list[str]
 
 
+class _Reading(TypedDict):
+    encoder: dict[str, Any]
+    moments: list[Any] | None
+    clock: float | None
+    names: list[str]
+    backwards: int
+    timeless: int
+
+
 class Kept(TypedDict):
     """The meta of a checkpoint."""
 
     rows: int
     last_row: int
-    backwards: int
-    timeless: int
     constant: bool
     first_target: float | None
     notes: list[str]
     cpu: float
     learner: _Learner
-    encoder: dict[str, Any]
-    moments: list[Any] | None
+    reading: _Reading
     none: dict[str, int]
     units: dict[str, float]
     classes: list[str]
     waiting: _Waiting
-    clock: float | None
     extra: list[float]
 
 
@@ -91,7 +96,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
     recipe = json.loads(json.dumps(dataclasses.asdict(options.recipe)))
     allowed = {
         "rows": 0 < rows <= meta["last_row"],
-        "backwards": meta["backwards"] >= 0,
+        "reading.backwards": meta["reading"]["backwards"] >= 0,
         "cpu": meta["cpu"] >= 0,
         "learner.recipe": learner["recipe"] == recipe,
         "learner.capacity": learner["capacity"] == encoder.capacity,
@@ -104,7 +109,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
         "extra": len(meta["extra"]) == 3,
-        "moments": meta["moments"] is None or _is_clock(meta["moments"]),
+        "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),
     }
     if wrong := [name for name, good in allowed.items() if not good]:
         value: Any = meta

@@ -243,7 +243,7 @@ def judge(session: Session, source: str) -> None:
 
 def summary(session: Session) -> dict[str, Any]:
     """Everything that a report says, but for its figures."""
-    scores, options = session.scores, session.options
+    scores, options, encoder = session.scores, session.options, session.reading.encoder
     counts = np.maximum(scores.total[..., 0], 1)
     content: dict[str, Any] = {
         "source": session.name,
@@ -255,9 +255,9 @@ def summary(session: Session) -> dict[str, Any]:
         "mean absolute error": (scores.total[..., 1] / counts).tolist(),
         "root mean square error": np.sqrt(scores.total[..., 2] / counts).tolist(),
         "period": session.baselines.period,
-        "columns read": len({*session.encoder.slots, *session.encoder.vocabulary} - {*session.seasonal}),
-        "inputs": session.encoder.used,
-        "columns": session.columns(),
+        "columns read": len({*encoder.slots, *encoder.vocabulary} - {*session.seasonal}),
+        "inputs": encoder.used,
+        "columns": session.reading.columns(),
         "constant": session.constant,
         "cpu_seconds": session.cpu,
         "notes": session.notes,
@@ -320,7 +320,7 @@ def _chosen(session: Session, source: str) -> Iterator[Source]:
     """A source, opened, which has the columns that the session asks for."""
     with open_source(session.options, source, session.complain) as rows:
         session.name = rows.name
-        session.choose(rows.names, whole=rows.form != "jsonl")
+        session.reading.choose(rows.names, rows.name, whole=rows.form != "jsonl")
         yield rows
 
 

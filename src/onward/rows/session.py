@@ -1,11 +1,10 @@
 """What goes on between the rows of a table and a learner: every row is predicted, judged, learned and kept."""
 
-import difflib
 import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,14 @@ from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
 from onward.rows.baselines import Baselines
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
-from onward.rows.clock import Clock, clock_of, judged
-from onward.rows.columns import describe, is_units_row, looks_like_time, surprises
-from onward.rows.encoder import CALENDAR, Encoder, Unit, calendar
-from onward.rows.kinds import Column, agreed_decimal, says_nothing
+from onward.rows.encoder import Encoder, Unit
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
+from onward.rows.reading import TOLD, Reading
 from onward.rows.scores import CONTESTANTS, Scores, added
-from onward.rows.sources import Cell, Rows, is_missing
-from onward.rows.sources.numerals import PLAIN
+from onward.rows.sources import Cell, Rows
 from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
-from onward.rows.targets import FIRST, Targets
-from onward.text import number
+from onward.rows.targets import Targets
 
 JOB = "learn"
 MOST_NOTES = 200
@@ -42,23 +37,17 @@ class Session:
     ):
         self.options, self.name, self.say = options, name, say
         self.notes: list[str] = []
-        self.moments = clock_of(options.time_format) if options.time_format else None
-        self.marks: frozenset[Any] = frozenset(options.missing) | {
-            value for mark in options.missing if (value := number(mark)) is not None
-        }
-        self.encoder = self._encoder()
-        self.targets = Targets(options, self.encoder)
         self.learner: RowLearner | None = None
         self.block, self.live, self.ahead = block, live, Ahead()
-        self.rows, self.units_row = 0, False
-        self.names: dict[str, None] = {}
-        self.clock, self.backwards, self.timeless = -np.inf, 0, 0
+        self.rows = 0
         k = len(options.target)
         classes = options.task == "classification"
         self.scores = Scores(k)
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
+        self.reading = Reading(options, self.complain, self.seasonal)
+        self.targets = Targets(options, self.reading)
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.format = Format(options.target, self.extras, classes=classes)
         self.waiting = Waiting.empty(options.lag, k, self.extras)
@@ -81,168 +70,68 @@ class Session:
 
     def judge(self, sample: Rows) -> None:
         """Say what the columns of a table are by its first rows, before the first is read."""
-        cells = self._cells(sample)
-        judge = self.options.judge
-        if not judge.decimal:
-            judge = judge._replace(decimal=agreed_decimal(list(cells.values())))
-        columns = {name: judge.column(column, name, many=True) for name, column in cells.items()}
-        known = {name: column for name, column in columns.items() if column is not None}
-        if is_units_row({name: column[0] for name, column in cells.items()}, known):
-            self.units_row = True
-            cells = {name: column[1:] for name, column in cells.items()}
-        self._require_target(cells, known, sample.numbers)
-        self._begin(cells, known)
-        read = [*self.options.target, *self.read_columns(list(cells))]
-        found: list[str] = []
-        for name in dict.fromkeys(name for name in read if name in cells):
-            column = known.get(name)
-            written = column.numerals if column else PLAIN
-            numbers = [self.encoder.number(cell, written) for cell in cells[name]]
-            found += surprises(name, cells[name], column, numbers)
-            if not self.options.time and name not in self.options.target and looks_like_time(cells[name], numbers):
-                found.append(f"{name!r} looks like a time, and is read as a number (--time {name})")
+        with self._named():
+            found = self.reading.judge(sample)
         if found:
-            more = f"; and {len(found) - 3} more, in the report" if len(found) > 3 else ""
+            more = f"; and {len(found) - TOLD} more, in the report" if len(found) > TOLD else ""
             self.notes += [f"{self.name}: {text}" for text in found]
-            self.say(f"{self.name}: {'; '.join(found[:3])}{more}")
-
-    def _require_target(
-        self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int]
-    ) -> None:
-        """Refuse a target of numbers which has texts, and no number, in a sample."""
-        for name in self.options.target if self.options.task != "classification" else ():
-            texts = [
-                (row, cell) for row, cell in zip(rows, cells.get(name, ()), strict=False) if not says_nothing(cell)
-            ]
-            if name not in columns and len(texts) > FIRST:
-                row, cell = texts[0]
-                raise OnwardError(
-                    f"{self.name}, row {row}, column {name!r}: the target {cell!r} is not a number, nor is any in the "
-                    f"first {len(rows):,} rows; for a target of names say --task classification"
-                )
-
-    def _begin(self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column] = {}) -> None:
-        """Before the first row: what its columns are, as far as is known, and whether it has a time of day."""
-        if self.moments is None and self.options.time:
-            self.moments = judged(cells.get(self.options.time, ()))
-        self.encoder = self.targets.encoder = self._encoder({**self.encoder.columns, **columns})
-
-    def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
-        """A new one; with places for the time of day if there is a time, or may be."""
-        dates = self.options.time and (self.moments is None or self.moments.dates)
-        plain = CALENDAR if dates else ()
-        return Encoder(judge=self.options.judge, columns=columns, plain=plain, complain=self.complain)
-
-    # What columns are read.
-
-    def choose(self, names: Sequence[str], *, whole: bool) -> None:
-        """Check the columns that were asked for; `whole`: the source cannot bring others later."""
-        options = self.options
-        asked = (*options.target, *self.time_columns(names), *options.features, *options.categories, *options.numbers)
-        for name in (*asked, *options.ignore):
-            if name not in names and whole:
-                near = difflib.get_close_matches(name, names, 1, 0.4)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names[:20]))}"
-                raise OnwardError(f"{self.name} has no column {name!r}{hint}")
-        if whole and not self.read_columns(names) and not (options.horizon or options.task == "return"):
-            raise OnwardError(f"{self.name}: with --horizon 0 there must be a column to read besides the target")
+            self.say(f"{self.name}: {'; '.join(found[:TOLD])}{more}")
 
     def look(self, names: Sequence[str]) -> None:
         """Tell which of the columns that were learned from are not there; an error if none of them is."""
-        read = self.read_columns(sorted({*self.encoder.slots, *self.encoder.vocabulary} - {*self.seasonal}))
+        encoder = self.reading.encoder
+        read = self.reading.inputs(sorted({*encoder.slots, *encoder.vocabulary} - {*self.seasonal}))
         lost = [name for name in read if name not in names]
         if lost and len(lost) == len(read):
             shown = ", ".join(map(repr, read[:20]))
             raise OnwardError(f"{self.name} has none of the columns that were learned from: {shown}")
         for name in lost:
             self.say(f"{self.name} has no column {name!r}; it counts as missing")
-        for name in self.time_columns(names):
+        for name in self.reading.time_columns(names):
             if name not in names:
                 self.say(f"{self.name} has no column {name!r}; its times are unknown")
 
-    def read_columns(self, names: Sequence[str]) -> list[str]:
-        """The columns that the network reads."""
-        options = self.options
-        passed = {options.time, *self.time_columns(names), *options.ignore}
-        if options.task != "return" and options.horizon == 0:
-            passed |= set(options.target)
-        return [
-            n for n in names if n not in passed and (not options.features or n in (*options.features, *options.target))
-        ]
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of rows name the source."""
+        try:
+            yield
+        except OnwardError as error:
+            raise OnwardError(f"{self.name}, {error}") from None
 
     # Rows.
 
     def take(self, block: Rows, *, learn: bool = True) -> None:
         """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
         work = time.process_time()
-        start, n = 0, len(block.numbers)
-        cells = self._cells(block)
-        self.names |= dict.fromkeys(block.cells)
-        self.answered = Waiting.empty(0, len(self.options.target), self.extras)
-        if self.learner is None and not self.rows:
-            top = {name: column[0] for name, column in cells.items()}
-            if block.numbers[0] == 1 and (self.units_row or is_units_row(top, self.encoder.columns)):
-                shown = ", ".join(repr(cell) for cell in top.values() if not is_missing(cell))
-                self.complain(f"row 1 holds units and no values ({shown:.60}); left out")
-                start = 1
-            if start < n:
-                self._begin({name: column[start : start + 1] for name, column in cells.items()})
-        wanted = {
-            *self.read_columns(list(cells)),
-            *(() if self.options.task == "classification" else self.options.target),
-        }
-        while start < n:
-            stop = self.encoder.settle({name: cells[name] for name in wanted & {*cells}}, start, n)
-            known = {name: column[start:stop] for name, column in cells.items()}
-            for first, last in itertools.pairwise(self.targets.cuts(known, stop - start)):
-                part = {name: column[first:last] for name, column in known.items()}
-                numbers = block.numbers[start + first : start + last]
-                self._take(block._replace(numbers=numbers, cells=part), learn)
-            start = stop
+        self.answered = self.answered.pick(slice(0))
+        for known in self.reading.parts(block):
+            for start, stop in itertools.pairwise(self.targets.cuts(known.cells, len(known.numbers))):
+                cells = {name: column[start:stop] for name, column in known.cells.items()}
+                self._take(known._replace(numbers=known.numbers[start:stop], cells=cells), learn)
         self.cpu += time.process_time() - work
-
-    def _cells(self, block: Rows) -> dict[str, Sequence[Cell]]:
-        """The columns of a block, without the cells that a person has said to stand for nothing."""
-        cells, marks = block.cells, self.marks
-        if marks:
-            bare = lambda cell: cell.strip() if isinstance(cell, str) else cell
-            cells = {name: [None if bare(c) in marks else c for c in column] for name, column in cells.items()}
-        if len(parts := self.time_columns(cells)) > 1:
-            nothing = [None] * len(block.numbers)
-            both = zip(*(cells.get(part) or nothing for part in parts), strict=True)
-            joined: list[Cell] = [None if is_missing(date) else f"{date} {clock}" for date, clock in both]
-            cells = {**cells, self.options.time: joined}
-        return cells
-
-    def time_columns(self, names: Collection[str]) -> tuple[str, ...]:
-        """The column, or the two, that say when."""
-        name = self.options.time
-        parts = tuple(name.split("+"))
-        return () if not name else parts if len(parts) == 2 and name not in names else (name,)
 
     def _take(self, block: Rows, learn: bool) -> None:
         numbers = block.numbers
         n = len(numbers)
-        moments, times = self._times(block)
-        try:
+        reading, encoder = self.reading, self.reading.encoder
+        moments, times = reading.times(block)
+        with self._named():
             y = self.targets.read(block.cells, numbers)
-        except OnwardError as error:
-            raise OnwardError(f"{self.name}, {error}") from None
         arrived = self._arrived(y)
         others = self.baselines.score(arrived)
-        cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
-        dated = self.moments is None or self.moments.dates
-        waves = calendar(moments if dated else np.full(n, np.nan)) if self.encoder.waves else {}
+        cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))} | self._season()
+        waves = reading.waves(moments)
         start, parts = 0, []
         while start < n:
-            stop = self.encoder.give_slots(cells, start, n)
+            stop = encoder.give_slots(cells, start, n)
             learner = self._room()
             if learn and learner.grows_within(stop - start):
                 self.ahead.ready()
             if stop > start:
-                x = self.encoder.encode(cells, start, stop, numbers, waves)
+                x = encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
-                plain = self.encoder.plain
+                plain = encoder.plain
                 self.learner, said = learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u)
                 parts.append(said)
             start = stop
@@ -264,49 +153,6 @@ class Session:
         if not self.seasonal:
             return {}
         return {name: self.baselines.ahead[:, i].tolist() for i, name in enumerate(self.seasonal)}
-
-    def _times(self, block: Rows) -> tuple[np.ndarray, Sequence[str]]:
-        n = len(block.numbers)
-        name = self.options.time
-        if not name:
-            return np.full(n, np.nan), [""] * n
-        column = block.cells.get(name) or [None] * n
-        if self.moments is not None and self.moments.sure:
-            moments = self.moments.moments(column)
-        else:
-            moments = np.array([self._moment(cell, row) for cell, row in zip(column, block.numbers, strict=True)])
-        for i in np.flatnonzero(np.isnan(moments)).tolist() if self.timeless < 3 else ():
-            if not is_missing(column[i]) and self.timeless < 3:
-                self.timeless += 1
-                self.complain(
-                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r} is no time"
-                    + (f" where {self.moments.words} are read" if self.moments else "")
-                    + "; write it as 2026-01-31T23:59:00 or as a number, or say --time-format"
-                )
-        latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
-        for i in np.flatnonzero(moments < latest[:-1]).tolist():
-            self.backwards += 1
-            if self.backwards <= 3:
-                self.complain(
-                    f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
-                    "rows are taken in the order they come"
-                )
-        self.clock = float(latest[-1])
-        return moments, ["" if cell is None else str(cell) for cell in column]
-
-    def _moment(self, cell: Cell, row: int) -> float:
-        """A time, where the column may yet turn out to be written in another way."""
-        if is_missing(cell):
-            return math.nan
-        if self.moments is None:
-            self.moments = judged([cell])
-        elif (other := self.moments.or_other(cell)) is not self.moments:
-            self.moments = other
-            self.complain(
-                f"row {row}, column {self.options.time!r}: {cell!r} can only be {other.words}, from here on; say "
-                f"--time-format {other.form} to have all rows read so"
-            )
-        return self.moments.read(cell) if self.moments else math.nan
 
     def _arrived(self, y: np.ndarray) -> np.ndarray:
         """What each row makes known: its target, or the return of `lag` rows before."""
@@ -332,12 +178,12 @@ class Session:
         learner = self.learner
         if learner is None:
             learner = RowLearner(
-                self.options.recipe, self.encoder.capacity, classes, lengths=(self.block,), in_place=True
+                self.options.recipe, self.reading.encoder.capacity, classes, lengths=(self.block,), in_place=True
             )
-        if self.encoder.capacity > learner.capacity or classes > learner.classes:
+        if self.reading.encoder.capacity > learner.capacity or classes > learner.classes:
             self.ahead.ready()
-        if self.encoder.capacity > learner.capacity:
-            learner = learner.widen(self.encoder.capacity)
+        if self.reading.encoder.capacity > learner.capacity:
+            learner = learner.widen(self.reading.encoder.capacity)
         if classes > learner.classes:
             learner = learner.add_classes(classes)
         self.learner = learner
@@ -399,7 +245,7 @@ class Session:
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times = judged.rows, judged.times
         self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
-        self.answered = asked
+        self.answered = self.answered.then(asked)
 
     def _window(self, done: int, row: int, when: str) -> None:
         sums = self.scores.take_window()
@@ -408,18 +254,6 @@ class Session:
             means = sums[..., 1].sum(1) / np.maximum(sums[..., 0].sum(1), 1)
             line = {"rows": done, "row": row, "time": when, "count": count}
             self.metrics.append(json.dumps(line | dict(zip(CONTESTANTS, means.tolist(), strict=True))))
-
-    def columns(self) -> list[dict[str, Any]]:
-        """Every column of the source: what it was read as, how many of its cells are missing or odd, what else it may be."""
-        read, options = self.read_columns(list(self.names)), self.options
-        found = []
-        for name in self.names:
-            roles = ["target"] * (name in options.target) + ["time"] * (name in self.time_columns(list(self.names)))
-            roles += ["input"] * (name in read)
-            kind, hint = describe(name, roles, self.encoder.columns.get(name), self.moments, options)
-            counts = {"missing": self.encoder.missing.get(name, 0), "odd": self.encoder.odd.get(name, 0)}
-            found.append({"name": name, "role": " and ".join(roles) or "none", "read as": kind, **counts, "else": hint})
-        return found
 
     # What is written.
 
@@ -451,7 +285,7 @@ class Session:
         """Start a new count of rows: no prediction waits."""
         self.waiting = Waiting.empty(self.options.lag, len(self.options.target), self.extras)
         self.rewards = self.rewards[:0]
-        self.clock = -np.inf
+        self.reading.clock = -np.inf
 
     # What survives.
 
@@ -464,13 +298,11 @@ class Session:
             **{name: getattr(self, name) for name in AS_IT_IS},
             **more,
             "learner": learner,
-            "encoder": self.encoder.as_dict(),
-            "moments": None if self.moments is None else list(self.moments),
+            "reading": self.reading.as_dict(),
             "none": self.targets.none,
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
             "classes": list(self.targets.classes),
             "waiting": {"rows": self.waiting.rows, "times": self.waiting.times},
-            "clock": None if np.isinf(self.clock) else self.clock,
             "extra": self.scores.extra.tolist(),
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
@@ -486,7 +318,9 @@ class Session:
         with saving.reading(what):
             saving.check_meta(meta, Kept, what)
             check(meta)  # first: other options are no damage
-            encoder = Encoder.from_dict(meta["encoder"], judge=self.options.judge, complain=self.complain, what=what)
+            encoder = Encoder.from_dict(
+                meta["reading"]["encoder"], judge=self.options.judge, complain=self.complain, what=what
+            )
             require_true(meta, self.options, encoder, self.waiting, what)
             arrays = {name.removeprefix(LEARNER): a for name, a in kept.items() if name.startswith(LEARNER)}
             learner = RowLearner.load(arrays, {**meta["learner"], "lengths": [self.block]}, what)
@@ -496,20 +330,15 @@ class Session:
             part = lambda of: {name.removeprefix(of): a for name, a in mine.items() if name.startswith(of)}
             waiting = Waiting(**part("waiting."), **meta["waiting"])
         # Nothing was changed until all was found good.
-        self.learner, self.encoder, self.scores.extra = (
-            learner._replace(in_place=True),
-            encoder,
-            np.array(meta["extra"], float),
-        )
-        self.moments = None if meta["moments"] is None else Clock(*meta["moments"])
-        self.targets.encoder, self.targets.none = encoder, meta["none"]
+        self.learner, self.scores.extra = learner._replace(in_place=True), np.array(meta["extra"], float)
+        self.reading.restore(meta["reading"], encoder)
+        self.targets.none = meta["none"]
         self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
         self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
         self.rewards, self.scores.total, self.scores.window = (mine[n] for n in ("rewards", "total", "window"))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
-        self.clock = -np.inf if meta["clock"] is None else float(meta["clock"])
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from onward.errors import OnwardError
-from onward.rows.encoder import Encoder, Unit
+from onward.rows.encoder import Unit
 from onward.rows.options import Learn
+from onward.rows.reading import FIRST, Reading
 from onward.rows.sources import Cell, is_missing
 
 MOST_CLASSES = 1024
-# So many cells that are no numbers, before the first number, are taken for marks of what is missing.
-FIRST = 20
 # Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
 LARGEST = 1e100
 
@@ -20,8 +19,8 @@ LARGEST = 1e100
 class Targets:
     """What is to be predicted, as numbers: in units of the first value, or the number of a class."""
 
-    def __init__(self, options: Learn, encoder: Encoder):
-        self.options, self.encoder = options, encoder
+    def __init__(self, options: Learn, reading: Reading):
+        self.options, self.reading = options, reading
         self.units: dict[str, Unit] = {}
         self.classes: dict[str, int] = {}
         self.none: dict[str, int] = {}  # cells of a target before its first number that are neither numbers nor missing
@@ -63,7 +62,7 @@ class Targets:
             self._require_numbers(name, column[:first], rows)
             if first is None:
                 return np.full(len(rows), np.nan)
-            value = self.encoder.number(column[first], self.encoder.numerals(name))
+            value = self.reading.encoder.number(column[first], self.reading.encoder.numerals(name))
             if abs(value) > LARGEST:
                 raise OnwardError(
                     f"row {rows[first]}, column {name!r}: the first target {column[first]!r} is too large to be "
@@ -71,10 +70,10 @@ class Targets:
                 )
             self.units[name] = Unit(value)
         unit = self.units[name]
-        return unit.back(self.encoder.measure(name, unit, column, rows))
+        return unit.back(self.reading.encoder.measure(name, unit, column, rows))
 
     def _is_number(self, name: str, cell: Cell) -> bool:
-        return math.isfinite(self.encoder.number(cell, self.encoder.numerals(name)))
+        return math.isfinite(self.reading.encoder.number(cell, self.reading.encoder.numerals(name)))
 
     def _require_numbers(self, name: str, cells: Sequence[Cell], rows: Sequence[int]) -> None:
         """Complain about cells before the first number; refuse a target of which the first `FIRST` are none."""
@@ -86,7 +85,7 @@ class Targets:
             if self.none[name] > FIRST:
                 raise OnwardError(f"{where}, nor is any before it; for a target of names say --task classification")
             if self.none[name] <= 3:
-                self.encoder.complain(f"{where}; taken as missing")
+                self.reading.complain(f"{where}; taken as missing")
 
     def to_units(self, y: np.ndarray) -> np.ndarray:
         """As the learner takes them."""

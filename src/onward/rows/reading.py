@@ -1,0 +1,250 @@
+"""What the cells of a table are read as: the kinds of its columns, and the clock of its times."""
+
+import difflib
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onward.errors import OnwardError
+from onward.rows.clock import Clock, clock_of, judged
+from onward.rows.columns import describe, is_units_row, looks_like_time, surprises
+from onward.rows.encoder import CALENDAR, Encoder, calendar
+from onward.rows.kinds import Column, agreed_decimal, says_nothing
+from onward.rows.options import Learn
+from onward.rows.sources import Cell, Rows, is_missing
+from onward.rows.sources.numerals import PLAIN
+from onward.text import number
+
+# So many cells of a target that are no numbers, before its first number, are taken for marks of what is missing.
+FIRST = 20
+# What is surprising in a sample is told in one line, which names so many columns.
+TOLD = 3
+
+
+class Reading:
+    """How a table is read, as its rows come; `complain` is told what a person should know, a line each.
+
+    `computed` names columns of numbers that come beside those of the table.
+    """
+
+    def __init__(self, options: Learn, complain: Callable[[str], None], computed: Collection[str] = ()):
+        self.options, self.complain = options, complain
+        self.computed = dict.fromkeys(computed, Column("number", sure=True))
+        self.moments = clock_of(options.time_format) if options.time_format else None
+        self.marks: frozenset[Any] = frozenset(options.missing) | {
+            value for mark in options.missing if (value := number(mark)) is not None
+        }
+        self.encoder = self._encoder()
+        self.names: dict[str, None] = {}
+        self.begun = self.units_row = False
+        self.clock, self.backwards, self.timeless = -np.inf, 0, 0
+
+    def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
+        """A new one; with places for the time of day if there is a time, or may be."""
+        dates = self.options.time and (self.moments is None or self.moments.dates)
+        plain = CALENDAR if dates else ()
+        columns = {**self.computed, **columns}
+        return Encoder(judge=self.options.judge, columns=columns, plain=plain, complain=self.complain)
+
+    # Which columns are read.
+
+    def choose(self, names: Sequence[str], source: str, *, whole: bool) -> None:
+        """Check the columns that were asked for; `whole`: the source cannot bring others later."""
+        options = self.options
+        asked = (*options.target, *self.time_columns(names), *options.features, *options.categories, *options.numbers)
+        for name in (*asked, *options.ignore):
+            if name not in names and whole:
+                near = difflib.get_close_matches(name, names, 1, 0.4)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names[:20]))}"
+                raise OnwardError(f"{source} has no column {name!r}{hint}")
+        if whole and not self.inputs(names) and not (options.horizon or options.task == "return"):
+            raise OnwardError(f"{source}: with --horizon 0 there must be a column to read besides the target")
+
+    def inputs(self, names: Collection[str]) -> list[str]:
+        """The columns that the network reads."""
+        options = self.options
+        passed = {options.time, *self.time_columns(names), *options.ignore}
+        if options.task != "return" and options.horizon == 0:
+            passed |= set(options.target)
+        return [
+            n for n in names if n not in passed and (not options.features or n in (*options.features, *options.target))
+        ]
+
+    def time_columns(self, names: Collection[str]) -> tuple[str, ...]:
+        """The column, or the two, that say when."""
+        name = self.options.time
+        parts = tuple(name.split("+"))
+        return () if not name else parts if len(parts) == 2 and name not in names else (name,)
+
+    # What they are.
+
+    def judge(self, sample: Rows) -> list[str]:
+        """Say what the columns of a table are by its first rows, before the first is read; what is surprising.
+
+        Raises OnwardError for a target of numbers that holds none.
+        """
+        cells = self.cells(sample)
+        judge = self.options.judge
+        if not judge.decimal:
+            judge = judge._replace(decimal=agreed_decimal(list(cells.values())))
+        columns = {name: judge.column(column, name, many=True) for name, column in cells.items()}
+        known = {name: column for name, column in columns.items() if column is not None}
+        self.units_row = is_units_row({name: column[0] for name, column in cells.items()}, known)
+        cells = {name: column[self.units_row :] for name, column in cells.items()}
+        self._require_target(cells, known, sample.numbers)
+        self._begin(cells, known)
+        found: list[str] = []
+        for name in dict.fromkeys([*self.options.target, *self.inputs(cells)]):
+            column = known.get(name)
+            written = column.numerals if column else PLAIN
+            values = [self.encoder.number(cell, written) for cell in cells.get(name, ())]
+            found += surprises(name, cells.get(name, ()), column, values)
+            if not self.options.time and name not in self.options.target and looks_like_time(cells[name], values):
+                found.append(f"{name!r} looks like a time, and is read as a number (--time {name})")
+        return found
+
+    def _require_target(
+        self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int]
+    ) -> None:
+        for name in self.options.target if self.options.task != "classification" else ():
+            column = cells.get(name, ())
+            texts = [(row, cell) for row, cell in zip(rows, column, strict=False) if not says_nothing(cell)]
+            if name not in columns and len(texts) > FIRST:
+                row, cell = texts[0]
+                raise OnwardError(
+                    f"row {row}, column {name!r}: the target {cell!r} is not a number, nor is any in the first "
+                    f"{len(rows):,} rows; for a target of names say --task classification"
+                )
+
+    def _begin(self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column] = {}) -> None:
+        """Before the first row: what its columns are, as far as is known, and whether it has a time of day."""
+        if self.moments is None and self.options.time:
+            self.moments = judged(cells.get(self.options.time, ()))
+        self.encoder = self._encoder({**self.encoder.columns, **columns})
+
+    def parts(self, block: Rows) -> Iterator[Rows]:
+        """A block in parts, in each of which every column is one thing."""
+        cells, start, n = self.cells(block), 0, len(block.numbers)
+        self.names |= dict.fromkeys(block.cells)
+        if not self.begun:
+            start = self._start(cells, block.numbers[0])
+        wanted = {*self.inputs(cells), *(self.options.target if self.options.task != "classification" else ())}
+        while start < n:
+            stop = self.encoder.settle({name: cells[name] for name in wanted & {*cells}}, start, n)
+            part = {name: column[start:stop] for name, column in cells.items()}
+            yield block._replace(numbers=block.numbers[start:stop], cells=part)
+            start = stop
+
+    def _start(self, cells: Mapping[str, Sequence[Cell]], row: int) -> int:
+        """The first row that holds values: that after a row of units."""
+        start, top = 0, {name: column[0] for name, column in cells.items()}
+        if row == 1 and (self.units_row or is_units_row(top, self.encoder.columns)):
+            shown = ", ".join(repr(cell) for cell in top.values() if not is_missing(cell))
+            self.complain(f"row 1 holds units and no values ({shown:.60}); left out")
+            start = 1
+        first = {name: column[start : start + 1] for name, column in cells.items()}
+        if any(first.values()):
+            self._begin(first)
+            self.begun = True
+        return start
+
+    def cells(self, block: Rows) -> dict[str, Sequence[Cell]]:
+        """The columns of a block, without the cells that a person has said to stand for nothing."""
+        cells, marks = block.cells, self.marks
+        if marks:
+            bare = lambda cell: cell.strip() if isinstance(cell, str) else cell
+            stands = lambda cell: bare(cell) in marks or number(cell) in marks
+            cells = {name: [None if stands(cell) else cell for cell in column] for name, column in cells.items()}
+        if len(parts := self.time_columns(cells)) > 1:
+            nothing = [None] * len(block.numbers)
+            both = zip(*(cells.get(part) or nothing for part in parts), strict=True)
+            joined: list[Cell] = [None if is_missing(date) else f"{date} {clock}" for date, clock in both]
+            cells = {**cells, self.options.time: joined}
+        return cells
+
+    # Times.
+
+    def times(self, block: Rows) -> tuple[np.ndarray, Sequence[str]]:
+        """When each row was, in seconds since 1970 (or as numbers say), NaN where unknown; and as it is written."""
+        n, name = len(block.numbers), self.options.time
+        if not name:
+            return np.full(n, np.nan), [""] * n
+        column = block.cells.get(name) or [None] * n
+        if self.moments is not None and self.moments.sure:
+            moments = self.moments.moments(column)
+        else:
+            moments = np.array([self._moment(cell, row) for cell, row in zip(column, block.numbers, strict=True)])
+        for i in np.flatnonzero(np.isnan(moments)).tolist() if self.timeless < 3 else ():
+            if not is_missing(column[i]) and self.timeless < 3:
+                self.timeless += 1
+                self.complain(
+                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r} is no time"
+                    + (f" where {self.moments.words} are read" if self.moments else "")
+                    + "; write it as 2026-01-31T23:59:00 or as a number, or say --time-format"
+                )
+        latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
+        for i in np.flatnonzero(moments < latest[:-1]).tolist():
+            self.backwards += 1
+            if self.backwards <= 3:
+                self.complain(
+                    f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
+                    "rows are taken in the order they come"
+                )
+        self.clock = float(latest[-1])
+        return moments, ["" if cell is None else str(cell) for cell in column]
+
+    def _moment(self, cell: Cell, row: int) -> float:
+        """A time, where the column may yet turn out to be written in another way."""
+        if is_missing(cell):
+            return math.nan
+        if self.moments is None:
+            self.moments = judged([cell])
+        elif (other := self.moments.or_other(cell)) is not self.moments:
+            self.moments = other
+            self.complain(
+                f"row {row}, column {self.options.time!r}: {cell!r} can only be {other.words}, from here on; say "
+                f"--time-format {other.form} to have all rows read so"
+            )
+        return self.moments.read(cell) if self.moments else math.nan
+
+    def waves(self, moments: np.ndarray) -> dict[str, np.ndarray]:
+        """Where in the day, the week and the year; nothing where times are plain numbers."""
+        if not self.encoder.waves:
+            return {}
+        dated = self.moments is None or self.moments.dates
+        return calendar(moments if dated else np.full(len(moments), np.nan))
+
+    # What was read.
+
+    def columns(self) -> list[dict[str, Any]]:
+        """Every column: what it was read as, how many of its cells are missing or odd, and how to say otherwise."""
+        found, names = [], list(self.names)
+        inputs, times = self.inputs(names), self.time_columns(names)
+        for name in names:
+            parts = {"target": self.options.target, "time": times, "input": inputs}
+            roles = [role for role, those in parts.items() if name in those]
+            kind, hint = describe(name, roles, self.encoder.columns.get(name), self.moments, self.options)
+            counts = {"missing": self.encoder.missing.get(name, 0), "odd": self.encoder.odd.get(name, 0)}
+            found.append({"name": name, "role": " and ".join(roles), "read as": kind, **counts, "otherwise": hint})
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "encoder": self.encoder.as_dict(),
+            "moments": None if self.moments is None else list(self.moments),
+            "clock": None if math.isinf(self.clock) else self.clock,
+            "names": list(self.names),
+            "backwards": self.backwards,
+            "timeless": self.timeless,
+        }
+
+    def restore(self, kept: Mapping[str, Any], encoder: Encoder) -> None:
+        """Read on as `as_dict` said, with its encoder, which is good."""
+        self.encoder, self.begun = encoder, True
+        self.moments = None if kept["moments"] is None else Clock(*kept["moments"])
+        self.clock = -np.inf if kept["clock"] is None else float(kept["clock"])
+        self.names = dict.fromkeys(kept["names"])
+        self.backwards, self.timeless = kept["backwards"], kept["timeless"]
