@@ -44,6 +44,8 @@ _COMPACT = re.compile(
     r"(?P<y>(?:19|20)\d\d)(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?:[T ]?(?P<H>[01]\d|2[0-3])(?P<M>[0-5]\d)?(?P<S>[0-5]\d)?)?Z?"
 )
+_DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
+CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
 _EXCEL = 25569  # 1970-01-01, as spreadsheets count days
 # Seconds since 1970 of the years in which data are likely: from 1973 to 2286.
 _EARLY, _LATE = 1e8, 1e10
@@ -227,3 +229,13 @@ def _offset(zone: str | None) -> float:
     digits = zone[1:].replace(":", "")
     size = 3600 * int(digits[:2]) + 60 * int(digits[2:] or 0)
     return float(-size if zone[0] == "-" else size)
+
+
+def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:
+    """Where in the day, the week and the year: sine and cosine of each; 0 where the time is missing."""
+    known = np.nan_to_num(np.asarray(moments, float), nan=0.0, posinf=0.0, neginf=0.0)
+    waves: list[np.ndarray] = []
+    for period in (_DAY, _WEEK, _YEAR):
+        phase = 2 * np.pi * np.mod(known, period) / period
+        waves += [np.sin(phase), np.cos(phase)]
+    return dict(zip(CALENDAR, np.isfinite(moments) * np.stack(waves), strict=True))

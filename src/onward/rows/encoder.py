@@ -26,8 +26,6 @@ SHARED = 16
 REACH = 1e15
 # Below this a first value says nothing about the size of those to come.
 SMALL = 1e-9
-_DAY, _WEEK, _YEAR = 86400.0, 604800.0, 31556952.0
-CALENDAR = tuple(f"{name} {part}" for name in ("day", "week", "year") for part in ("sine", "cosine"))
 # What is kept of an encoder as it is.
 _KEPT = ("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full", "odd", "missing", "fits")
 # A column that was judged by one cell is revised when so many more cells contradict it than three times those that
@@ -120,6 +118,7 @@ class Encoder:
         self.odd: dict[str, int] = {}
         self.missing: dict[str, int] = {}
         self.dropped: list[int] = []
+        self._first: dict[str, int] = {}  # the row of the first value of columns that `give_slots` has just met
         # Of a column that may be revised: how its cells fit, as `_TALLIED` says.
         self.fits: dict[str, list[int]] = {}
         for name in plain:
@@ -200,6 +199,7 @@ class Encoder:
 
         The capacity grows, if it must, only for row `start` itself: rows before a growth are learned before it.
         """
+        self._first = {}
         for row, name, value in sorted(self._news(cells, start, stop), key=lambda new: (new[0], new[1])):
             needs = self._needs(name, value)
             while self.used + needs > self.capacity and self.capacity < MOST_SLOTS:
@@ -212,6 +212,8 @@ class Encoder:
                 )
                 self.full = True
                 break
+            if name not in self.slots and name not in self.vocabulary:
+                self._first[name] = row
             self._register(name, value, needs)
         return stop
 
@@ -289,7 +291,8 @@ class Encoder:
         read = [name for name in self.slots if name in cells]
         if read:
             parts = [cells[name][start:stop] for name in read]
-            measured = self._measured(read, [self.units[name] for name in read], parts, rows[start:stop])
+            since = [max(0, self._first.get(name, start) - start) for name in read]
+            measured = self._measured(read, [self.units[name] for name in read], parts, rows[start:stop], since)
             x[:, [self.slots[name] for name in read]] = measured.T
         for name, slot in self.waves.items():
             x[:, slot] = waves[name][start:stop]
@@ -298,18 +301,26 @@ class Encoder:
                 place = self.slot_of(name, cell)
                 if place is not None:
                     x[i, place] = 1.0
-                elif is_missing(cell):
+                elif is_missing(cell) and start + i >= self._first.get(name, 0):
                     self.missing[name] = self.missing.get(name, 0) + 1
         return x
 
     def measure(self, name: str, unit: Unit, part: Sequence[Cell], rows: Sequence[int]) -> np.ndarray:
         """Cells of a number column in its unit, NaN where missing or unusable; the latter is complained about."""
-        return self._measured([name], [unit], [part], rows)[0]
+        return self._measured([name], [unit], [part], rows, [0])[0]
 
     def _measured(
-        self, names: Sequence[str], units: Sequence[Unit], parts: Sequence[Sequence[Cell]], rows: Sequence[int]
+        self,
+        names: Sequence[str],
+        units: Sequence[Unit],
+        parts: Sequence[Sequence[Cell]],
+        rows: Sequence[int],
+        since: Sequence[int],
     ) -> np.ndarray:
-        """The same of several columns, (columns, rows): of one row it takes little longer than of one column."""
+        """The same of several columns, (columns, rows): of one row it takes little longer than of one column.
+
+        `since`: where each column's first number stands. What comes before is not complained about.
+        """
         values, odd = self._values(names, parts)
         values = values.reshape(len(names), len(rows))
         u = _in_units(values, np.array([[u.origin] for u in units]), np.array([[u.length] for u in units]))
@@ -319,14 +330,15 @@ class Encoder:
         far = np.flatnonzero(none & np.isfinite(values)).tolist()
         for i in sorted([*odd, *far]):
             column, row = divmod(i, len(rows))
-            self._say(
-                names[column],
-                f"row {rows[row]}, column {names[column]!r}: {parts[column][row]!r} is not a usable number there; "
-                "taken as missing",
-            )
-        for name, count in zip(names, none.sum(1).tolist(), strict=True):
-            if count:
-                self.missing[name] = self.missing.get(name, 0) + count
+            if row >= since[column]:
+                self._say(
+                    names[column],
+                    f"row {rows[row]}, column {names[column]!r}: {parts[column][row]!r} is not a usable number there; "
+                    "taken as missing",
+                )
+        for name, row, count in zip(names, since, none.sum(1).tolist(), strict=True):
+            if count > row:
+                self.missing[name] = self.missing.get(name, 0) + count - row
         return u
 
     def _values(self, names: Sequence[str], parts: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, list[int]]:
@@ -408,13 +420,3 @@ class Encoder:
 
 def _text(cell: Any) -> str:
     return cell if isinstance(cell, str) else str(cell)
-
-
-def calendar(moments: np.ndarray) -> dict[str, np.ndarray]:
-    """Where in the day, the week and the year: sine and cosine of each; 0 where the time is missing."""
-    known = np.nan_to_num(np.asarray(moments, float), nan=0.0, posinf=0.0, neginf=0.0)
-    waves: list[np.ndarray] = []
-    for period in (_DAY, _WEEK, _YEAR):
-        phase = 2 * np.pi * np.mod(known, period) / period
-        waves += [np.sin(phase), np.cos(phase)]
-    return dict(zip(CALENDAR, np.isfinite(moments) * np.stack(waves), strict=True))

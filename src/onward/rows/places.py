@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from onward.rows.encoder import CALENDAR, REACH, Encoder, calendar
+from onward.rows.clock import CALENDAR, calendar
+from onward.rows.encoder import REACH, Encoder
 from onward.rows.kinds import Column
 from onward.rows.packed import Packed
 from onward.rows.sources import is_missing

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from onward.errors import OnwardError
-from onward.rows.clock import Clock, clock_of, judged
+from onward.rows.clock import CALENDAR, Clock, calendar, clock_of, judged
 from onward.rows.columns import describe, is_units_row, looks_like_time, surprises
-from onward.rows.encoder import CALENDAR, Encoder, calendar
+from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, agreed_decimal, says_nothing
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, Rows, is_missing
