@@ -238,7 +238,8 @@ def judge(session: Session, source: str) -> None:
             numbers += block.numbers
             if len(numbers) >= SAMPLE:
                 break
-    session.judge(Rows(1, numbers, dict(columns), {}))
+    if numbers:
+        session.judge(Rows(1, numbers, dict(columns), {}), whole=len(numbers) < SAMPLE)
 
 
 def summary(session: Session) -> dict[str, Any]:

@@ -80,8 +80,10 @@ class Reading:
 
     # What they are.
 
-    def judge(self, sample: Rows) -> list[str]:
+    def judge(self, sample: Rows, *, whole: bool = False) -> list[str]:
         """Say what the columns of a table are by its first rows, before the first is read; what is surprising.
+
+        `whole`: there are no other rows.
 
         Raises OnwardError for a target of numbers that holds none.
         """
@@ -93,7 +95,7 @@ class Reading:
         known = {name: column for name, column in columns.items() if column is not None}
         self.units_row = is_units_row({name: column[0] for name, column in cells.items()}, known)
         cells = {name: column[self.units_row :] for name, column in cells.items()}
-        self._require_target(cells, known, sample.numbers)
+        self._require_target(cells, known, sample.numbers, 0 if whole else FIRST)
         self._begin(cells, known)
         found: list[str] = []
         for name in dict.fromkeys([*self.options.target, *self.inputs(cells)]):
@@ -106,15 +108,15 @@ class Reading:
         return found
 
     def _require_target(
-        self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int]
+        self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int], most: int
     ) -> None:
         for name in self.options.target if self.options.task != "classification" else ():
             column = cells.get(name, ())
             texts = [(row, cell) for row, cell in zip(rows, column, strict=False) if not says_nothing(cell)]
-            if name not in columns and len(texts) > FIRST:
+            if name not in columns and len(texts) > most:
                 row, cell = texts[0]
                 raise OnwardError(
-                    f"row {row}, column {name!r}: the target {cell!r} is not a number, nor is any in the first "
+                    f"row {row}, column {name!r}: the target {cell!r} is not a number, nor is any other in "
                     f"{len(rows):,} rows; for a target of names say --task classification"
                 )
 

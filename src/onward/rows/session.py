@@ -68,10 +68,10 @@ class Session:
             self.notes.append(text)
         self.say(text)
 
-    def judge(self, sample: Rows) -> None:
-        """Say what the columns of a table are by its first rows, before the first is read."""
+    def judge(self, sample: Rows, *, whole: bool) -> None:
+        """Say what the columns of a table are by its first rows (`whole`: all of them), before the first is read."""
         with self._named():
-            found = self.reading.judge(sample)
+            found = self.reading.judge(sample, whole=whole)
         if found:
             more = f"; and {len(found) - TOLD} more, in the report" if len(found) > TOLD else ""
             self.notes += [f"{self.name}: {text}" for text in found]
