@@ -10,6 +10,7 @@ from jax import lax
 
 import onward as ow
 from contract import zoo
+from onward.learners.base import gather_trajectories
 from onward.learners.bptt import sequence_loss
 from onward.learners.inverses import Transition, squash_difference
 from onward.verify import targets as vt
@@ -490,3 +491,15 @@ def test_a_prime_batch_is_swept_in_few_blocks(key):
     lengths = [equation.params["length"] for equation in program.eqns if equation.primitive.name == "scan"]
     assert lengths
     assert max(lengths) <= 3
+
+
+@pytest.mark.parametrize(("rows", "samples", "features"), [(6, 2, 5), (6, 3, 6), (4, 4, 1)])
+def test_features_of_the_trajectories_of_a_sequence_stand_together(rows, samples, features):
+    """Neighbouring rows: trajectory m of sequence i is row i * samples + m."""
+    whole = np.arange(rows * features, dtype=np.float32).reshape(rows, features)
+    head = ow.MonteCarlo(ow.Categorical(features, 2), samples)
+    found = gather_trajectories(head, jnp.asarray(whole))
+    assert found.shape == (rows // samples, samples, features)
+    for i in range(rows // samples):
+        np.testing.assert_array_equal(found[i], whole[i * samples : (i + 1) * samples])
+    np.testing.assert_array_equal(gather_trajectories(ow.Categorical(features, 2), whole), whole)
