@@ -1,7 +1,5 @@
 """What the columns of a table were read as, in words: what is surprising in a sample, and the list of a report."""
 
-import itertools
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from onward.rows.clock import SCALES, Clock, judged
-from onward.rows.kinds import Column, hint_of, says_nothing
+from onward.rows.kinds import SOME, Column, hint_of, says_nothing
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, is_missing, number_in
 from onward.rows.sources.numerals import KNOWN_MARKS
@@ -47,8 +45,13 @@ def is_units_row(row: Mapping[str, Cell], columns: Mapping[str, Column]) -> bool
     return bool(units) or bool(over)
 
 
-def surprises(name: str, cells: Sequence[Cell], column: Column | None, numbers: Sequence[float]) -> list[str]:
-    """What a person should know of how a column of a sample is read, and does not expect; each with what to do."""
+def surprises(
+    name: str, cells: Sequence[Cell], column: Column | None, numbers: np.ndarray, rows: Sequence[int]
+) -> list[str]:
+    """What a person should know of how a column of a sample is read, and does not expect; each with what to do.
+
+    `numbers`: its cells as numbers. `rows`: theirs.
+    """
     found, n = [], len(cells)
     if column is None:
         return [f"{name!r} holds nothing in its first {n:,} rows"]
@@ -57,12 +60,13 @@ def surprises(name: str, cells: Sequence[Cell], column: Column | None, numbers: 
             found.append(f"{name!r} is read as {column.words}")
         if column.numerals.plain and _may_be_decimal(cells):
             found.append(f"{name!r} is read with a comma between thousands (else: --decimal ,)")
-        odd = Counter(str(cell).strip() for cell in cells if number_in(cell, column.numerals) is None)
-        if odd:
+        none = [i for i in np.flatnonzero(np.isnan(numbers)).tolist() if not is_missing(cells[i])]
+        if none:
+            odd = Counter(str(cells[i]).strip() for i in none)
             words = ", ".join(repr(text)[:30] for text, _ in odd.most_common(3))
             found.append(
-                f"{name!r} is read as numbers, and {odd.total():,} of {n:,} first rows hold none ({words}): taken as "
-                f"missing (else: {hint_of(name, 'category')})"
+                f"{name!r} is read as numbers, and {odd.total():,} of {n:,} first rows hold none ({words}; the first "
+                f"in row {rows[none[0]]:,}): taken as missing (else: {hint_of(name, 'category')})"
             )
         found += _sentinels(name, numbers)
     elif column.kind == "hashed":
@@ -96,13 +100,13 @@ def describe(
     return column.words, "" if said else hint_of(name, "category" if column.kind == "number" else "number")
 
 
-def looks_like_time(cells: Sequence[Cell], numbers: Sequence[float]) -> bool:
+def looks_like_time(cells: Sequence[Cell], numbers: np.ndarray) -> bool:
     """Whether numbers of a sample are times: they grow, and lie where times since 1970 or dates without marks do."""
-    known = [value for value in numbers if math.isfinite(value)]
-    if len(known) < 3 or any(b < a for a, b in itertools.pairwise(known)) or known[0] == known[-1]:
+    known = numbers[np.isfinite(numbers)]
+    if len(known) < 3 or (np.diff(known) < 0).any() or known[0] == known[-1]:
         return False
-    clock = judged(cells)
-    return clock is not None and (clock.form in SCALES or clock.form == "compact") and known[0] > 1e9
+    clock = judged(cells[:SOME])
+    return clock is not None and (clock.form in SCALES or clock.form == "compact") and bool(known[0] > 1e9)
 
 
 def _may_be_decimal(cells: Sequence[Cell]) -> bool:
@@ -111,8 +115,8 @@ def _may_be_decimal(cells: Sequence[Cell]) -> bool:
     return bool(commas) and all(re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell.strip()) for cell in commas)
 
 
-def _sentinels(name: str, numbers: Sequence[float]) -> list[str]:
-    values = np.array([value for value in numbers if math.isfinite(value)])
+def _sentinels(name: str, numbers: np.ndarray) -> list[str]:
+    values = numbers[np.isfinite(numbers)]
     for mark in SENTINELS:
         others = values[values != mark]
         count = len(values) - len(others)

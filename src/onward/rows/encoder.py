@@ -27,7 +27,20 @@ REACH = 1e15
 # Below this a first value says nothing about the size of those to come.
 SMALL = 1e-9
 # What is kept of an encoder as it is.
-_KEPT = ("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full", "odd", "missing", "fits")
+_KEPT = (
+    "slots",
+    "waves",
+    "vocabulary",
+    "shared",
+    "dropped",
+    "used",
+    "capacity",
+    "full",
+    "odd",
+    "missing",
+    "quiet",
+    "fits",
+)
 # A column that was judged by one cell is revised when so many more cells contradict it than three times those that
 # agree; it is not any more after so many cells.
 AGAINST, OPEN = 5, 1000
@@ -54,6 +67,7 @@ class _Kept(TypedDict):
     full: bool
     odd: dict[str, int]
     missing: dict[str, int]
+    quiet: list[str]
     fits: dict[str, list[int]]
     columns: dict[str, _Column]
     origins: dict[str, float]
@@ -118,6 +132,7 @@ class Encoder:
         self.odd: dict[str, int] = {}
         self.missing: dict[str, int] = {}
         self.dropped: list[int] = []
+        self.quiet: list[str] = []  # columns of whose odd cells all was said
         self._first: dict[str, int] = {}  # the row of the first value of columns that `give_slots` has just met
         # Of a column that may be revised: how its cells fit, as `_TALLIED` says.
         self.fits: dict[str, list[int]] = {}
@@ -359,7 +374,7 @@ class Encoder:
     def _say(self, name: str, text: str) -> None:
         """Complain about the first few cells of a column; all are counted."""
         self.odd[name] = self.odd.get(name, 0) + 1
-        if self.odd[name] <= 3:
+        if self.odd[name] <= 3 and name not in self.quiet:
             self.complain(text)
 
     def slot_of(self, name: str, cell: Cell) -> int | None:

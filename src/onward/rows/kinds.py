@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from onward.errors import OnwardError
 from onward.rows.clock import judged
-from onward.rows.sources import Cell, is_missing
+from onward.rows.sources import Cell, is_missing, numbers
 from onward.rows.sources.cells import NO_NUMBER, number_in
-from onward.rows.sources.numerals import KNOWN_MARKS, PLAIN, Numerals, numeral
+from onward.rows.sources.numerals import KNOWN_MARKS, PLAIN, Numeral, Numerals, numeral
 
 # hashed: categories of which nearly every row brings a new one. They have no place of their own, but share some.
 Kind = Literal["number", "category", "hashed", "time"]
@@ -21,6 +21,8 @@ Fit = Literal["nothing", "agrees", "clearly", "otherwise", "against"]
 ODD, FEW_WORDS = 0.1, 3
 # Of the cells of a column of categories, this share is new where they are hashed; judged by at least so many.
 NEW, ENOUGH = 0.8, 50
+# Cells of a sample by which is judged how numbers and times are written.
+SOME = 200
 
 
 class Column(NamedTuple):
@@ -89,38 +91,51 @@ class Judge(NamedTuple):
         if not known:
             return None
         numerals = self.numerals(known, many)
-        texts = Counter(str(cell).strip() for cell in known if number_in(cell, numerals) is None)
-        odd, sure = texts.total(), many
-        numbers = len(known) - odd
+        none = numbers(known, numerals)[1]
+        odd, words = len(none), {str(known[i]).strip() for i in none}
         if name in self.numbers:
-            return Column("number", numerals, sure) if numbers else None
-        if numbers and (odd <= ODD * len(known) or (odd <= 0.5 * len(known) and len(texts) <= FEW_WORDS)):
-            return Column("number", numerals, sure)
-        clock = judged(known) if all(isinstance(cell, str) for cell in known) else None
+            return Column("number", numerals, many) if odd < len(known) else None
+        if odd < len(known) and (odd <= ODD * len(known) or (odd <= 0.5 * len(known) and len(words) <= FEW_WORDS)):
+            return Column("number", numerals, many)
+        clock = judged(_some(known)) if all(isinstance(cell, str) for cell in known) else None
         if clock and clock.dates:
-            return Column("time", sure=sure)
-        if len(known) >= ENOUGH and len(texts) > NEW * len(known):
-            return Column("hashed", sure=sure)
-        return Column("category", sure=sure)
+            return Column("time", sure=many)
+        if len(known) >= ENOUGH and len(words) > NEW * len(known):
+            return Column("hashed", sure=many)
+        return Column("category", sure=many)
 
     def numerals(self, cells: Sequence[Cell], many: bool) -> Numerals:
         """How these cells write numbers: as most of those that leave no doubt."""
-        found = [each for cell in cells if isinstance(cell, str) and (each := numeral(cell))]
+        texts = [cell for cell in _some(cells) if isinstance(cell, str)]
+        found = [each for text in texts if (each := numeral(text))]
         votes = Counter(each.decimal for each in found)
-        decimal = self.decimal or ("," if votes[","] > votes["."] else ".")
+        decimal = self.decimal or ("," if votes[","] > votes["."] or _points_part_thousands(found, votes) else ".")
         marks = Counter(each.mark for each in found if each.mark)
         if not marks:
             return Numerals(decimal)
         (mark, count), *_ = marks.most_common(1)
-        usual = mark in KNOWN_MARKS or (many and count > (1 - ODD) * len(cells) and count > FEW_WORDS)
+        usual = mark in KNOWN_MARKS or (many and count > (1 - ODD) * len(texts) and count > FEW_WORDS)
         return Numerals(decimal, mark if usual else "")
+
+
+def _some(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Enough of many, from all over."""
+    return cells[:: max(1, len(cells) // SOME)]
+
+
+def _points_part_thousands(found: Sequence[Numeral], votes: Counter[str]) -> bool:
+    """Whether points stand before three digits only, and not in small numbers, which would have decimals too."""
+    pointed = [each for each in found if "." in each.body]
+    small = [each for each in found if "." not in each.body and "," not in each.body]
+    return not votes["."] and len(pointed) > FEW_WORDS and bool(small) and all(len(each.body) <= 3 for each in small)
 
 
 def agreed_decimal(columns: Collection[Sequence[Cell]]) -> str:
     """The decimal mark on which the columns of a table agree; "" if they do not, or none says."""
     votes: Counter[str] = Counter()
     for cells in columns:
-        here = Counter(each.decimal for cell in cells if isinstance(cell, str) and (each := numeral(cell)))
+        texts = [cell for cell in _some(cells) if isinstance(cell, str)]
+        here = Counter(each.decimal for text in texts if (each := numeral(text)))
         if here["."] or here[","]:
             votes["," if here[","] > here["."] else "."] += 1
     return next(iter(votes)) if len(votes) == 1 else ""

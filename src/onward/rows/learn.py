@@ -325,6 +325,11 @@ def _chosen(session: Session, source: str) -> Iterator[Source]:
         yield rows
 
 
+class _Column(TypedDict):
+    missing: int
+    odd: int
+
+
 class _Summary(TypedDict):
     source: str
     task: str
@@ -334,6 +339,7 @@ class _Summary(TypedDict):
     contestants: list[str]
     period: int | None
     inputs: int
+    columns: list[dict[str, Any]]
     constant: bool
     cpu_seconds: float
     notes: list[str]
@@ -353,6 +359,10 @@ def load_summary(folder: Path) -> dict[str, Any]:
         if content["contestants"] != list(CONTESTANTS) or list(map(len, errors)) != shape:
             raise saving.Unreadable(f"{file} is damaged: {name} is not of {CONTESTANTS} and {content['targets']}")
     saving.check_meta(content.get("columns read"), int, f"{file}, columns read")
+    for column in content["columns"]:
+        saving.check_meta(column, _Column, f"{file}, columns")
+        words = {name: column.get(name) for name in ("name", "role", "read as", "otherwise")}
+        saving.check_meta(words, dict[str, str], f"{file}, columns")
     if "interval" in content:
         saving.check_meta(content["interval"], dict[str, float], f"{file}, interval")
     return content

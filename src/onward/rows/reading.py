@@ -13,7 +13,7 @@ from onward.rows.columns import describe, is_units_row, looks_like_time, surpris
 from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, agreed_decimal, says_nothing
 from onward.rows.options import Learn
-from onward.rows.sources import Cell, Rows, is_missing
+from onward.rows.sources import Cell, Rows, is_missing, numbers
 from onward.rows.sources.numerals import PLAIN
 from onward.text import number
 
@@ -38,7 +38,7 @@ class Reading:
         }
         self.encoder = self._encoder()
         self.names: dict[str, None] = {}
-        self.begun = self.units_row = False
+        self.judged = self.begun = self.units_row = False
         self.clock, self.backwards, self.timeless = -np.inf, 0, 0
 
     def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
@@ -97,12 +97,14 @@ class Reading:
         cells = {name: column[self.units_row :] for name, column in cells.items()}
         self._require_target(cells, known, sample.numbers, 0 if whole else FIRST)
         self._begin(cells, known)
+        self.judged = True
         found: list[str] = []
         for name in dict.fromkeys([*self.options.target, *self.inputs(cells)]):
             column = known.get(name)
-            written = column.numerals if column else PLAIN
-            values = [self.encoder.number(cell, written) for cell in cells.get(name, ())]
-            found += surprises(name, cells.get(name, ()), column, values)
+            values = numbers(cells.get(name, ()), column.numerals if column else PLAIN)[0]
+            found += surprises(name, cells.get(name, ()), column, values, sample.numbers[self.units_row :])
+            if column and column.kind == "number" and np.isnan(values).any():
+                self.encoder.quiet.append(name)
             if not self.options.time and name not in self.options.target and looks_like_time(cells[name], values):
                 found.append(f"{name!r} looks like a time, and is read as a number (--time {name})")
         return found
@@ -147,9 +149,9 @@ class Reading:
             self.complain(f"row 1 holds units and no values ({shown:.60}); left out")
             start = 1
         first = {name: column[start : start + 1] for name, column in cells.items()}
-        if any(first.values()):
+        self.begun = any(first.values())
+        if self.begun and not self.judged:
             self._begin(first)
-            self.begun = True
         return start
 
     def cells(self, block: Rows) -> dict[str, Sequence[Cell]]:

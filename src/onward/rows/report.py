@@ -39,7 +39,7 @@ def write_report(folder: Path) -> Path:
             parts += [_curves(windows, scores["contestants"], what), _where(windows, scores["contestants"], what)]
         if scores["task"] != "classification":
             parts.append(_tail(folder, scores["targets"][0], options["interval"]))
-    parts += _remarks(scores, options)
+    parts += [read_as(scores), *_remarks(scores, options)]
     errors = dict(zip(scores["contestants"], np.mean(scores["mean absolute error"], 1).tolist(), strict=True))
     ours = errors.pop("network")
     best = min(errors, key=errors.__getitem__)
@@ -55,11 +55,11 @@ def write_report(folder: Path) -> Path:
 
 
 def as_markdown(folder: Path) -> str:
-    """The scores of a run folder, of every contestant and target, as a Markdown table; then its notes."""
+    """The scores of a run folder, and what its columns were read as, as Markdown tables; then its notes."""
     scores = load_summary(folder)
-    table = ranking(scores)
     notes = [f"- {note}" for note in scores["notes"]]
-    return "\n\n".join([markdown_table(table.header, table.rows), *(["Notes:", "\n".join(notes)] if notes else [])])
+    tables = [markdown_table(table.header, table.rows) for table in (ranking(scores), read_as(scores))]
+    return "\n\n".join([*tables, *(["Notes:", "\n".join(notes)] if notes else [])])
 
 
 def read_windows(folder: Path) -> list[dict[str, Any]]:
@@ -101,6 +101,19 @@ def ranking(scores: dict[str, Any]) -> Table:
     header = ["target"] * several + ["", measure(scores["task"]), *square, "network's skill against it"]
     caption = "All on the same rows, each predicted before it was learned from; skill is 1 - ours / theirs."
     return Table(header, rows, caption)
+
+
+def read_as(scores: dict[str, Any]) -> Table:
+    """Every column, and what it was read as."""
+    rows = [
+        [c["name"], c["role"] or "none", c["read as"], f"{c['missing']:,}", f"{c['odd']:,}", c["otherwise"]]
+        for c in scores["columns"]
+    ]
+    caption = (
+        "What every column was read as. Missing counts cells without a value from the column's first value on, odd those "
+        "of them that hold something else. The last column has the option that says otherwise."
+    )
+    return Table(["column", "used as", "read as", "missing", "odd", "to say otherwise"], rows, caption)
 
 
 def _merged(windows: list[dict[str, Any]], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -194,5 +207,7 @@ def _remarks(scores: dict[str, Any], options: dict[str, Any]) -> list[str]:
         f"{scores['cpu_seconds']:.1f} CPU seconds of learning, scoring and compiling."
     )
     if notes:
-        texts.append(f"Remarks on the data ({len(notes)}): {'; '.join(notes[:8])}{'; ...' * (len(notes) > 8)}")
+        name = f"{scores['source']}: "
+        said = "; ".join(note.removeprefix(name) for note in notes[:8])
+        texts.append(f"Remarks on the data ({len(notes)}): {said}{'; ...' * (len(notes) > 8)}")
     return texts

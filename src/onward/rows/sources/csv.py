@@ -124,10 +124,10 @@ class CsvSource(TextSource):
             self._pass("it holds no table")
         self._delimiter = mark
         last = self._lines.line
+        lines = f"line {first:,} is" if first == last else f"lines {first:,} to {last:,} are"
         self.complaints.add(
             "a preamble",
-            f"lines {first:,} to {last:,} are narrower than the table and left out; its header is line {last + 1:,}. "
-            f"If that is wrong, say --skip, and --delimiter",
+            f"{lines} narrower than the table and left out; its header is line {last + 1:,} (else: --skip)",
             bad=False,
         )
 

@@ -21,7 +21,7 @@ _CODES = (
 _NUMERAL = re.compile(
     rf"(?P<open>\()?(?P<sign>[-+])?(?P<before>[{_SYMBOLS}]|{'|'.join(map(re.escape, _CODES))})? ?(?P<inner>[-+])?"
     r"(?P<body>\d+(?:[.,' ]\d+)*[.,]?|[.,]\d+)(?P<power>[eE][-+]?\d+)?(?P<trail>-)?"
-    r" ?(?P<after>[^\d\s.,'()+\-/:;_][^\d.,:;()]{0,11}[23]?)?(?P<close>\))?"
+    r"(?P<closed>\))? ?(?P<after>[^\d\s.,'()+\-/:;_][^\d.,:;()]{0,11}[23]?)?(?P<close>\))?"
 )
 _ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 # Units that are one where a single cell shows them; others only where a whole column does.
@@ -182,7 +182,7 @@ def numeral(text: str) -> Numeral | None:
         return None
     before, after = found["before"] or "", (found["after"] or "").strip()
     minus = [sign for sign in (found["open"], found["sign"], found["inner"], found["trail"]) if sign and sign != "+"]
-    if (before and after) or bool(found["open"]) != bool(found["close"]) or len(minus) > 1:
+    if (before and after) or bool(found["open"]) != (found["closed"], found["close"]).count(")") or len(minus) > 1:
         return None
     if after.lower() in _NO_UNITS:
         return None
