@@ -56,7 +56,8 @@ def surprises(
     if column is None:
         return [f"{name!r} holds nothing in its first {n:,} rows"]
     if column.kind == "number":
-        if column.words != "numbers":
+        commas = any(isinstance(cell, str) and "," in cell for cell in cells)
+        if column.words != "numbers" and (commas or column.numerals.mark):
             found.append(f"{name!r} is read as {column.words}")
         if column.numerals.plain and _may_be_decimal(cells):
             found.append(f"{name!r} is read with a comma between thousands (else: --decimal ,)")

@@ -21,7 +21,7 @@ _CODES = (
 _NUMERAL = re.compile(
     rf"(?P<open>\()?(?P<sign>[-+])?(?P<before>[{_SYMBOLS}]|{'|'.join(map(re.escape, _CODES))})? ?(?P<inner>[-+])?"
     r"(?P<body>\d+(?:[.,' ]\d+)*[.,]?|[.,]\d+)(?P<power>[eE][-+]?\d+)?(?P<trail>-)?"
-    r"(?P<closed>\))? ?(?P<after>[^\d\s.,'()+\-/:;_][^\d.,:;()]{0,11}[23]?)?(?P<close>\))?"
+    r"(?P<closed>\))? ?(?P<after>[^\d\s.,'()+\-/:;_][^\d.,:;()]{0,11}(?:[23](?:/[^\W\d]{1,3})?)?\.?)?(?P<close>\))?"
 )
 _ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 # Units that are one where a single cell shows them; others only where a whole column does.

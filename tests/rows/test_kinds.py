@@ -1,0 +1,383 @@
+"""What a column is: by one cell, by many, and when what follows says otherwise."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onward.cli import main
+from onward.errors import OnwardError
+from onward.rows import learn
+from onward.rows.encoder import Encoder
+from onward.rows.kinds import Column, Judge
+from onward.rows.options import Learn
+from onward.rows.session import Session
+from onward.rows.sources import Rows
+from onward.rows.sources.cells import NO_NUMBER, is_missing
+from onward.rows.sources.numerals import KNOWN_MARKS, Numerals, numeral
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
+# Numbers as they are written.
+
+NUMBERS = {
+    "12.5": 12.5, "-3": -3, "+3": 3, " 7 ": 7, "1e3": 1000, ".5": 0.5, "5.": 5, "1,234": 1234, "1,234.5": 1234.5, "12,345,678": 12345678,
+    "1,23,456": 123456, "1 234.5": 1234.5, "1'234": 1234, "1\u2019234.5": 1234.5, "1\u00a0234": 1234, "1\u202f234": 1234, "\u22125": -5,
+    "\u20135": -5, "- 5": -5, "(5)": -5, "(1,234.5)": -1234.5, "5-": -5, "true": 1, "False": 0,
+}  # fmt: skip
+COMMAS = {"12,5": 12.5, "1.234,5": 1234.5, "1.234": 1234, "1 234,5": 1234.5, "-0,123": -0.123, "7": 7, "1,5e3": 1500}
+NO_NUMBERS = [
+    "12,5",
+    "1,2,3",
+    "1.2.3",
+    "192.168.10.2",
+    "1_000",
+    "A12",
+    "12:30",
+    "2025-03-01",
+    "5-10",
+    "1/2",
+    "3rd",
+    "12 pm",
+    "0x1F",
+    "ten",
+]
+NO_NUMBERS += ["1,23", "1,2345", "0,123", "(5", "5)", "-(5)", "--5", "12 34", "5 kW", "1e999", "\u00bd"]
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
+def test_a_number_is_read_however_it_is_written(text, value):
+    if text.lower() not in ("true", "false"):
+        assert Numerals().read(text) == value
+    cells = {"x": [text, "2", "3"]}
+    one = Encoder()
+    one.settle(cells, 0, 3)
+    one.give_slots(cells, 0, 3)
+    x = one.encode(cells, 0, 3, range(3))[:, one.slots["x"]].astype(float)
+    np.testing.assert_allclose(one.units["x"].back(x), [value, 2, 3], rtol=1e-6, atol=1e-6 * abs(value))
+
+
+@pytest.mark.parametrize(("text", "value"), COMMAS.items())
+def test_a_number_with_a_decimal_comma(text, value):
+    assert Numerals(",").read(text) == value
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_is_no_number_with_a_decimal_point(text):
+    assert Numerals().read(text) is None
+
+
+@pytest.mark.parametrize("mark", sorted(KNOWN_MARKS))
+def test_a_known_unit_is_read_beside_a_number_and_only_that(mark):
+    for text in (f"12.5{mark}", f"-12.5 {mark}", f" 1,012.5 {mark} "):
+        found = numeral(text)
+        assert (found.mark, found.decimal) == (mark, ".")
+        assert abs(Numerals(mark=mark).read(text)) in (12.5, 1012.5)
+        assert Numerals(mark="%" if mark != "%" else "K").read(text) is None
+    assert Numerals(mark=mark).read("12.5") == 12.5
+
+
+def test_both_readings_agree_wherever_python_reads_a_number():
+    rng = np.random.default_rng(0)
+    for value in np.round(10 ** rng.uniform(-3, 7, 500) * rng.choice([-1, 1], 500), 3).tolist():
+        for written in (f"{value:,.3f}", f"{value:,.3f}".replace(",", " "), f"{value:.3f}", f"{value:e}"):
+            assert Numerals().read(written) == pytest.approx(value, abs=1e-9 + 1e-6 * abs(value) * ("e" in written))
+        german = f"{value:,.3f}".translate(str.maketrans(",.", ".,"))
+        assert Numerals(",").read(german) == pytest.approx(value, abs=1e-9)
+
+
+# What is missing.
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["n/a", "NAN", "#N/A", "<NA>", "\\N", "--", ".", "NaT", "Null", "#DIV/0!", "None", "-", "#n/a N/A", "1.#IND"],
+)
+@pytest.mark.parametrize("written", [str, str.lower, str.upper, lambda text: f"  {text} "])
+def test_a_mark_for_what_is_missing_is_known_in_any_case(mark, written):
+    assert is_missing(written(mark))
+    assert Judge().column([written(mark)]) is None
+
+
+# A column, by its cells.
+
+CELLS = {
+    "numbers": (["1", "2.5", None], Column("number", sure=True)),
+    "a mark first": (["n/a", "1", "2"], Column("number", sure=True)),
+    "a word first": (["No Data", "1", "2"], Column("number", sure=True)),
+    "typed": ([1, 2.5, True], Column("number", sure=True)),
+    "decimal commas": (["12,5", "3,25", "1.234,0"], Column("number", Numerals(","), True)),
+    "commas at the thousands": (["1,234", "567", "12,345"], Column("number", Numerals(), True)),
+    "points at the thousands": (["1.234", "567", "12.345", "3.333", "4.444"], Column("number", Numerals(","), True)),
+    "three decimals": (["1.234", "0.567", "12.345", "3.333", "4.444"], Column("number", Numerals(), True)),
+    "percent": (["62.1%", "63%"], Column("number", Numerals(mark="%"), True)),
+    "a unit of one's own": ([f"{i} widgets" for i in range(9)], Column("number", Numerals(mark="widgets"), True)),
+    "two units": (["5 W", "6 W", *["7 W"] * 20, "1.2 kW"], Column("number", Numerals(mark="W"), True)),
+    "a few words": (["1", "2", "OFF", "3"], Column("number", sure=True)),
+    "codes": (["A1", "7", "B2", "C3"], Column("category", sure=True)),
+    "names": (["red", "green"] * 40, Column("category", sure=True)),
+    "half numbers, many words": ([*map(str, range(50)), *(f"w{i}" for i in range(30))], Column("category", sure=True)),
+    "new ones all the time": ([f"id-{i}" for i in range(80)], Column("hashed", sure=True)),
+    "dates": (["2025-03-01", "2025-03-02"], Column("time", sure=True)),
+    "nothing": (["", None, "NA", "unavailable"], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cells", "wanted"), CELLS.values(), ids=CELLS)
+def test_a_column_by_many_cells(cells, wanted):
+    assert Judge().column(cells, many=True) == wanted
+
+
+ONE = {
+    "12,5": Column("number", Numerals(",")),
+    "62.1 %": Column("number", Numerals(mark="%")),
+    "1,234": Column("number"),
+}
+ONE |= {"red": Column("category"), "5 widgets": Column("category"), "2025-03-01": Column("time"), "": None, "ERR": None}
+ONE |= {1.5: Column("number"), True: Column("number"), float("inf"): None, "1e999": None, 10**400: None}
+
+
+@pytest.mark.parametrize(("cell", "wanted"), ONE.items(), ids=str)
+def test_a_column_by_one_cell(cell, wanted):
+    assert Judge().column([cell]) == wanted
+
+
+def test_what_a_person_says_counts():
+    judge = Judge(numbers=("n",), categories=("c",), decimal=",")
+    assert judge.column(["red", "1.500"], "n") == Column("number", Numerals(","))
+    assert judge.column(["red"], "n") is None
+    assert judge.column([1, 2], "c") == Column("category", sure=True)
+    assert judge.column(["1.500"], "other") == Column("number", Numerals(","))
+
+
+# A stream, which revises.
+
+
+def streamed(cells, sizes, **fields):
+    """The encoder, all vectors and what was said, of rows that come in blocks of some sizes."""
+    options = Learn(target=("y",), horizon=0, **fields)
+    said, session, start, n = [], Session(options, "-", lambda text: None), 0, len(next(iter(cells.values())))
+    session.reading.complain, session.reading.encoder.complain = said.append, said.append
+    vectors, turn = [], 0
+    while start < n:
+        stop = min(n, start + sizes[turn % len(sizes)])
+        turn += 1
+        part = {name: column[start:stop] for name, column in cells.items()}
+        for known in session.reading.parts(Rows(start + 1, range(start + 1, stop + 1), part, {})):
+            encoder, at, many = session.reading.encoder, 0, len(known.numbers)
+            inputs = {name: known.cells[name] for name in session.reading.inputs(list(known.cells))}
+            while at < many:
+                upto = encoder.give_slots(inputs, at, many)
+                x = encoder.encode(inputs, at, upto, known.numbers)
+                vectors += [*np.pad(x, ((0, 0), (0, 64 - x.shape[1])), constant_values=np.nan)]
+                at = upto
+        start = stop
+    encoder, found = session.reading.encoder, np.stack(vectors)
+    plain = np.pad(encoder.plain, (0, 64 - encoder.capacity))
+    # A slot that is not taken yet is missing; once it is a category's it is 0 in all rows without it.
+    return encoder, np.where(plain, np.nan_to_num(found), np.nan_to_num(found, nan=-77)), said
+
+
+N = 60
+STREAMS = {
+    "a text, then numbers": (["Sensor offline", *map(str, range(N - 1))], "number"),
+    "a number, then texts": (["1", *(f"k{i % 3}" for i in range(N - 1))], "category"),
+    "an integer, then decimal commas": (["5", *(f"{i},5" for i in range(N - 1))], "number"),
+    "a bare number, then units": (["5", *(f"{i} kW" for i in range(N - 1))], "number"),
+    "a date, then numbers": (["2025-03-01", *map(str, range(N - 1))], "number"),
+    "now and then a text": ([("x" if i % 4 == 3 else str(i)) for i in range(N)], "number"),
+    "late": ([None] * 20 + ["broken"] + [f"{i}.5" for i in range(N - 21)], "number"),
+}
+
+
+@pytest.mark.parametrize(("column", "kind"), STREAMS.values(), ids=STREAMS)
+def test_a_stream_comes_to_the_right_kind_however_its_rows_come(column, kind):
+    cells = {"y": [str(i % 7) for i in range(N)], "a": [f"{i % 5}" for i in range(N)], "z": column}
+    cells["word"] = [f"w{i % 3}" for i in range(N)]
+    whole = streamed(cells, [1])
+    assert whole[0].columns["z"].kind == kind
+    for sizes in ([N], [7], [2, 1, 13]):
+        encoder, vectors, said = streamed(cells, sizes)
+        assert json.dumps(encoder.as_dict(), sort_keys=True) == json.dumps(whole[0].as_dict(), sort_keys=True)
+        np.testing.assert_array_equal(vectors, whole[1])
+        assert sorted(said) == sorted(whole[2])
+    alone = streamed({name: cells[name] for name in ("y", "a")}, [5])[0]
+    assert whole[0].units["a"].origin == alone.units["a"].origin
+    assert len(whole[0].dropped) == (
+        0 if whole[0].columns["z"] == Judge().column([column[0]]) else len(whole[0].dropped)
+    )
+
+
+def test_a_revised_column_is_read_as_a_clean_one_from_then_on():
+    """And the slots of the other columns stay where they were."""
+    clean = [f"{i * 1.5}" for i in range(N)]
+    spoilt = ["Sensor offline", *clean[1:]]
+    cells = {"y": ["1"] * N, "a": [str(i) for i in range(N)], "b": spoilt, "c": [f"w{i % 2}" for i in range(N)]}
+    encoder, vectors, said = streamed(cells, [4])
+    assert said == [
+        "column 'b' was read as categories, by its first cells, and what follows is numbers: from '13.5' on it is read "
+        "as that; --numbers b says so from the start"
+    ]
+    slot = encoder.slots["b"]
+    np.testing.assert_allclose(
+        encoder.units["b"].back(vectors[9:, slot]), [float(cell) for cell in clean[9:]], rtol=1e-6
+    )
+    assert (encoder.slots["a"], encoder.vocabulary["c"]["w0"]) == (0, 2)
+    assert encoder.dropped
+    again = Encoder.from_dict(json.loads(json.dumps(encoder.as_dict())))
+    assert again.as_dict() == encoder.as_dict()
+
+
+def test_a_column_that_a_person_named_is_never_revised():
+    cells = {"y": ["1"] * N, "n": ["1", *["text"] * (N - 1)], "c": ["w", *["2"] * (N - 1)]}
+    encoder = streamed(cells, [5], numbers=("n",), categories=("c",))[0]
+    assert (encoder.columns["n"].kind, encoder.columns["c"].kind) == ("number", "category")
+    assert encoder.odd["n"] == N - 1
+
+
+def test_after_a_thousand_cells_nothing_is_revised():
+    cells = {"y": ["1"] * 8000, "z": [*map(str, range(1000)), *["text"] * 7000]}
+    encoder = streamed(cells, [500])[0]
+    assert (encoder.columns["z"].kind, encoder.fits.get("z")) == ("number", None)
+
+
+# From the file to the report.
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("onward.rows.report.write_report", lambda folder: folder / "report.html")
+
+    def write(columns, name="data.csv"):
+        with open(name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        return name
+
+    return write
+
+
+def summary():
+    return json.loads(Path("out/summary.json").read_text())
+
+
+SMALL = ["--network", "columnar", "--units", "2", "--interval", "0", "--out", "out", "--horizon", "0"]
+
+
+def test_every_column_is_listed_with_what_it_was_read_as(table, capsys):
+    n = 60
+    table(
+        {
+            "when": [f"{i % 28 + 1:02}.03.2025 00:00" for i in range(n)], "load": [f"{i % 7},5" for i in range(n)],
+            "hum": [f"{40 + i % 9} %" for i in range(n)], "state": ["on", "off"] * 30, "id": [f"id-{i}" for i in range(n)],
+            "mixed": ["ERR" if i % 10 == 0 else str(i % 4) for i in range(n)], "empty": [""] * n,
+            "level": ["-9999" if i % 8 == 0 else str(i % 4) for i in range(n)], "left": ["1"] * n,
+        }
+    )  # fmt: skip
+    assert main(["learn", "data.csv", "--target", "load", "--ignore", "left", *SMALL]) == 0
+    content = summary()
+    listed = {column["name"]: column for column in content["columns"]}
+    assert list(listed) == ["when", "load", "hum", "state", "id", "mixed", "empty", "level", "left"]
+    assert {name: column["read as"] for name, column in listed.items()} == {
+        "when": "a time, not read as an input",
+        "load": "numbers with a decimal comma",
+        "hum": "numbers with a decimal comma, each with '%' beside it",
+        "state": "categories",
+        "id": "categories, nearly all of them new",
+        "mixed": "numbers with a decimal comma",  # as its neighbours
+        "empty": "nothing, all its cells are missing",
+        "level": "numbers with a decimal comma",
+        "left": "not read",
+    }
+    assert (listed["mixed"]["missing"], listed["mixed"]["odd"]) == (5, 5)  # from the first number on
+    assert (listed["state"]["otherwise"], listed["hum"]["otherwise"]) == ("--numbers state", "--categories hum")
+    told = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("data.csv: ") for line in told) == 1
+    assert "and 5 more, in the report" in told[0]
+    notes = "\n".join(content["notes"])
+    for words in (
+        "--time when",
+        "--ignore id",
+        "'ERR'; the first in row 1",
+        "--missing -9999",
+        "'empty' holds nothing",
+    ):
+        assert words in notes
+    assert main(["report", "out", "--markdown"]) == 0
+    assert "| mixed | input | numbers with a decimal comma | 5 | 5 | --categories mixed |" in capsys.readouterr().out
+
+
+def test_a_clean_table_says_nothing(table, capsys):
+    table({"x": [str(i % 5) for i in range(40)], "y": [f"{i % 7}.5" for i in range(40)]})
+    assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 0
+    assert summary()["notes"] == []
+    assert not [line for line in capsys.readouterr().err.splitlines() if line.startswith("data.csv")]
+
+
+OPTIONS = {
+    "--decimal x": "--decimal is . or , and not 'x'",
+    "--thousands x": "--thousands is one of",
+    "--decimal , --thousands ,": "are both ','",
+    "--numbers a --categories a": "both name 'a'",
+    "--categories y": "names the target 'y': say --task classification",
+    "--task classification --numbers y": "whose classes are to be predicted",
+    "--time-format ms": "is of the column that --time names",
+    "--time a --time-format dayfirst": "'dayfirst' is none of",
+    "--numbers nowhere": "no column 'nowhere'",
+    "--skip 99": "fewer lines than are to be skipped",
+    "--skip -1": "--skip must be at least 0",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), OPTIONS.items())
+def test_options_that_do_not_fit_are_refused_before_anything_is_made(table, capsys, tmp_path, words, said):
+    table({"a": ["1", "2", "3"], "y": ["1", "2", "3"]})
+    assert main(["learn", "data.csv", "--target", "y", *words.split(), *SMALL]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_of_texts_is_refused_before_anything_is_made(table, capsys, tmp_path):
+    table({"x": ["1"] * 50, "y": [f"cat {i % 3}" for i in range(50)]})
+    assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 1
+    assert "row 1, column 'y': the target 'cat 0' is not a number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_whose_target_is_no_number_ends_after_some_rows():
+    session = Session(Learn(target=("y",), network="columnar", units=2, interval=0.0), "-", lambda text: None, block=8)
+    cells = lambda start, stop: {"x": ["1"] * (stop - start), "y": [f"cat {i}" for i in range(start, stop)]}
+    session.take(Rows(1, range(1, 21), cells(1, 21), {}))
+    with pytest.raises(
+        OnwardError, match="row 21, column 'y': the target 'cat 21' is not a number, nor is any before it"
+    ):
+        session.take(Rows(21, range(21, 30), cells(21, 30), {}))
+
+
+def test_marks_of_one_s_own_are_missing(table):
+    table({"x": [("-9999" if i % 5 == 0 else str(i % 4)) for i in range(40)], "y": [f"{i % 7}.5" for i in range(40)]})
+    assert main(["learn", "data.csv", "--target", "y", "--missing", "-9999", *SMALL]) == 0
+    column = summary()["columns"][0]
+    assert (column["missing"], column["odd"]) == (7, 0)
+
+
+def test_a_sample_is_a_sample_of_a_long_file(table, monkeypatch):
+    """What comes after it is told as it comes."""
+    monkeypatch.setattr(learn, "SAMPLE", 30)
+    table({"x": [*map(str, range(100)), "odd", "odd"], "y": [f"{i % 7}.5" for i in range(102)]})
+    assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 0
+    notes = summary()["notes"]
+    assert notes == [
+        f"data.csv: row {row}, column 'x': 'odd' is not a usable number there; taken as missing" for row in (101, 102)
+    ]
+
+
+def test_words_of_failure_are_no_categories_in_a_column_of_numbers():
+    assert all(word == word.lower() for word in NO_NUMBER)
+    for word in sorted(NO_NUMBER):
+        assert Judge().column([word]) is None
+        assert Judge().column(["red", word.upper(), "green"], many=True) == Column("category", sure=True)
