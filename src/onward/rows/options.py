@@ -62,6 +62,8 @@ class Learn:
     """Of the source. auto: by its name; of standard input, by its first byte."""
     delimiter: str = ""
     """Between the cells of a CSV. Empty: the commonest of , ; | and tab in the header."""
+    encoding: str = ""
+    """Of text, such as latin-1 or cp1252. Empty: by the first bytes UTF-8 or UTF-16."""
     strict: bool = False
     """End at the first row that cannot be read, instead of passing over it."""
     every: int = 1_000

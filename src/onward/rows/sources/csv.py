@@ -36,7 +36,7 @@ class CsvSource(TextSource):
         try:
             self.names = checked_names(self.name, [name.strip() for name in names or self._cells(False)], names is None)
         except Bad as bad:
-            raise OnwardError(f"{self.name}: its header is {bad.text}; is it a CSV file, saved as UTF-8?") from None
+            raise OnwardError(f"{self.name}: its header is {bad.text}; is it a CSV file?") from None
 
     def _sniff(self, wanted: int) -> str:
         """Of , ; tab and | the commonest outside quotes in the first line, or one that occurs as often as wanted."""
@@ -77,7 +77,7 @@ class CsvSource(TextSource):
         except csv.Error:
             raise Bad("not CSV", "not CSV: a quote or a carriage return within a cell") from None
         if self._garbled:
-            raise Bad("not UTF-8", "not UTF-8", cut=True)
+            raise self._foreign()
         return cells
 
     def _record(self, hold: bool) -> list[str] | None:
