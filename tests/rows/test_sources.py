@@ -1,5 +1,6 @@
 """Rows from files and streams: every policy, and reading in parts equals reading in one."""
 
+import datetime
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -616,6 +618,103 @@ def test_parquet(parquet, said):
             source.check(source.fingerprint(position), position)
             source.resume(position)
             assert table(source)[0] == whole[position["row"] :]
+
+
+def kinds_of_columns():
+    """Arrow's kinds, and the cells that they give."""
+    arrow = pytest.importorskip("pyarrow")
+    moment = datetime.datetime(2024, 5, 6, 7, 8, 9)
+    there = datetime.timezone(datetime.timedelta(hours=2))
+    words, spans = ["x", None, "é"], [datetime.timedelta(seconds=1.5), None, datetime.timedelta(days=-1)]
+    yield from ((kind, words, words) for kind in (arrow.string(), arrow.large_string(), arrow.string_view()))
+    for kind in (
+        arrow.binary(),
+        arrow.large_binary(),
+        arrow.binary_view(),
+        arrow.dictionary(arrow.int8(), arrow.string()),
+    ):
+        yield kind, words if "dict" in str(kind) else [b"x", None, "é".encode()], words
+    yield arrow.binary(2), [b"ab", None, "é".encode()], ["ab", None, "é"]
+    for kind in (arrow.float16(), arrow.float32(), arrow.decimal128(9, 2), arrow.decimal256(40, 2)):
+        number = np.float16 if kind == arrow.float16() else Decimal if "decimal" in str(kind) else float
+        yield kind, [number("1.5"), None, number("-2")], [1.5, None, -2.0]
+    for kind in (arrow.int8(), arrow.uint64(), arrow.bool_(), arrow.null()):
+        cells = [None] * 3 if kind == arrow.null() else [True, None, False] if kind == arrow.bool_() else [1, None, 2]
+        yield kind, cells, cells
+    for unit in ("s", "ms", "us", "ns"):
+        yield (
+            arrow.duration(unit),
+            [None if s is None else s if unit != "s" else s.days for s in spans],
+            ([0.0, None, -1.0] if unit == "s" else [1.5, None, -86400.0]),
+        )
+        for zone, clock in (
+            (None, moment),
+            ("UTC", moment.replace(tzinfo=datetime.UTC)),
+            ("+02:00", moment.replace(tzinfo=there)),
+        ):
+            yield arrow.timestamp(unit, zone), [clock, None, clock], [clock, None, clock]
+    yield arrow.date32(), [moment.date(), None, moment.date()], ["2024-05-06", None, "2024-05-06"]
+
+
+@pytest.mark.parametrize("feather", [False, "uncompressed", "lz4"])
+def test_every_kind_of_column(tmp_path, said, feather):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    kinds = list(kinds_of_columns())
+    columns = {f"{i} {kind}": arrow.array(cells, kind) for i, (kind, cells, _) in enumerate(kinds)}
+    path, table = str(tmp_path / ("t.feather" if feather else "t.parquet")), arrow.table(columns)
+    if feather:
+        pyarrow.feather.write_feather(table, path, compression=feather, chunksize=2)
+    else:
+        pyarrow.parquet.write_table(table, path)
+    with open_rows(path, complain=said.append) as source:
+        found = {name: [] for name in source.names}
+        positions = []
+        for block in source.blocks(2):
+            positions.append(block.position)
+            for name, cells in block.cells.items():
+                found[name] += cells
+    assert said == []
+    for name, (_, _, wanted) in zip(columns, kinds, strict=True):
+        cells = found[name]
+        if "timestamp" in name:
+            cells = [None if cell is None else datetime.datetime.fromisoformat(cell) for cell in cells]
+            assert [cell and cell.utcoffset() for cell in cells] == [cell and cell.utcoffset() for cell in wanted]
+        assert cells == wanted, name
+        assert [type(cell) for cell in cells] == [type(cell) for cell in wanted]
+    with open_rows(path, complain=said.append) as source:
+        source.check(source.fingerprint(positions[0]), positions[0])
+        source.resume(positions[0])
+        assert [block.numbers[0] for block in source.blocks(1)] == [3]
+
+
+@pytest.mark.parametrize("name", ["t.arrow", "t.feather", "t.csv", "t"])
+def test_a_feather_file_is_read_in_parts(tmp_path, name):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.feather
+
+    path = str(tmp_path / name)
+    pyarrow.feather.write_feather(arrow.table({"a": range(9000), "b": ["x"] * 9000}), path, chunksize=4000)
+    with open_rows(path, complain=print) as source:
+        whole, positions = table(source, 999)
+    assert whole == [(i + 1, {"a": i, "b": "x"}) for i in range(9000)]
+    for position in positions[::3]:
+        with open_rows(path, complain=print) as source:
+            source.check(source.fingerprint(position), position)
+            source.resume(position)
+            assert table(source)[0] == whole[position["row"] :]
+
+
+def test_odd_columns_of_parquet_are_told(parquet, said):
+    path = parquet(3, bytes=[b"a", b"\xff", b"\xfe"], __index_level_0__=[3, 4, 5], list=[1, 2, 3])
+    assert [row.get("bytes") for _, row in read(path, said)] == ["a", None, None]
+    assert said == [
+        f"{path}, column '__index_level_0__': the index of a pandas table, which has no name; read as a column: say "
+        "--time or --ignore",
+        f"{path}, column 'bytes': bytes that are not UTF-8; they count as missing",
+    ]
 
 
 def test_another_parquet_is_refused(parquet):

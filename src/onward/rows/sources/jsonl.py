@@ -11,7 +11,6 @@ from onward.rows.sources.cells import MAX_COLUMNS, Cell
 from onward.rows.sources.complaints import Bad, Complaints
 from onward.rows.sources.lines import Lines, TextSource
 
-
 DEEP = 16  # objects within one another
 
 
