@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from onward.errors import OnwardError
-from onward.rows.learn import rows_expected
+from onward.rows.learn import FREE, open_source, rows_expected
+from onward.rows.options import Learn
 from onward.rows.sources import lines, magic, open_rows
 from onward.rows.sources.encodings import encoding_of
 
@@ -203,6 +204,13 @@ def test_a_latin_1_export_says_how_to_read_it(write):
         read(path)
     with open_rows(path, encoding="latin-1", complain=print) as source:
         assert source.names == ("größe", "b")
+
+
+def test_the_option_is_the_encoding(write):
+    path = write("größe,y\n1,2\n".encode("cp1252"), "t.csv")
+    with open_source(Learn(target=("y",), encoding="cp1252"), path, print) as source:
+        assert source.names == ("größe", "y")
+    assert "encoding" in FREE
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "base64", "rot13", "hex", "undefined", "idna2", "\0", "x" * 99])
