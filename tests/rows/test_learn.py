@@ -254,7 +254,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(here, capsys):
     err = capsys.readouterr().err
     assert "data.csv, row 3 (line 4): 1 cell where the header has 2; left out" in err
     assert "data.csv, row 7 (line 8): 3 cells where the header has 2; left out" in err
-    assert "data.csv, row 9 (line 10): not UTF-8; left out" in err
+    assert "data.csv, row 9 (line 10): not UTF-8 (try --encoding cp1252 or latin-1); left out" in err
     assert [int(r["row"]) for r in table()] == [i for i in range(1, 32) if i not in (3, 7, 9)]
     assert any("row 7" in note for note in summary()["notes"])
 

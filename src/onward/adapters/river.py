@@ -1,21 +1,21 @@
 """Networks that learn from one row at a time, as River estimators."""
 
 import abc
+import datetime
 import math
-import numbers
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from onward.adapters.frames import frame_like, records, series_like, values
 from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite
 from onward.rows.encoder import REACH, Unit
 from onward.rows.features import FeatureLearner, ahead
 from onward.rows.keeper import Keeper
-from onward.rows.places import number_of
+from onward.rows.places import Told, is_unknown, number_of, single, value_of
 from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
 
@@ -112,23 +112,27 @@ class _Target(NamedTuple):
 
 def _number(owner: object, y: Any) -> float:
     """A target; NaN where it is missing or unusable. ValueError: it is not a number."""
-    if y is None or y.__class__ is float:
+    if y.__class__ is float:
         return number_of(y)
-    if isinstance(y, numbers.Number | np.bool_ | Decimal) and not isinstance(y, complex):
-        return number_of(y)
-    raise ValueError(f"{type(owner).__name__}: the target must be a number, got {y!r}")
+    if is_unknown(y):
+        return math.nan
+    said = value_of(y)
+    if isinstance(said, float) and not isinstance(y, datetime.timedelta | np.timedelta64):
+        return number_of(said)
+    raise ValueError(f"{type(owner).__name__}: the target must be a number, got {y!r:.200}")
 
 
-def _records(rows: Any) -> list[Mapping[Any, Any]]:
-    """A list of dicts, of a list or a data frame."""
-    return rows.to_dict("records") if hasattr(rows, "to_dict") else list(rows)
+def _tell_of_target(told: Told, y: Any, number: float) -> None:
+    if number != number and not is_unknown(y) and not math.isnan(value_of(y)):  # type: ignore[arg-type]
+        told(_tell_of_target, "a target is infinite, or 1e38 or more: it counts as missing")
 
 
-def _pairs(owner: str, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], list[Any]]:
-    records, targets = _records(rows), list(ys)
-    if len(records) != len(targets):
-        raise ValueError(f"{owner}: as many targets as rows are needed, got {len(targets)} and {len(records)}")
-    return records, targets
+def _pairs(owner: object, rows: Any, ys: Any) -> tuple[list[Mapping[Any, Any]], list[Any]]:
+    read, targets = records(owner, rows), values(owner, ys)
+    if len(read) != len(targets):
+        counts = f"{len(targets)} and {len(read)}"
+        raise ValueError(f"{type(owner).__name__}: as many targets as rows are needed, got {counts}")
+    return read, targets
 
 
 class _Numbers(_Network):
@@ -146,6 +150,7 @@ class _Numbers(_Network):
         with keeper.turn:
             core, row = self._made().placed(x)
             keeper.core = core.learn(row, self._fill(core.memory, row, value))
+        _tell_of_target(core.places.told, y, value)
 
     def _with_past(self, target: _Target, row: list[float]) -> list[float]:
         if self.autoregressive:
@@ -168,10 +173,13 @@ class OnlineRegressor(_Numbers, base.Regressor):
     reads the rows one after another, and its readout, over the row and the network's features, learns by recursive
     least squares. So rows are taken to be a time series: shuffled, nothing is there to be remembered.
 
-    Features may be numbers, booleans, text (a category each), or dates and times (read as where in the day, week and
-    year they lie). What is not usable (NaN, infinity, 1e38 and more, text where there were numbers, None) counts as
-    missing, as does a feature that is not given; new ones may appear at any row, up to 1024 numbers and categories in
-    all. Numbers are normalised, so neither features nor targets need to be scaled.
+    Features may be numbers (of Python, NumPy, JAX, pandas or Arrow, Decimal, Fraction, booleans, spans of time in
+    seconds), text or bytes (a category each; so is the name of an Enum's member, but for IntEnum and StrEnum, taken by
+    value), or dates and times (read as where in the day, week and year they lie). None, NaN, NaT, pandas' NA and masked
+    values are missing, as is a feature that is not given. What else is not usable (a list, a complex number, infinity,
+    1e38 and more, text where there were numbers) counts as missing too, and is said in a warning, once a feature. New
+    ones may appear at any row, up to 1024 numbers and categories in all. Numbers are normalised, so neither features
+    nor targets need to be scaled.
 
     `network`: "columnar" (columns, which do not read one another: exact online and cheap), "ccn" (columns in `stages`
     equal stages, the next added after `stage_rows` rows), "gru" or "lstm" (dense layers: slower, and better where
@@ -195,7 +203,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
     autoregressive: bool = field(default=True, kw_only=True)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
-        """Read a row and learn from its target. Where y is None or NaN the row is read only.
+        """Read a row and learn from its target. Where y is missing (None, NaN, NA) the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
@@ -204,12 +212,16 @@ class OnlineRegressor(_Numbers, base.Regressor):
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would, at a fifth of the cost: one compiled call a 128 rows.
 
-        `rows`: dicts, or a data frame; `ys`: as many numbers. ValueError: as in `learn_one`; nothing is learned then.
+        `rows`: dicts, a data frame (pandas, polars, pyarrow, ...) or an array; `ys`: as many numbers. ValueError: as in
+        `learn_one`; nothing is learned then.
         """
-        records, targets = _pairs(type(self).__name__, rows, ys)
-        values = [_number(self, y) for y in targets]
+        read, targets = _pairs(self, rows, ys)
+        numbers = [_number(self, y) for y in targets]
         with self._keeper.turn:
-            self._keeper.core = self._made().take(records, lambda target, i, row: self._fill(target, row, values[i]))
+            core = self._made().take(read, lambda target, i, row: self._fill(target, row, numbers[i]))
+            self._keeper.core = core
+        for y, number in zip(targets, numbers, strict=True):
+            _tell_of_target(core.places.told, y, number)
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         """The target of a row that would come next; nothing changes. 0 before any target is known.
@@ -227,13 +239,18 @@ class OnlineRegressor(_Numbers, base.Regressor):
             self._finite(np.array(u))
         return unit.origin + unit.length * u
 
-    def predict_many(self, rows: Any) -> np.ndarray:
-        """The predictions (rows,) for each row as if it came next; nothing changes."""
-        records, core = _records(rows), self._keeper.core
-        if core is None or core.memory.unit is None or not records:
-            return np.zeros(len(records))
-        answers = core.ask_all([self._with_past(core.memory, core.places.known(x)) for x in records])[:, 0]
-        return core.memory.unit.back(self._finite(answers).astype(float))
+    def predict_many(self, rows: Any) -> Any:
+        """The predictions (rows,) for each row as if it came next; nothing changes.
+
+        An array; of a data frame, a series of its library.
+        """
+        read, core = records(self, rows), self._keeper.core
+        said = np.zeros(len(read))
+        if core is not None and core.memory.unit is not None and read:
+            answers = core.ask_all([self._with_past(core.memory, core.places.known(x)) for x in read])[:, 0]
+            said = core.memory.unit.back(self._finite(answers).astype(float))
+        series = series_like(rows, said)
+        return said if series is None else series
 
 
 class OnlineClassifier(_Network, base.Classifier):
@@ -258,7 +275,7 @@ class OnlineClassifier(_Network, base.Classifier):
         return FeatureLearner.start(self._recipe("class"), classes=CLASSES, memory={})
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
-        """Read a row and learn from its class. Where y is None or NaN the row is read only.
+        """Read a row and learn from its class. Where y is missing (None, NaN, NA) the row is read only.
 
         TypeError: y is not hashable. ValueError: (first row) a parameter is not allowed.
         """
@@ -271,15 +288,15 @@ class OnlineClassifier(_Network, base.Classifier):
             keeper.core = core.learn(row, labels)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
-        """Learn from rows in order, as `learn_one` would; `rows` dicts, or a data frame, `ys` as many classes."""
-        records, targets = _pairs(type(self).__name__, rows, ys)
+        """Learn from rows in order, as `learn_one` would; `rows` and `ys` as of `OnlineRegressor`, but for classes."""
+        read, targets = _pairs(self, rows, ys)
         with self._keeper.turn:
             core, start = self._made(), 0
             labels = core.memory
-            while start < len(records):
+            while start < len(read):
                 # Up to the row that brings more classes than there is room for.
                 numbers, stop = [], start
-                while stop < len(records):
+                while stop < len(read):
                     more, label = _labelled(labels, targets[stop])
                     if len(more) > core.learner.classes and stop > start:
                         break
@@ -291,7 +308,7 @@ class OnlineClassifier(_Network, base.Classifier):
                     row[-1] = numbers[i]
                     return memory
 
-                core = core.take(records[start:stop], fill)
+                core = core.take(read[start:stop], fill)
                 start = stop
             self._keeper.core = core._replace(memory=labels)
 
@@ -303,17 +320,28 @@ class OnlineClassifier(_Network, base.Classifier):
         core = self._keeper.core
         return self._shares(core.memory, core.ask(core.places.known(x))) if core and core.memory else {}
 
-    def predict_proba_many(self, rows: Any) -> list[dict[Any, float]]:
-        """The same of each row, as if it came next."""
-        records, core = _records(rows), self._keeper.core
-        if core is None or not core.memory or not records:
-            return [{} for _ in records]
-        answers = core.ask_all([core.places.known(x) for x in records])
+    def predict_proba_many(self, rows: Any) -> Any:
+        """The same of each row, as if it came next: a list; of a data frame, one of its library, a column a class."""
+        said, core = self._said(rows), self._keeper.core
+        columns = {label: [shares[label] for shares in said] for label in (core.memory if core and said else ())}
+        frame = frame_like(rows, columns)
+        return said if frame is None else frame
+
+    def _said(self, rows: Any) -> list[dict[Any, float]]:
+        read, core = records(self, rows), self._keeper.core
+        if core is None or not core.memory or not read:
+            return [{} for _ in read]
+        answers = core.ask_all([core.places.known(x) for x in read])
         return [self._shares(core.memory, answer) for answer in answers]
 
-    def predict_many(self, rows: Any) -> list[Any]:
-        """The most probable class of each row, as if it came next; None before any class is known."""
-        return [max(shares, key=shares.__getitem__) if shares else None for shares in self.predict_proba_many(rows)]
+    def predict_many(self, rows: Any) -> Any:
+        """The most probable class of each row, as if it came next; None before any class is known.
+
+        A list; of a data frame, a series of its library.
+        """
+        said = [max(shares, key=shares.__getitem__) if shares else None for shares in self._said(rows)]
+        series = series_like(rows, said)
+        return said if series is None else series
 
     def _shares(self, labels: dict[Hashable, int], answer: np.ndarray) -> dict[Any, float]:
         seen = answer[: len(labels)].tolist()
@@ -326,7 +354,8 @@ class OnlineClassifier(_Network, base.Classifier):
 
 def _labelled(labels: dict[Hashable, int], y: Any) -> tuple[dict[Hashable, int], float]:
     """Known classes after one more, and its number; NaN where it is missing."""
-    if y is None or y != y:
+    y = single(y)
+    if is_unknown(y):
         return labels, math.nan
     if y not in labels:
         labels = {**labels, y: len(labels)}
@@ -352,7 +381,7 @@ class OnlineForecaster(_Numbers, Forecaster):
     _predicts_change: ClassVar[bool] = True
 
     def learn_one(self, y: Any, x: dict[Any, Any] | None = None) -> None:
-        """Read the features of a row and learn from its target. Where y is None or NaN the row is read only.
+        """Read the features of a row and learn from its target. Where y is missing the row is read only.
 
         ValueError: y is not a number, or (first row) a parameter is not allowed.
         """
@@ -366,7 +395,7 @@ class OnlineForecaster(_Numbers, Forecaster):
         large.
         """
         require_whole(self, horizon=horizon)
-        rows = [{}] * int(horizon) if xs is None else _records(xs)
+        rows = [{}] * int(horizon) if xs is None else records(self, xs)
         if len(rows) != horizon:
             raise ValueError(f"{type(self).__name__}: xs must hold the features of {horizon} rows, got {len(rows)}")
         core = self._keeper.core

@@ -57,7 +57,7 @@ class FeatureLearner(NamedTuple):
     def _of(self, learner: RowLearner) -> "FeatureLearner":
         """With a learner of perhaps another shape."""
         same = learner.stage == self.learner.stage and learner.classes == self.learner.classes
-        places = self.places if same else Places(self.places.encoder, self.places.names, learner)
+        places = self.places if same else Places(self.places.encoder, self.places.names, learner, self.places.told)
         return FeatureLearner(places, learner, self.memory)
 
     def learn(self, row: list[float], memory: Any) -> "FeatureLearner":
@@ -65,7 +65,7 @@ class FeatureLearner(NamedTuple):
         places, learner = self.places, self.learner
         after = learner.learned(places.row(learner.packed, np.array(row, np.float32), places.plain))
         if after.stage != learner.stage:
-            places = Places(places.encoder, places.names, after)
+            places = Places(places.encoder, places.names, after, places.told)
         return FeatureLearner(places, after, memory)
 
     def learn_all(self, rows: list[list[float]]) -> "FeatureLearner":

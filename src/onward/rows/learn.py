@@ -29,7 +29,7 @@ from onward.rows.stream import BLOCK, STREAM, as_usual
 SUMMARY = "summary.json"
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
 # Options that may change from one call to the next.
-FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter")
+FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter", "encoding")
 # Rows of a file by which is judged what its columns are.
 SAMPLE = 4096
 
@@ -199,7 +199,7 @@ def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:
 
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | None:
     """About how many rows there are; None where nobody can know."""
-    if rows.form == "parquet" or not rows.moves or source.endswith(".gz"):
+    if rows.form == "parquet" or not rows.moves or rows.packed:
         return None
     return max(done, round(done * Path(source).stat().st_size / max(position["at"], 1)))
 
@@ -216,7 +216,8 @@ def open_source(options: Learn, source: str, say: Callable[[str], None]) -> Sour
     return open_rows(
         source,
         form=form,
-        delimiter=options.delimiter or None,
+        delimiter=options.delimiter,
+        encoding=options.encoding,
         skip=options.skip,
         comment=options.comment,
         complain=say,

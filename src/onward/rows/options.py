@@ -79,6 +79,8 @@ class Learn:
     """Lines before the header of a CSV that are no part of the table."""
     comment: str = ""
     """What a line of a CSV begins with that is no row, such as #. Empty: # before the header only."""
+    encoding: str = ""
+    """Of text, such as latin-1 or cp1252. Empty: by the first bytes UTF-8 or UTF-16."""
     strict: bool = False
     """End at the first row that cannot be read, instead of passing over it."""
     every: int = 1_000

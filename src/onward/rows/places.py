@@ -1,8 +1,11 @@
 """Where the features of a row go: names and values of any kind as the numbers that a learner reads."""
 
 import datetime
+import enum
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -23,19 +26,108 @@ from onward.text import seconds
 HUGE = 1e38
 # A plan says where a feature goes. Of these it says that it is a category, or a time.
 _CATEGORY, _TIME = -1, -2
+# What is told once of all features for which there is no room.
+_FULL = object()
+
+
+def single(value: Any) -> Any:
+    """What an array of no dimension holds (of NumPy, JAX and others), or a scalar of Arrow; else the value itself."""
+    if isinstance(value, np.ndarray) and value.shape == ():
+        return value[()]
+    if hasattr(value, "as_py"):
+        return value.as_py()
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def is_unknown(value: Any) -> bool:
+    """Whether a value stands for nothing: None, NaN, NaT, pandas' NA, NumPy's masked.
+
+    These are not equal to themselves, or it is not known whether they are.
+    """
+    if value is None:
+        return True
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    try:
+        other = value != value
+    except Exception:
+        return False
+    if other.__class__ is bool or isinstance(other, np.bool_):
+        return bool(other)
+    return other is value
+
+
+def value_of(value: Any) -> float | str | datetime.date | np.datetime64 | None:
+    """What a value says: a number (NaN where it is missing), a text or a time; None if it is none of these.
+
+    Numbers may be Python's, NumPy's, pandas', Arrow's, Decimal, Fraction, or an array of no dimension. A span of time
+    counts in seconds; bytes are text, in UTF-8. Of an Enum, members that are numbers or text (IntEnum, StrEnum) are
+    taken as these, others by their name. An integer too large for a float is infinite.
+    """
+    if value.__class__ is float:
+        return value
+    if isinstance(value, str):
+        return value if value.__class__ is str else str.__str__(value)  # nobody else's class is kept
+    if isinstance(value, datetime.date | np.datetime64):
+        return value
+    try:
+        if isinstance(value, datetime.timedelta):
+            return value.total_seconds()
+        if isinstance(value, np.timedelta64):
+            return math.nan if np.isnat(value) else float(value / np.timedelta64(1, "s"))
+        if isinstance(value, numbers.Real | np.bool_ | Decimal):
+            return float(value)
+        if isinstance(value, bytes):
+            return value.decode()
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return math.nan if is_unknown(value) else None
+    if isinstance(value, enum.Enum):
+        return value.name
+    if is_unknown(value):
+        return math.nan
+    try:
+        inner = single(value)
+    except Exception:
+        return None
+    return None if inner is value or inner.__class__ is value.__class__ else value_of(inner)
 
 
 def number_of(value: Any) -> float:
     """A number that single precision can hold, or NaN where it is none. Text is no number."""
-    if value.__class__ is float:
-        return value if -HUGE < value < HUGE else math.nan
-    if isinstance(value, numbers.Number | np.bool_ | Decimal):
-        try:
-            read = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            return math.nan
-        return read if -HUGE < read < HUGE else math.nan
-    return math.nan
+    number = value if value.__class__ is float else value_of(value)
+    return number if isinstance(number, float) and -HUGE < number < HUGE else math.nan
+
+
+def _kind(said: Any) -> str:
+    return "a number" if isinstance(said, float) else "text" if isinstance(said, str) else "a time"
+
+
+def _is_missing(said: Any) -> bool:
+    """Whether what a value says, as `value_of` gives it, is nothing."""
+    if isinstance(said, str):
+        return is_missing(said)
+    return math.isnan(said if isinstance(said, float) else seconds(said))
+
+
+class Told:
+    """What was said of features in a warning: once by name, to who called this package."""
+
+    def __init__(self) -> None:
+        self._names: set[Hashable] = set()
+
+    def __call__(self, name: Hashable, text: str) -> None:
+        """Warn, if nothing was said of this name before."""
+        if name in self._names:
+            return
+        self._names.add(name)
+        frame, level = sys._getframe(1), 2
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("onward."):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(text, stacklevel=level)
 
 
 class Places:
@@ -44,8 +136,9 @@ class Places:
     `row` learns from one row [inputs, targets] and `ask` answers one, as `Programs.of` says.
     """
 
-    def __init__(self, encoder: Encoder, names: Mapping[Hashable, str], learner: RowLearner):
+    def __init__(self, encoder: Encoder, names: Mapping[Hashable, str], learner: RowLearner, told: Told | None = None):
         self.encoder, self.names = encoder, names
+        self.told = told or Told()  # shared by those that come after
         self.plan: dict[Hashable, tuple[int, float, float, Any]] = {}
         for name, key in names.items():
             if key in encoder.slots:
@@ -73,25 +166,30 @@ class Places:
         for name, value in x.items():
             place = self.plan.get(name)
             if place is None:
-                if not self._passed_over(value):
+                if not self._passed_over(name, value):
                     return None
                 continue
             slot, origin, length, key = place
             if slot >= 0:
-                if value.__class__ is not float:
-                    value = number_of(value)
-                u = (value - origin) / length
+                number = value if value.__class__ is float else self._number(name, value)
+                u = (number - origin) / length
                 if -REACH < u < REACH:
                     row[slot] = u
+                elif number == number:
+                    self.told(name, f"feature {name!r:.80}: {number:g} is too large there; it counts as missing")
             elif slot == _TIME:
-                for part, number in self._moment(key, value):
-                    row[self.encoder.slots[part]] = number - self.encoder.units[part].origin
-            elif isinstance(value, str):
-                category = self.encoder.slot_of(key, value)
-                if category is not None:
-                    row[category] = 1.0
-                elif not self._passed_over(value):
-                    return None
+                for part, wave in self._moment(name, key, value):
+                    row[self.encoder.slots[part]] = wave - self.encoder.units[part].origin
+            else:
+                said = self._said(name, value)
+                if isinstance(said, str):
+                    category = self.encoder.slot_of(key, said)
+                    if category is not None:
+                        row[category] = 1.0
+                    elif not self._passed_over(name, said):
+                        return None
+                elif said is not None:
+                    self._contradicts(name, said, "text, of which each is a category,")
         return row
 
     def known(self, x: Mapping[Any, Any]) -> list[float]:
@@ -106,33 +204,65 @@ class Places:
         if name not in self.plan:
             return False
         slot, *_, key = self.plan[name]
-        return slot != _CATEGORY or not isinstance(value, str) or self.encoder.slot_of(key, value) is not None
+        said = value_of(value) if slot == _CATEGORY else None
+        return not isinstance(said, str) or self.encoder.slot_of(key, said) is not None
 
-    def _passed_over(self, value: Any) -> bool:
+    def _said(self, name: Hashable, value: Any) -> float | str | datetime.date | np.datetime64 | None:
+        """What a value says; None if it is missing, or, which is told, nothing that is read."""
+        said = value_of(value)
+        if said is None:
+            what = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            self.told(
+                name, f"feature {name!r:.80} holds a {what}, which is no number, text or time; it counts as missing"
+            )
+            return None
+        return None if _is_missing(said) else said
+
+    def _number(self, name: Hashable, value: Any) -> float:
+        """The number of a feature that held numbers before; NaN where it is missing or, which is told, none."""
+        if value.__class__ is int and -HUGE < value < HUGE:
+            return float(value)
+        said = self._said(name, value)
+        if said is None or isinstance(said, float):
+            return math.nan if said is None else said
+        self._contradicts(name, said, "numbers")
+        return math.nan
+
+    def _contradicts(self, name: Hashable, said: Any, before: str) -> None:
+        self.told(name, f"feature {name!r:.80} held {before} before and holds {_kind(said)} now; it counts as missing")
+
+    def _passed_over(self, name: Hashable, value: Any) -> bool:
         """Whether a feature, or a category, that has no place yet is to get none."""
-        if self.encoder.full:
+        said = self._said(name, value)
+        if said is None:
             return True
-        if isinstance(value, str):
-            return is_missing(value)
-        if isinstance(value, datetime.date | np.datetime64):
-            return math.isnan(seconds(value))
-        return math.isnan(number_of(value))
+        if self.encoder.full:
+            room = self.encoder.capacity
+            self.told(_FULL, f"more than {room} numbers and categories: {name!r:.80} and all later ones are not read")
+            return True
+        if isinstance(said, float) and not -HUGE < said < HUGE:
+            self.told(name, f"feature {name!r:.80}: {said:g} is too large; it counts as missing")
+            return True
+        return False
 
-    def _moment(self, key: str, value: Any) -> Iterator[tuple[str, float]]:
+    def _moment(self, name: Hashable, key: str, value: Any) -> Iterator[tuple[str, float]]:
         """A time as where in the day, the week and the year it lies."""
-        moment = seconds(value) if isinstance(value, datetime.date | np.datetime64) else math.nan
-        if not math.isnan(moment):
-            for part, wave in calendar(np.array([moment])).items():
+        said = self._said(name, value)
+        if isinstance(said, datetime.date | np.datetime64):
+            for part, wave in calendar(np.array([seconds(said)])).items():
                 if f"{key} {part}" in self.encoder.slots:
                     yield f"{key} {part}", float(wave[0])
+        elif said is not None:
+            self._contradicts(name, said, "times")
 
     def with_new(self, x: Mapping[Any, Any], learner: RowLearner) -> tuple["Places", RowLearner]:
         """Places for all that is new in a row too, and the learner with room for them."""
         cells: dict[str, list[Any]] = {}
         words, names = set[str](), dict(self.names)
         for name, value in x.items():
+            value = value_of(value)
             of_category = name in self.plan and self.plan[name][0] == _CATEGORY and isinstance(value, str)
-            if self._passed_over(value) or (name in self.plan and not of_category):
+            if (name in self.plan and not of_category) or self._passed_over(name, value):
                 continue
             key = names.get(name) or (name if isinstance(name, str) else repr((name,)))
             if isinstance(value, str):
@@ -154,4 +284,4 @@ class Places:
         names = {name: key for name, key in names.items() if has_slot(key)}
         if encoder.capacity > learner.capacity:
             learner = learner.widen(encoder.capacity)
-        return Places(encoder, names, learner), learner
+        return Places(encoder, names, learner, self.told), learner

@@ -1,4 +1,4 @@
-"""Rows of a table from a file or a stream: CSV, JSON lines (each plain or gzip), Parquet and standard input.
+"""Rows of a table from a file or a stream: CSV, JSON lines (each plain or packed), Parquet, Arrow, standard input.
 
 Reading goes forward in blocks, keeps a bounded part of the table in memory, and knows after every block where the next
 row begins, so that a stopped reading goes on exactly there. A row that cannot be used is left out and reported.

@@ -25,6 +25,7 @@ class Source(ABC):
     form: str
     names: tuple[str, ...] = ()
     moves = True  # can go back to a position: a file, not a stream
+    packed = False  # whether places are other than those of the file: it is unpacked, or of another encoding
     head, tail = 2**16, 2**12  # how much of the beginning, and before a position, a fingerprint covers
 
     def __init__(self, complaints: Complaints) -> None:

@@ -49,7 +49,7 @@ class CsvSource(TextSource):
         try:
             header = [name.strip() for name in names or self._cells(False)]
         except Bad as bad:
-            raise OnwardError(f"{self.name}: its header is {bad.text}; is it a CSV file, saved as UTF-8?") from None
+            raise OnwardError(f"{self.name}: its header is {bad.text}; is it a CSV file?") from None
         if names is None:
             header = self._widened(header)
             header[0] = header[0].removeprefix("#").lstrip() if self._hash_header else header[0]
@@ -137,7 +137,7 @@ class CsvSource(TextSource):
         if len(widths) < 2 or {*widths} != {len(header) + 1}:
             return header
         ahead = self._lines.held[self._lines.next : self._lines.next + SNIFFED]
-        ends = all(line.rstrip().endswith(self._delimiter.encode()) for line in ahead if line.strip())
+        ends = all(line.rstrip(b"\r\n").endswith(self._delimiter.encode()) for line in ahead if line.strip())
         return [*header, ""] if ends else ["", *header]
 
     def _sniff(self, wanted: int) -> str:
@@ -179,7 +179,7 @@ class CsvSource(TextSource):
         except csv.Error:
             raise Bad("not CSV", "not CSV: a quote or a carriage return within a cell") from None
         if self._garbled:
-            raise Bad("not UTF-8", "not UTF-8", cut=True)
+            raise self._foreign()
         return cells
 
     def _record(self, hold: bool) -> list[str] | None:

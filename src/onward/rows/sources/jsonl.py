@@ -11,13 +11,15 @@ from onward.rows.sources.cells import MAX_COLUMNS, Cell
 from onward.rows.sources.complaints import Bad, Complaints
 from onward.rows.sources.lines import Lines, TextSource
 
+DEEP = 16  # objects within one another
+
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object as it is written."""
 
 
 class JsonSource(TextSource):
-    """An object a line."""
+    """An object a line; what lies in an object within it has its path as a name: payload.temp."""
 
     form = "jsonl"
 
@@ -44,11 +46,13 @@ class JsonSource(TextSource):
             if b"\\u" in raw:
                 json.dumps(pairs, ensure_ascii=False).encode()  # half a character
         except UnicodeDecodeError:
-            raise Bad("not UTF-8", "not UTF-8", cut=True) from None
+            raise self._foreign() from None
         except (ValueError, RecursionError):
             raise Bad("not JSON", "not JSON", cut=True) from None
         if not isinstance(pairs, _Pairs):
             raise Bad("not an object", "not a JSON object")
+        if b"{" in raw[raw.index(b"{") + 1 :]:
+            pairs = _flat(pairs)
         row = dict(pairs)
         if len(row) < len(pairs):
             twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -62,10 +66,12 @@ class JsonSource(TextSource):
         if not raw.strip():
             return None
         row = self._object(raw)
-        if b"[" in raw or raw.count(b"{") > 1:
+        if b"[" in raw or raw.count(b"{") > DEEP:
             for key in [key for key, value in row.items() if isinstance(value, list)]:
+                text = "a list; counts as missing"
+                if isinstance(row[key], _Pairs):
+                    text = f"more than {DEEP} objects within one another; counts as missing"
                 row[key] = None
-                text = "a list or an object; counts as missing"
                 self.complaints.add("nested", text, row=self._row + 1, line=self._lines.line, column=key)
         self._learn(row)
         return row
@@ -81,3 +87,14 @@ class JsonSource(TextSource):
         super().resume(position)
         self.names, self._known = (), set()
         self._learn(position["names"])
+
+
+def _flat(pairs: Sequence[tuple[str, Any]], path: str = "", deep: int = 1) -> _Pairs:
+    """Pairs of which no value is an object, but where it lies too deep; keys are joined by a dot."""
+    flat = _Pairs()
+    for key, value in pairs:
+        if isinstance(value, _Pairs) and deep < DEEP:
+            flat += _flat(value, f"{path}{key}.", deep + 1)
+        else:
+            flat.append((path + key, value))
+    return flat

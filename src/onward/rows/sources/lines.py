@@ -1,6 +1,5 @@
 """Lines of a file or of standard input, and tables whose rows are lines."""
 
-import gzip
 import io
 import sys
 from abc import abstractmethod
@@ -12,6 +11,8 @@ from onward.errors import OnwardError
 from onward.rows.sources.base import Rows, Source
 from onward.rows.sources.cells import Cell
 from onward.rows.sources.complaints import Bad, Complaints, reading
+from onward.rows.sources.encodings import UTF8, Recoded, encoding_of
+from onward.rows.sources.magic import ERRORS, HEAD, packed_as, refuse_foreign, unpacked
 
 MAX_CELLS = 2**20  # of a block, where columns may grow in number
 MAX_LINE = 2**24
@@ -25,11 +26,14 @@ class Wait(Exception):
 class Lines:
     """The lines of a file (a path) or of standard input, with their ends, whole and as soon as they come.
 
-    `at` and `line` are how many bytes and lines were taken; `held` are lines to take, from `next` on.
+    They are unpacked, and UTF-8 whatever their `encoding` was ("" as given: by the first bytes). `at` and `line` are
+    how many of these bytes and lines were taken; `held` are lines to take, from `next` on.
     """
 
-    def __init__(self, name: str, path: Path | None) -> None:
-        self.name, self.path = name, path
+    def __init__(self, name: str, path: Path | None, encoding: str = "") -> None:
+        self.name, self.path, self.encoding = name, path, encoding
+        self._errors: tuple[type[Exception], ...] = ()  # of unpacking
+        self.packed = False  # whether places are other than those of the file itself
         self.at = self.line = self.next = 0
         self.held: list[bytes] = []
         self.ends = True  # whether the line last taken had its end
@@ -41,8 +45,6 @@ class Lines:
             if not self.fill():
                 raise OnwardError(f"{name} is empty")
             start = self.held[0]
-            if self.path is None and start.startswith((b"\x1f\x8b", b"PAR1")):
-                raise OnwardError(f"{name} brings packed data; it must be text: unpack it, or give a file")
             if start.startswith(b"\xef\xbb\xbf"):
                 self.held[0], self.at = start[3:], 3
         except BaseException:
@@ -50,22 +52,35 @@ class Lines:
             raise
 
     def _open(self) -> Any:
-        if self.path is None:
-            return sys.stdin.buffer
-        with reading(self.name):
-            if not self.path.is_file():  # a pipe
-                return open(self.path, "rb")
-            with open(self.path, "rb") as file:
-                packed = file.read(2) == b"\x1f\x8b"
-            if self.path.suffix == ".gz" and not packed:
-                raise OnwardError(f"{self.name} is not gzip data; get it again, or rename it if it is not packed")
-            return gzip.open(self.path) if packed else open(self.path, "rb")
+        """The source, where it begins; what is no text is refused."""
+        file: Any = sys.stdin.buffer
+        with reading(self.name, *ERRORS):
+            if self.path is not None:
+                file, self._errors, packed = unpacked(self.path)
+                self.packed = packed is not None
+        try:
+            with reading(self.name, *self._errors):
+                start = _start(file)
+            if how := packed_as(start):
+                raise OnwardError(
+                    f"{self.name} brings data packed by {how}; it must be text: unpack it, or give a file"
+                )
+            refuse_foreign(self.name, start)
+            self.encoding = encoding_of(self.name, self.encoding, start)
+        except BaseException:
+            if self.path is not None:
+                file.close()
+            raise
+        if self.encoding == UTF8:
+            return file
+        self.packed = True
+        return Recoded(file, self.encoding)
 
     def fill(self) -> bool:
         """Hold the next lines, at least one; wait for it on a stream. False at the end."""
         pieces, size = [self._part], len(self._part)
         while not self._over:
-            with reading(self.name):
+            with reading(self.name, *self._errors):
                 piece = self._file.read(PIECE) if self.moves else self._file.read1(PIECE)
             pieces.append(piece)
             self._over = not piece
@@ -106,7 +121,7 @@ class Lines:
 
     def seek(self, at: int, line: int) -> None:
         """Go on from a byte. If the line before had no end when it was taken, it must still be as it was."""
-        with reading(self.name):
+        with reading(self.name, *self._errors):
             self._file.seek(at)
         self.held, self.next, self._part, self._over = [], 0, b"", False
         self.at, self.line = at, line
@@ -122,14 +137,14 @@ class Lines:
         """The bytes between two places; the reading is not disturbed."""
         if start == 0 and len(self._first) >= stop:
             return self._first[:stop]
-        with reading(self.name):
+        with reading(self.name, *self._errors):
             self._probe = self._probe or self._open()
             self._probe.seek(start)
             data: bytes = self._probe.read(stop - start)
         if len(data) < stop - start:
             raise OnwardError(f"{self.name} was cut short: it ends before byte {stop:,}, up to which it was read")
         if start == 0:
-            self._first = data  # else gzip would unpack from the beginning again and again
+            self._first = data  # else what is packed would be unpacked from the beginning again and again
         return data
 
     def close(self) -> None:
@@ -140,6 +155,16 @@ class Lines:
             self._probe.close()
 
 
+def _start(file: Any) -> bytes:
+    """The first bytes, which stay to be read."""
+    if not hasattr(file, "peek") or file.seekable():
+        start: bytes = file.read(HEAD)
+        file.seek(0)
+        return start
+    peeked: bytes = file.peek(HEAD)
+    return peeked[:HEAD]
+
+
 class TextSource(Source):
     """Rows in lines."""
 
@@ -148,6 +173,7 @@ class TextSource(Source):
     def __init__(self, lines: Lines, complaints: Complaints) -> None:
         super().__init__(complaints)
         self._lines, self.moves, self._row, self._reach = lines, lines.moves, 0, MAX_CELLS
+        self.packed = lines.packed
 
     @abstractmethod
     def _record(self, hold: bool) -> Any:
@@ -155,6 +181,12 @@ class TextSource(Source):
 
     @abstractmethod
     def _columns(self, rows: list[Any]) -> dict[str, Sequence[Cell]]: ...
+
+    def _foreign(self) -> Bad:
+        """A line with bytes that the encoding has not."""
+        kind = f"not {self._lines.encoding}"
+        advice = "try --encoding cp1252 or latin-1" if self._lines.encoding == UTF8 else "is --encoding right?"
+        return Bad(kind, f"{kind} ({advice})", cut=True)
 
     def _fast(self, lines: list[bytes]) -> dict[str, Sequence[Cell]] | None:
         """The cells of lines in each of which there is a row, all good; else None."""

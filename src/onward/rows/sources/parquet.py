@@ -1,6 +1,7 @@
-"""Parquet: columns of a file with a schema; places are rows. Needs pyarrow."""
+"""Parquet and Arrow (Feather): columns of a file with a schema; places are rows. Needs pyarrow."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from onward.rows.sources.cells import Cell, checked_names
 from onward.rows.sources.complaints import Complaints, reading
 
 BATCH = 2048  # rows unpacked at a time
+TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+INDEX = "the index of a pandas table, which has no name; read as a column: say --time or --ignore"
 
 
 class ParquetSource(Source):
@@ -22,47 +25,72 @@ class ParquetSource(Source):
         super().__init__(complaints)
         try:
             import pyarrow
+            import pyarrow.compute
             import pyarrow.parquet
         except ImportError as error:
             raise OnwardError(f'reading {path} needs pyarrow: pip install "onward[parquet]"') from error
         self._arrow, self._errors = pyarrow, (ValueError, pyarrow.ArrowException)
         with reading(self.name, *self._errors):
-            self._file = pyarrow.parquet.ParquetFile(path)
-            schema = self._file.schema_arrow
+            with open(path, "rb") as file:
+                self._arrow_file = file.read(6) == b"ARROW1"
+            if self._arrow_file:
+                self._held = pyarrow.memory_map(str(path))
+                self._file = pyarrow.ipc.open_file(self._held)
+                schema = self._file.schema
+            else:
+                self._file = self._held = pyarrow.parquet.ParquetFile(path)
+                schema = self._file.schema_arrow
         try:
             self.names = checked_names(self.name, schema.names)
             for field in schema:
                 if self._kept_as(field.type) is None:
                     text = f"{field.type} is not for a cell; counts as missing"
                     self.complaints.add("nested", text, column=field.name)
+                if re.fullmatch(r"__index_level_\d+__", field.name):
+                    self.complaints.add("index", INDEX, column=field.name, bad=False)
         except BaseException:
             self.close()
             raise
+        self._garbled: set[str] = set()  # columns of bytes that are no text
         self._cells: dict[str, Sequence[Cell]] = {}
         self._at = self._used = self._size = 0
         self._batches = self._unpacked(0)
 
     def _kept_as(self, kind: Any) -> Any:
         """The type that a column is cast to, to give cells; None if it cannot."""
-        types = self._arrow.types
-        if types.is_dictionary(kind):
+        arrow, types = self._arrow, self._arrow.types
+        if isinstance(kind, arrow.BaseExtensionType):
+            return self._kept_as(kind.storage_type)
+        if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
             return self._kept_as(kind.value_type)
-        if types.is_floating(kind) or types.is_decimal(kind):
-            return self._arrow.float64()
-        if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
-            return self._arrow.string()
+        if types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
+            return arrow.float64()
+        if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind) or types.is_string_view(kind):
+            return arrow.string()
+        if types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
+            return arrow.binary()
         plain = (types.is_boolean, types.is_integer, types.is_string, types.is_large_string, types.is_null)
-        return kind if any(holds(kind) for holds in plain) else None
+        return kind if any(holds(kind) for holds in (*plain, types.is_binary, types.is_large_binary)) else None
+
+    def _groups(self) -> Iterator[tuple[int, Iterable[Any]]]:
+        """Groups of rows, from the first on: how many rows, and these in batches."""
+        if not self._arrow_file:
+            for group in range(self._file.num_row_groups):
+                yield self._file.metadata.row_group(group).num_rows, self._file.iter_batches(BATCH, row_groups=[group])
+            return
+        for group in range(self._file.num_record_batches):
+            with reading(self.name, *self._errors):
+                whole = self._file.get_batch(group)
+            yield whole.num_rows, (whole.slice(at, BATCH) for at in range(0, whole.num_rows, BATCH))
 
     def _unpacked(self, at: int) -> Iterator[tuple[int, dict[str, Sequence[Cell]]]]:
         """Batches of rows from one on: how many, and the cells."""
         first = 0
-        for group in range(self._file.num_row_groups):
-            rows = self._file.metadata.row_group(group).num_rows
+        for rows, group in self._groups():
             if first + rows <= at:
                 first += rows
                 continue
-            batches = self._file.iter_batches(BATCH, row_groups=[group])
+            batches = iter(group)
             while True:
                 with reading(self.name, *self._errors):
                     batch = next(batches, None)
@@ -70,14 +98,38 @@ class ParquetSource(Source):
                         break
                     first += batch.num_rows
                     batch = batch.slice(max(0, batch.num_rows - max(0, first - at)))
-                    cells = {name: self._list(column) for name, column in zip(self.names, batch.columns, strict=True)}
+                    cells = {
+                        name: self._list(name, column) for name, column in zip(self.names, batch.columns, strict=True)
+                    }
                 if batch.num_rows:
                     yield batch.num_rows, cells
 
-    def _list(self, column: Any) -> list[Cell]:
-        kind = self._kept_as(column.type)
-        cells: list[Cell] = [None] * len(column) if kind is None else column.cast(kind, safe=False).to_pylist()
+    def _list(self, name: str, column: Any) -> list[Cell]:
+        kind, types = self._kept_as(column.type), self._arrow.types
+        if kind is None:
+            return [None] * len(column)
+        if isinstance(column.type, self._arrow.BaseExtensionType):
+            column = column.storage
+        if types.is_run_end_encoded(column.type):
+            column = self._arrow.compute.run_end_decode(column)
+        if types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if types.is_duration(column.type):
+            ticks = TICKS[column.type.unit]
+            return [None if span is None else span / ticks for span in column.cast(self._arrow.int64()).to_pylist()]
+        cells: list[Any] = column.cast(kind, safe=False).to_pylist()
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return [cell if cell is None else self._text(name, cell) for cell in cells]
         return cells
+
+    def _text(self, name: str, cell: bytes) -> str | None:
+        try:
+            return cell.decode()
+        except UnicodeDecodeError:
+            if name not in self._garbled:
+                self._garbled.add(name)
+                self.complaints.add("not UTF-8", "bytes that are not UTF-8; they count as missing", column=name)
+            return None
 
     def _block(self, limit: int) -> Rows | None:
         if self._used == self._size:
@@ -108,4 +160,4 @@ class ParquetSource(Source):
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
-        self._file.close()
+        self._held.close()
