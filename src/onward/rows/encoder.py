@@ -28,18 +28,8 @@ REACH = 1e15
 SMALL = 1e-9
 # What is kept of an encoder as it is.
 _KEPT = (
-    "slots",
-    "waves",
-    "vocabulary",
-    "shared",
-    "dropped",
-    "used",
-    "capacity",
-    "full",
-    "odd",
-    "missing",
-    "quiet",
-    "fits",
+    *("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full"),
+    *("odd", "missing", "quiet", "fits", "born"),
 )
 # A column that was judged by one cell is revised when so many more cells contradict it than three times those that
 # agree; it is not any more after so many cells.
@@ -69,6 +59,7 @@ class _Kept(TypedDict):
     missing: dict[str, int]
     quiet: list[str]
     fits: dict[str, list[int]]
+    born: dict[str, int]
     columns: dict[str, _Column]
     origins: dict[str, float]
     plain: list[int]
@@ -136,6 +127,7 @@ class Encoder:
         self._first: dict[str, int] = {}  # the row of the first value of columns that `give_slots` has just met
         # Of a column that may be revised: how its cells fit, as `_TALLIED` says.
         self.fits: dict[str, list[int]] = {}
+        self.born: dict[str, int] = {}  # after how many rows a feature was first seen, where rows come one by one
         for name in plain:
             if self.used == self.capacity:
                 self._double()

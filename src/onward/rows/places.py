@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array
 
 from onward.rows.clock import CALENDAR, calendar
-from onward.rows.encoder import REACH, Encoder
+from onward.rows.encoder import OPEN, REACH, Encoder
 from onward.rows.kinds import Column
 from onward.rows.packed import Packed
-from onward.rows.sources import is_missing
+from onward.rows.sources import is_missing, number_in
 from onward.rows.stream import RowLearner
 from onward.text import seconds
 
@@ -143,7 +143,7 @@ class Places:
         for name, key in names.items():
             if key in encoder.slots:
                 unit = encoder.units[key]
-                self.plan[name] = (encoder.slots[key], unit.origin, unit.length, None)
+                self.plan[name] = (encoder.slots[key], unit.origin, unit.length, key)
             else:
                 self.plan[name] = (_CATEGORY if key in encoder.vocabulary else _TIME, 0.0, 1.0, key)
         # Of a category every slot is 0 but one; a number is missing unless it is given.
@@ -171,7 +171,9 @@ class Places:
                 continue
             slot, origin, length, key = place
             if slot >= 0:
-                number = value if value.__class__ is float else self._number(name, value)
+                number = value if value.__class__ is float else self._number(name, key, value)
+                if number is None:
+                    return None
                 u = (number - origin) / length
                 if -REACH < u < REACH:
                     row[slot] = u
@@ -189,6 +191,8 @@ class Places:
                     elif not self._passed_over(name, said):
                         return None
                 elif said is not None:
+                    if key in self.encoder.fits:
+                        return None
                     self._contradicts(name, said, "text, of which each is a category,")
         return row
 
@@ -204,8 +208,12 @@ class Places:
         if name not in self.plan:
             return False
         slot, *_, key = self.plan[name]
-        said = value_of(value) if slot == _CATEGORY else None
-        return not isinstance(said, str) or self.encoder.slot_of(key, said) is not None
+        if slot == _TIME or (slot >= 0 and value.__class__ is float):
+            return True
+        said = value_of(value)
+        if slot >= 0:
+            return self._number(name, key, value) is not None
+        return self.encoder.slot_of(key, said) is not None if isinstance(said, str) else key not in self.encoder.fits
 
     def _said(self, name: Hashable, value: Any) -> float | str | datetime.date | np.datetime64 | None:
         """What a value says; None if it is missing, or, which is told, nothing that is read."""
@@ -218,13 +226,21 @@ class Places:
             return None
         return None if _is_missing(said) else said
 
-    def _number(self, name: Hashable, value: Any) -> float:
-        """The number of a feature that held numbers before; NaN where it is missing or, which is told, none."""
+    def _number(self, name: Hashable, key: str, value: Any) -> float | None:
+        """The number of a feature that held numbers before; NaN where it is missing or, which is told, none.
+
+        None: it is none, and the feature may turn out to be another thing.
+        """
         if value.__class__ is int and -HUGE < value < HUGE:
             return float(value)
         said = self._said(name, value)
         if said is None or isinstance(said, float):
             return math.nan if said is None else said
+        if isinstance(said, str):
+            if (number := number_in(said, self.encoder.numerals(key))) is not None:
+                return number
+            if key in self.encoder.fits:
+                return None
         self._contradicts(name, said, "numbers")
         return math.nan
 
@@ -258,25 +274,31 @@ class Places:
     def with_new(self, x: Mapping[Any, Any], learner: RowLearner) -> tuple["Places", RowLearner]:
         """Places for all that is new in a row too, and the learner with room for them."""
         cells: dict[str, list[Any]] = {}
-        words, names = set[str](), dict(self.names)
+        encoder, names = Encoder.from_dict(self.encoder.as_dict()), dict(self.names)
         for name, value in x.items():
-            value = value_of(value)
-            of_category = name in self.plan and self.plan[name][0] == _CATEGORY and isinstance(value, str)
-            if (name in self.plan and not of_category) or self._passed_over(name, value):
-                continue
+            said = value_of(value)
             key = names.get(name) or (name if isinstance(name, str) else repr((name,)))
-            if isinstance(value, str):
-                cells[key] = [value]
-                words.add(key)
-            elif isinstance(value, datetime.date | np.datetime64):
+            place = self.plan.get(name)
+            if place is not None:
+                if self._is_against(place[0], key, said):
+                    self._revise(name, key, said, encoder, learner.rows)
+                    if encoder.columns[key] == self.encoder.columns[key]:
+                        continue
+                elif place[0] != _CATEGORY or not isinstance(said, str):
+                    continue
+            elif self._passed_over(name, value):
+                continue
+            if isinstance(said, datetime.date | np.datetime64):
                 # Waves are numbers of size 1, from zero.
-                cells |= {f"{key} {part}": [0.0] for part in CALENDAR}
+                waves = {f"{key} {part}": [0.0] for part in CALENDAR}
+                cells |= waves
+                encoder.columns |= dict.fromkeys(waves, Column("number", sure=True))
             else:
-                cells[key] = [number_of(value)]
+                if key not in encoder.columns:
+                    encoder.born[key] = learner.rows
+                cells[key] = [said]
             names[name] = key
-        encoder = Encoder.from_dict(self.encoder.as_dict())
-        encoder.columns |= {key: Column("category", sure=True) for key in words}
-        encoder.columns |= {key: Column("number", sure=True) for key in cells if key not in encoder.columns}
+        encoder.settle({key: column for key, column in cells.items() if key not in encoder.columns}, 0, 1)
         encoder.give_slots(cells, 0, 1)
         has_slot = lambda key: (
             key in encoder.slots or key in encoder.vocabulary or f"{key} {CALENDAR[0]}" in encoder.slots
@@ -285,3 +307,28 @@ class Places:
         if encoder.capacity > learner.capacity:
             learner = learner.widen(encoder.capacity)
         return Places(encoder, names, learner, self.told), learner
+
+    def _is_against(self, slot: int, key: str, said: Any) -> bool:
+        """Whether a value contradicts what its feature was read as, which may be revised."""
+        if key not in self.encoder.fits:
+            return False
+        if slot == _CATEGORY:
+            return isinstance(said, float) and not math.isnan(said)
+        return isinstance(said, str) and number_in(said, self.encoder.numerals(key)) is None
+
+    def _revise(self, name: Hashable, key: str, said: Any, encoder: Encoder, rows: int) -> None:
+        """Count a value that contradicts what its feature is read as; read it as something else if most do."""
+        fits, before = encoder.fits[key], encoder.columns[key]
+        # Of a value that fits nobody takes notice: it was one of all rows since.
+        fits[0] = max(0, rows - encoder.born[key] - sum(fits[1:]))
+        if sum(fits) >= OPEN:
+            del encoder.fits[key]
+            return
+        encoder.settle({key: [said]}, 0, 1)
+        after = encoder.columns[key]
+        if after != before:
+            self.told(
+                (name, after.kind),
+                f"feature {name!r:.80} was read as {before.words}, by its first values, and what follows is "
+                f"{after.words}: it is read as that from here on",
+            )
