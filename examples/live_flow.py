@@ -16,7 +16,7 @@ from pathlib import Path
 
 import series
 
-from onward.rows.learn import as_lines
+from onward.rows.summary import as_lines
 
 
 def serve(out: Path, header: list[str], rows: list[list[str]], *, resume: bool) -> list[str]:

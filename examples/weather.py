@@ -15,9 +15,10 @@ from pathlib import Path
 
 import series
 
-from onward.rows.learn import as_lines, learn
+from onward.rows.learn import learn
 from onward.rows.options import Learn
 from onward.rows.report import write_report
+from onward.rows.summary import as_lines
 
 
 def main() -> None:

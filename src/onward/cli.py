@@ -286,13 +286,14 @@ def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: boo
     from onward.rows.options import Learn
     from onward.rows.report import write_report
     from onward.rows.sources import require_source
+    from onward.rows.summary import as_lines
 
     set_up_jax(columns=False, single=True, device=device)
     if resume:
         require_source(source)
     options = dataclasses.replace(learn.load_options(folder)[0] if resume else Learn(), **fields)
     page = learn.learn(options, source, folder, resume=resume, replace=replace, report=write_report)
-    text = "\n".join(learn.as_lines(folder))
+    text = "\n".join(as_lines(folder))
     print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
     return 0
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from onward.rows.clock import CALENDAR
-from onward.rows.encoder import CAPACITY, MOST_SLOTS, SHARED, VOCABULARY, Encoder, Unit
+from onward.rows.encoder import CAPACITY, MOST_SLOTS, SHARED, VOCABULARY, Encoder
 from onward.rows.kinds import Judge
+from onward.rows.units import Unit
 
 
 def _table(rows=200, seed=0):

@@ -31,6 +31,7 @@ from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
 from onward.rows.stream import RowRecipe
+from onward.rows.summary import as_lines
 from onward.rows.targets import MOST_CLASSES
 from switches import SWITCHES
 
@@ -622,7 +623,7 @@ def test_classes_are_scored_by_hits(here):
         counts[sky[i - 1]] = counts.get(sky[i - 1], 0) + 1
         wrong.append(max(counts, key=counts.get) != sky[i])
     assert found["mean absolute error"][4][0] == pytest.approx(np.mean(wrong))
-    assert "error rate" in learn.as_lines(Path("out"))[0]
+    assert "error rate" in as_lines(Path("out"))[0]
 
 
 def test_returns_are_those_of_the_coming_values(here):

@@ -12,12 +12,12 @@ import numpy as np
 from onward.adapters.frames import frame_like, records, series_like, values
 from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite
-from onward.rows.encoder import REACH, Unit
 from onward.rows.features import FeatureLearner, ahead
 from onward.rows.keeper import Keeper
 from onward.rows.places import Told, is_unknown, number_of, single, value_of
 from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
+from onward.rows.units import REACH, Unit
 
 try:
     from river import base

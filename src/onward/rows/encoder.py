@@ -12,6 +12,7 @@ import numpy as np
 from onward.rows.kinds import Column, Fit, Judge, hint_of
 from onward.rows.sources import Cell, is_missing, number_in, numbers, numbers_of
 from onward.rows.sources.numerals import PLAIN, Numerals
+from onward.rows.units import Unit, in_units
 from onward.saving import Unreadable, check_meta
 
 # Slots at the start; doubled whenever they are full.
@@ -22,10 +23,6 @@ CAPACITIES = tuple(CAPACITY * 2**i for i in range((MOST_SLOTS // CAPACITY).bit_l
 # Categories of one column that get a slot of their own, and slots that all later ones share by their hash.
 VOCABULARY = 64
 SHARED = 16
-# A number so many times as large as the first one of its column counts as missing.
-REACH = 1e15
-# Below this a first value says nothing about the size of those to come.
-SMALL = 1e-9
 # What is kept of an encoder as it is.
 _KEPT = (
     *("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full"),
@@ -63,28 +60,6 @@ class _Kept(TypedDict):
     columns: dict[str, _Column]
     origins: dict[str, float]
     plain: list[int]
-
-
-class Unit:
-    """Where a column's zero lies and how long its unit is: its first number. Keeps single precision exact."""
-
-    def __init__(self, origin: float):
-        self.origin = origin
-        self.length = abs(origin) if abs(origin) > SMALL else 1.0
-
-    def to(self, values: Any) -> Any:
-        """In units from the origin; NaN for what is too far away to be a number of this column."""
-        return _in_units(values, self.origin, self.length)
-
-    def back(self, u: Any) -> Any:
-        """The value again."""
-        return self.origin + self.length * u
-
-
-def _in_units(values: Any, origin: Any, length: Any) -> Any:
-    with np.errstate(over="ignore", invalid="ignore"):
-        u = (values - origin) / length
-    return np.where(np.abs(u) < REACH, u, np.nan)
 
 
 class Encoder:
@@ -330,7 +305,7 @@ class Encoder:
         """
         values, odd = self._values(names, parts)
         values = values.reshape(len(names), len(rows))
-        u = _in_units(values, np.array([[u.origin] for u in units]), np.array([[u.length] for u in units]))
+        u = in_units(values, np.array([[u.origin] for u in units]), np.array([[u.length] for u in units]))
         none = np.isnan(u)
         if not none.any():
             return u

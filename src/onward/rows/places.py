@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Array
 
 from onward.rows.clock import CALENDAR, calendar
-from onward.rows.encoder import OPEN, REACH, Encoder
+from onward.rows.encoder import OPEN, Encoder
 from onward.rows.kinds import Column
 from onward.rows.packed import Packed
 from onward.rows.sources import is_missing, number_in
 from onward.rows.stream import RowLearner
+from onward.rows.units import REACH
 from onward.text import seconds
 
 # A number of this size or more is no number of single precision: it counts as missing.

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from onward import saving
 from onward.lab import page
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
-from onward.rows.learn import METRICS, PREDICTIONS, load_options, load_summary
+from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.scores import CONTESTANTS, measure
+from onward.rows.summary import load_summary
 from onward.text import markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.

@@ -15,7 +15,7 @@ from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
 from onward.rows.baselines import Baselines
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
-from onward.rows.encoder import Encoder, Unit
+from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import TOLD, Reading
@@ -23,6 +23,7 @@ from onward.rows.scores import CONTESTANTS, Scores, added
 from onward.rows.sources import Cell, Rows
 from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
+from onward.rows.units import Unit
 
 JOB = "learn"
 MOST_NOTES = 200

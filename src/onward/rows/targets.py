@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from onward.errors import OnwardError
-from onward.rows.encoder import Unit
 from onward.rows.options import Learn
 from onward.rows.reading import FIRST, Reading
 from onward.rows.sources import Cell, is_missing
+from onward.rows.units import Unit
 
 MOST_CLASSES = 1024
 # Numbers are kept in units of the first: one beyond this is a mark for something, and its square may be infinite.
