@@ -269,3 +269,55 @@ def test_what_is_no_target_is_refused():
         for model in (OnlineRegressor(units=4), OnlineForecaster(units=4)):
             with pytest.raises(ValueError, match="the target must be a number, got"):
                 model.learn_one(*(({"a": 1.0}, y) if isinstance(model, OnlineRegressor) else (y, {"a": 1.0})))
+
+
+def learn_all(model, rows):
+    for x, y in rows:
+        model.learn_one(x, y)
+
+
+FIRST = ["unavailable", "n/a", "ERR", "N/A", "Sensor offline", None, "red"]
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_first_value_that_is_no_number_spoils_no_column_of_numbers(first, as_text):
+    """What was learned before it turned out is little: then it is the stream without that value."""
+    rng, errors = np.random.default_rng(0), {}
+    values = rng.normal(size=200).tolist()
+    for start in (values[0], first):
+        model, errors[start] = OnlineRegressor(units=2, autoregressive=False), []
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for i, a in enumerate(values):
+                x = {"a": start if i == 0 else str(a) if as_text else a, "b": "left" if i % 2 else "right"}
+                y = 10 + 3 * a
+                errors[start].append(abs(model.predict_one(x) - y))
+                model.learn_one(x, y)
+        if start in ("Sensor offline", "red"):
+            assert [str(w.message) for w in told] == [
+                "feature 'a' was read as categories, by its first values, and what follows is numbers: it is read as "
+                "that from here on"
+            ]
+        else:
+            assert not told
+    # Who says the mean is 2.4 away.
+    assert max(np.mean(each[100:]) for each in errors.values()) < 0.1
+
+
+def test_a_feature_of_numbers_that_becomes_one_of_words_is_one():
+    model = OnlineRegressor(units=2, autoregressive=False)
+    rows = [({"code": 7 if i == 0 else f"k{i % 2}"}, float(i % 2)) for i in range(40)]
+    with pytest.warns(UserWarning, match="was read as numbers, by its first values, and what follows is categories"):
+        learn_all(model, rows)
+    again = pickle.loads(pickle.dumps(model))
+    for one in (model, again):
+        assert abs(one.predict_one({"code": "k1"}) - one.predict_one({"code": "k0"})) > 0.3
+
+
+def test_odd_values_now_and_then_revise_nothing():
+    model = OnlineRegressor(units=2, autoregressive=False)
+    with pytest.warns(UserWarning, match="held numbers before and holds text now"):
+        learn_all(model, [({"a": "oops" if i % 5 == 3 else i % 7}, float(i % 7)) for i in range(1100)])
+    places = model._keeper.core.places
+    assert (places.encoder.columns["a"].kind, list(places.encoder.fits)) == ("number", [])

@@ -314,7 +314,7 @@ class Places:
         if key not in self.encoder.fits:
             return False
         if slot == _CATEGORY:
-            return isinstance(said, float) and not math.isnan(said)
+            return self.encoder.columns[key].fit(said) == "against"
         return isinstance(said, str) and number_in(said, self.encoder.numerals(key)) is None
 
     def _revise(self, name: Hashable, key: str, said: Any, encoder: Encoder, rows: int) -> None:
