@@ -296,8 +296,9 @@ def test_a_first_value_that_is_no_number_spoils_no_column_of_numbers(first, as_t
                 model.learn_one(x, y)
         if start in ("Sensor offline", "red"):
             assert [str(w.message) for w in told] == [
+                f"feature 'a' held categories before and holds {'text' if as_text else 'a number'} now; it counts as missing",
                 "feature 'a' was read as categories, by its first values, and what follows is numbers: it is read as "
-                "that from here on"
+                "that from here on",
             ]
         else:
             assert not told
@@ -308,8 +309,11 @@ def test_a_first_value_that_is_no_number_spoils_no_column_of_numbers(first, as_t
 def test_a_feature_of_numbers_that_becomes_one_of_words_is_one():
     model = OnlineRegressor(units=2, autoregressive=False)
     rows = [({"code": 7 if i == 0 else f"k{i % 2}"}, float(i % 2)) for i in range(40)]
-    with pytest.warns(UserWarning, match="was read as numbers, by its first values, and what follows is categories"):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         learn_all(model, rows)
+    assert "held numbers before and holds text now" in str(told[0].message)
+    assert "was read as numbers, by its first values, and what follows is categories" in str(told[1].message)
     again = pickle.loads(pickle.dumps(model))
     for one in (model, again):
         assert abs(one.predict_one({"code": "k1"}) - one.predict_one({"code": "k0"})) > 0.3

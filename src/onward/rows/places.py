@@ -192,9 +192,9 @@ class Places:
                     elif not self._passed_over(name, said):
                         return None
                 elif said is not None:
-                    if key in self.encoder.fits:
+                    if isinstance(said, float) and key in self.encoder.fits:
                         return None
-                    self._contradicts(name, said, "text, of which each is a category,")
+                    self._contradicts(name, said, "categories")
         return row
 
     def known(self, x: Mapping[Any, Any]) -> list[float]:
@@ -214,7 +214,11 @@ class Places:
         said = value_of(value)
         if slot >= 0:
             return self._number(name, key, value) is not None
-        return self.encoder.slot_of(key, said) is not None if isinstance(said, str) else key not in self.encoder.fits
+        return (
+            self.encoder.slot_of(key, said) is not None
+            if isinstance(said, str)
+            else not self._is_against(slot, key, said)
+        )
 
     def _said(self, name: Hashable, value: Any) -> float | str | datetime.date | np.datetime64 | None:
         """What a value says; None if it is missing, or, which is told, nothing that is read."""
@@ -311,7 +315,7 @@ class Places:
 
     def _is_against(self, slot: int, key: str, said: Any) -> bool:
         """Whether a value contradicts what its feature was read as, which may be revised."""
-        if key not in self.encoder.fits:
+        if key not in self.encoder.fits or not isinstance(said, float | str):
             return False
         if slot == _CATEGORY:
             return self.encoder.columns[key].fit(said) == "against"
@@ -324,10 +328,12 @@ class Places:
         fits[0] = max(0, rows - encoder.born[key] - sum(fits[1:]))
         if sum(fits) >= OPEN:
             del encoder.fits[key]
-            return
-        encoder.settle({key: [said]}, 0, 1)
+        else:
+            encoder.settle({key: [said]}, 0, 1)
         after = encoder.columns[key]
-        if after != before:
+        if after == before:
+            self._contradicts(name, said, before.words)
+        else:
             self.told(
                 (name, after.kind),
                 f"feature {name!r:.80} was read as {before.words}, by its first values, and what follows is "
