@@ -199,7 +199,7 @@ def test_the_slurm_example_submits_workers_that_run_the_sweep(tmp_path):
     (tmp_path / "scancel").write_text("#!/bin/sh\nexit 0\n")
     for name in ("sbatch", "scancel"):
         (tmp_path / name).chmod(0o755)
-    example = str(Path(__file__).parents[2] / "examples" / "slurm_sweep.py")
+    example = str(Path(__file__).parents[3] / "examples" / "slurm_sweep.py")
     script = subprocess.run([sys.executable, example, "--print"], capture_output=True, text=True, check=True).stdout
     assert "#SBATCH -t 04:00:00" in script
     assert "--lifetime 216m" in script
