@@ -36,7 +36,7 @@ def streams(kind: str, count: int, rows: int, seed: int) -> tuple[np.ndarray, np
         return np.cumsum(noise, 1), wander + 0.1 * other, 1.0, 0.3
     if kind == "driven":  # by the input of the row before, and that of the same row where it is known
         past = np.roll(other, 1, 1)
-        return 2 * past + 2 * other + 0.3 * noise, other, 0.3, 1.0
+        return 2 * past + 2 * other + 0.3 * noise, other, 2.0, 1.0
     return 10 * np.sin(2 * np.pi * t / 30) + 0.1 * noise, np.cos(2 * np.pi * t / 30) + 0.01 * other, 0.1, 0.01
 
 
@@ -71,7 +71,7 @@ def run(recipe: RowRecipe, y: np.ndarray, x: np.ndarray, block: int = 256) -> tu
     late = recipe.horizon
     before = np.full_like(answers, np.nan)
     before[:, late:] = answers[:, : answers.shape[1] - late]
-    return before[..., 0], before[..., 2:]
+    return before[..., 0], before[..., 2:-1]
 
 
 def spoiled(

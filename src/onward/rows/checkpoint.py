@@ -29,6 +29,11 @@ class _Waiting(TypedDict):
     times: list[str]
 
 
+class _Strange(TypedDict):
+    rows: int
+    first: list[dict[str, Any]]
+
+
 class Kept(TypedDict):
     """The meta of a checkpoint."""
 
@@ -41,6 +46,7 @@ class Kept(TypedDict):
     first_target: float | None
     notes: list[str]
     cpu: float
+    strange: _Strange
     learner: _Learner
     encoder: dict[str, Any]
     units: dict[str, float]
@@ -91,6 +97,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "rows": 0 < rows <= meta["last_row"],
         "backwards": meta["backwards"] >= 0,
         "cpu": meta["cpu"] >= 0,
+        "strange.rows": len(meta["strange"]["first"]) <= meta["strange"]["rows"] <= rows,
         "learner.recipe": learner["recipe"] == recipe,
         "learner.capacity": learner["capacity"] == encoder.capacity,
         "learner.classes": learner["classes"] == (room_for(len(classes)) if of_classes else 0),

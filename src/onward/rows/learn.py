@@ -231,6 +231,7 @@ def summary(session: Session) -> dict[str, Any]:
         "inputs": session.encoder.used,
         "constant": session.constant,
         "cpu_seconds": session.cpu,
+        "strange": session.strange.as_dict(),
         "notes": session.notes,
     }
     if session.extras:

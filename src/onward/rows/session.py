@@ -21,6 +21,7 @@ from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.scores import CONTESTANTS, Scores, added
 from onward.rows.sources import Cell, Rows, is_missing
+from onward.rows.strange import Strange
 from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
 from onward.text import seconds
@@ -58,6 +59,7 @@ class Session:
         self.last_row, self.constant = 0, True
         self.first_target: float | None = None
         self.cpu = 0.0
+        self.strange = Strange()
         self.lines: list[str] = []
         self.metrics: list[str] = []
         self.answered = self.waiting
@@ -130,7 +132,7 @@ class Session:
         others = self.baselines.score(arrived)
         cells = {name: block.cells[name] for name in self.read_columns(list(block.cells))} | self._season()
         waves = calendar(moments) if self.dates else {}
-        start, parts = 0, []
+        start, parts, marks = 0, [], []
         while start < n:
             stop = self.encoder.give_slots(cells, start, n)
             learner = self._room()
@@ -142,6 +144,7 @@ class Session:
                 plain = self.encoder.plain
                 self.learner, said = learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u)
                 parts.append(said)
+                marks += self.strange.names(said.strange, self.encoder, self.options.target, self.seasonal)
             start = stop
         answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         broken = ~np.isfinite(answers.outputs).all(1)
@@ -150,7 +153,8 @@ class Session:
                 f"{self.name}: the prediction became NaN or infinite at row {numbers[int(np.argmax(broken))]}; "
                 "the last checkpoint is good. Try a smaller --step-size"
             )
-        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
+        self.strange.see(marks, numbers, block.cells, self.complain)
+        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
@@ -239,7 +243,7 @@ class Session:
             return Waiting(said + none, linear, extra + none, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
-            ends = interval(answers.spread, self.options.interval, self.block).astype(float)
+            ends = interval(answers.spread, outputs[:, 0], self.options.interval, self.block)
             extra = self.targets.from_units(ends.reshape(-1, 1)).reshape(-1, 2)
         real = self.targets.from_units
         return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
@@ -251,6 +255,7 @@ class Session:
         times: Sequence[str],
         arrived: np.ndarray,
         others: np.ndarray,
+        marks: Sequence[str],
     ) -> None:
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
@@ -282,8 +287,8 @@ class Session:
         if self.options.task == "return":
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
-            numbers, times = judged.rows, judged.times
-        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
+            numbers, times, marks = judged.rows, judged.times, [""] * len(made)
+        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks))
         self.answered = asked
 
     def _window(self, done: int, row: int, when: str) -> None:
@@ -302,9 +307,15 @@ class Session:
         return self.format.header
 
     def _lines(
-        self, judged: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray, error: np.ndarray
+        self,
+        judged: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        error: np.ndarray,
+        marks: Sequence[str],
     ) -> str:
-        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes))
+        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes), marks)
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
@@ -315,10 +326,8 @@ class Session:
             ahead = self.options.lag
             rows, times = [row + ahead if row else 0 for row in rows], [""] * len(rows)
         made = [i for i, row in enumerate(waiting.rows) if row]
-        kept = waiting.pick(made)
-        return self._lines(
-            kept, [rows[i] for i in made], [times[i] for i in made], none[: len(made)], none[: len(made)]
-        )
+        kept, none = waiting.pick(made), none[: len(made)]
+        return self._lines(kept, [rows[i] for i in made], [times[i] for i in made], none, none, [""] * len(made))
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
@@ -336,6 +345,7 @@ class Session:
         meta = {
             **{name: getattr(self, name) for name in PLAIN},
             **more,
+            "strange": self.strange.as_dict(),
             "learner": learner,
             "encoder": self.encoder.as_dict(),
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
@@ -378,6 +388,7 @@ class Session:
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
         self.rewards, self.scores.total, self.scores.window = (mine[n] for n in ("rewards", "total", "window"))
+        self.strange = Strange(**meta["strange"])
         vars(self).update({name: meta[name] for name in PLAIN})
         self.clock = -np.inf if meta["clock"] is None else float(meta["clock"])
         return meta

@@ -33,6 +33,10 @@ class Running(NamedTuple):
         variance = (1 - pace) * (self.variance + pace * jnp.square(change))
         return Running(count, self.mean + pace * change, variance)
 
+    def shift(self, step: Array) -> "Running":
+        """The same of columns whose level has moved by `step`."""
+        return self._replace(mean=self.mean + step)
+
     @property
     def scale(self) -> Array:
         """1 / standard deviation; 0 where nothing has varied yet."""
