@@ -50,27 +50,30 @@ class Guard(NamedTuple):
         none = jnp.full(n, jnp.nan)
         return cls(jnp.zeros(n), none, jnp.zeros(n), jnp.zeros(n), none)
 
-    def see(self, x: Float[Array, " n"], expected: Float[Array, " n"], often: float) -> tuple["Guard", Examined]:
+    def see(
+        self, x: Float[Array, " n"], expected: Float[Array, " n"], often: float, doubted: Array | None = None
+    ) -> tuple["Guard", Examined]:
         """Take in one value of each column; NaN: none. `expected`: NaN where nothing is but the last value.
 
-        `often`: how many usual distances make a value strange, `FAR_INPUT` or `FAR_TARGET`.
+        `often`: how many usual distances make a value strange, `FAR_INPUT` or `FAR_TARGET`. `doubted`: which are as if
+        they lay so far off.
         """
         seen, last, usual, largest, other = self
         expected = jnp.where(jnp.isfinite(expected), expected, last)
         known, distance = jnp.isfinite(x), jnp.abs(x - expected)
         judged = known & jnp.isfinite(distance)
         reach = jnp.maximum(often * usual, SLACK * largest)
-        far = judged & (distance > reach)
+        far = judged & (distance > reach if doubted is None else (distance > reach) | doubted)
         back = jnp.abs(x - other)  # NaN where there is no other level
         moved = judged & ((back < distance / 2) | (far & (back < distance)))
         strange = far & (seen >= WARM) & ~moved
         held = jnp.where(strange, expected, x)
-        share = jnp.where(strange, reach / jnp.where(strange, distance, 1), 1)
+        share = jnp.minimum(reach / jnp.where(far, distance, 1), 1)
         value = jnp.where(strange, expected + share * reach * jnp.sign(x - expected), x)
         pace = jnp.where(judged, jnp.maximum(1 / jnp.maximum(seen, 1), RATE_CHANGES), 0)
         distance = jnp.where(judged, distance, 0)
-        counted = jnp.where(far & (reach > 0), reach, distance)
-        grown = jnp.where(far & (reach > 0), jnp.minimum(distance, GROW / SLACK * reach), distance)
+        counted = jnp.where(reach > 0, jnp.minimum(distance, reach), distance)
+        grown = jnp.where(reach > 0, jnp.minimum(distance, GROW / SLACK * reach), distance)
         after = Guard(
             seen + known,
             jnp.where(known, held, last),

@@ -248,10 +248,11 @@ class Stream:
         guards, targets = state.guards.see(values, state.expected, guard.FAR_TARGET)
         # The target's own column is an input too.
         own = targets.strange[None] & (jnp.abs(x[:, None] - y[None]) <= SAME * jnp.abs(y)[None])
-        x = jnp.where(jnp.any(own, 1), jnp.sum(jnp.where(own, targets.value[None], 0), 1), x)
+        doubted = jnp.any(own, 1)
         numbers = jnp.where(plain, jnp.nan, x)
-        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_INPUT)
-        x = jnp.where(plain, x, inputs.value)
+        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_INPUT, doubted)
+        instead = jnp.sum(jnp.where(own, targets.value[None], 0), 1)
+        x = jnp.where(plain, x, jnp.where(doubted, instead, inputs.value))
         settled = jnp.where(targets.moved, state.rows, state.settled)
         if self.recipe.kind == "number":
             old = targets.strange | targets.moved | (state.rows - self.recipe.lag < settled)
@@ -260,8 +261,8 @@ class Stream:
             guard=watch,
             guards=guards,
             settled=settled,
-            inputs=state.inputs.shift(inputs.step),
-            targets=state.targets.shift(targets.step),
+            inputs=state.inputs.shift(inputs.value, inputs.step),
+            targets=state.targets.shift(targets.value, targets.step),
         )
         return state, Reading(x, y, arrived, inputs, targets)
 
