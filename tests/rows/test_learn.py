@@ -529,7 +529,7 @@ def test_no_look_ahead_what_comes_later_changes_no_line(here, options):
 
 def said_of(lines, first, last):
     """Prediction and interval or probability of some rows."""
-    return [line.split(b",")[3:-1] for line in lines[first : last + 1]]
+    return [line.split(b",")[3:-2] for line in lines[first : last + 1]]
 
 
 def test_a_value_that_is_read_too_early_is_noticed(here, monkeypatch):
@@ -739,7 +739,7 @@ def test_several_targets_with_missing_values(here):
     write("data.csv", rows)
     go("data.csv", target=("a", "b"))
     lines = table()
-    assert list(lines[0]) == ["row", "time", "a", "a prediction", "a error", "b", "b prediction", "b error"]
+    assert list(lines[0]) == ["row", "time", "a", "a prediction", "a error", "b", "b prediction", "b error", "strange"]
     for i, (row, line) in enumerate(zip(rows, lines[:200], strict=True)):
         for name in "ab":
             assert line[name] == row[name]

@@ -31,15 +31,19 @@ def mixtures(rows, components, seed=0):
 def test_an_interval_holds_its_share_and_leaves_as_much_out_on_either_side(share, components):
     """Against scipy's normal distribution and root finder; also where rows are no whole blocks."""
     spread = mixtures(11, components)
-    found = interval(spread, share, 4)
+    point = np.arange(11.0)
+    found = interval(spread, point, share, 4)
     assert found.shape == (11, 2)
-    for (low, high), row in zip(found, spread.astype(float), strict=True):
+    for (low, high), row, middle in zip(found, spread.astype(float), point, strict=True):
         log_pi, mu, log_sigma = np.split(row, 3)
         parts = np.exp(log_pi) / np.exp(log_pi).sum(), mu, np.exp(log_sigma)
         below = lambda y, parts=parts: float(parts[0] @ norm.cdf((y - parts[1]) / parts[2]))
-        wanted = [brentq(lambda y, q=q, f=below: f(y) - q, -1e3, 1e3) for q in ((1 - share) / 2, (1 + share) / 2)]
+        at = lambda q, f=below: brentq(lambda y: f(y) - q, -1e3, 1e3)
+        moved = middle - at(0.5)
+        wanted = [at(q) + moved for q in ((1 - share) / 2, (1 + share) / 2)]
         np.testing.assert_allclose([low, high], wanted, rtol=1e-3, atol=1e-3)
-        assert below(high) - below(low) == pytest.approx(share, abs=2e-3)
+        assert below(high - moved) - below(low - moved) == pytest.approx(share, abs=2e-3)
+        assert low <= middle <= high
 
 
 @pytest.fixture

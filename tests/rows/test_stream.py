@@ -369,7 +369,7 @@ def test_a_learner_of_another_format_is_refused(saved):
     arrays, meta = saved
     with pytest.raises(Unreadable, match="format 9"):
         RowLearner.load(arrays, meta | {"format": 9})
-    with pytest.raises(Unreadable, match=r"inputs\.\w+ is float32\[8\], float32\[16\]"):
+    with pytest.raises(Unreadable, match=r"guard\.\w+ is float32\[8\], float32\[16\]"):
         RowLearner.load(arrays, meta | {"capacity": 16})
     with pytest.raises(Unreadable, match=r"written by onward 0\.1"):
         RowLearner.load({"floats": np.zeros(9), "whole": np.zeros(2)}, meta)

@@ -407,6 +407,8 @@ class OnlineForecaster(_Numbers, Forecaster):
         learner = core.learner
         run = ahead(learner.recipe, learner.capacity, learner.classes, learner.stage)
         start = np.array(past, np.float32)
-        changes = np.asarray(run(learner.packed, block, places.plain, start, np.int32(len(rows))))[: len(rows)]
+        last, *changes = np.asarray(run(learner.packed, block, places.plain, start, np.int32(len(rows))))
+        begin = past[0] if last == start[0] else float(last)  # where the last value is not believed
         # Summed in double precision: a long forecast does not drift.
-        return unit.back(past[0] + np.cumsum(self._finite(changes), dtype=float)).tolist()
+        said = self._finite(np.array(changes[: len(rows)]))
+        return unit.back(begin + np.cumsum(said, dtype=float)).tolist()

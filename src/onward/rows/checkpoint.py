@@ -39,6 +39,11 @@ class _Reading(TypedDict):
     timeless: int
 
 
+class _Strange(TypedDict):
+    rows: int
+    first: list[dict[str, Any]]
+
+
 class Kept(TypedDict):
     """The meta of a checkpoint."""
 
@@ -48,6 +53,7 @@ class Kept(TypedDict):
     first_target: float | None
     notes: list[str]
     cpu: float
+    strange: _Strange
     learner: _Learner
     reading: _Reading
     none: dict[str, int]
@@ -98,6 +104,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "rows": 0 < rows <= meta["last_row"],
         "reading.backwards": meta["reading"]["backwards"] >= 0,
         "cpu": meta["cpu"] >= 0,
+        "strange.rows": len(meta["strange"]["first"]) <= meta["strange"]["rows"] <= rows,
         "learner.recipe": learner["recipe"] == recipe,
         "learner.capacity": learner["capacity"] == encoder.capacity,
         "learner.classes": learner["classes"] == (room_for(len(classes)) if of_classes else 0),

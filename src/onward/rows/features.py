@@ -111,14 +111,17 @@ def _unpickled(
 
 @lru_cache(maxsize=64)
 def ahead(recipe: RowRecipe, capacity: int, classes: int, stage: int) -> Callable[..., Array]:
-    """The program that forecasts: (packed state, rows, plain, last value and change, count) to the changes, in units.
+    """The program that forecasts: (packed state, rows, plain, last value and change, count) to what the last value is
+    gone by, and the changes after it, in units.
 
     The first two inputs of every row are the last value and change: those that were predicted the row before.
     """
     programs = programs_of(recipe, capacity, classes, stage)
 
     def run(packed: Packed, rows: Array, plain: Array, start: Array, count: Array) -> Array:
-        dynamic, static = eqx.partition(programs.packing.unpack(packed), eqx.is_array)
+        state = programs.packing.unpack(packed)
+        start = programs.stream.believed(state, rows[0, :capacity].at[: len(start)].set(start), plain)[: len(start)]
+        dynamic, static = eqx.partition(state, eqx.is_array)
 
         def body(i: Array, loop: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
             dynamic, past, changes = loop
@@ -128,6 +131,7 @@ def ahead(recipe: RowRecipe, capacity: int, classes: int, stage: int) -> Callabl
             past = jnp.stack([past[0] + change, change])
             return eqx.filter(after, eqx.is_array), past, changes.at[i].set(change)
 
-        return lax.fori_loop(0, count, body, (dynamic, start, jnp.zeros(len(rows))))[2]
+        changes = lax.fori_loop(0, count, body, (dynamic, start, jnp.zeros(len(rows))))[2]
+        return jnp.concatenate([start[:1], changes])
 
     return held(run)

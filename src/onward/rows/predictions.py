@@ -74,8 +74,9 @@ class Format:
     def header(self) -> list[str]:
         """The names of the columns."""
         if len(self.targets) == 1:
-            return ["row", "time", "target", "prediction", *_EXTRA[self.extra], "error"]
-        return ["row", "time", *(f"{name}{part}" for name in self.targets for part in ("", " prediction", " error"))]
+            return ["row", "time", "target", "prediction", *_EXTRA[self.extra], "error", "strange"]
+        parts = ("", " prediction", " error")
+        return ["row", "time", *(f"{name}{part}" for name in self.targets for part in parts), "strange"]
 
     def lines(
         self,
@@ -85,8 +86,12 @@ class Format:
         arrived: np.ndarray,
         error: np.ndarray,
         labels: Sequence[str],
+        marks: Sequence[str],
     ) -> str:
-        """Lines for predictions of which `arrived` came true at these rows; `labels` are the names of classes."""
+        """Lines for predictions of which `arrived` came true at these rows; `labels` are the names of classes.
+
+        `marks`: the column of these rows whose reading was not believed, or nothing.
+        """
         names = [quoted(label) for label in labels]
 
         def text(values: np.ndarray) -> Sequence[str]:
@@ -99,6 +104,7 @@ class Format:
         for i in range(arrived.shape[1]):
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
             columns += [as_text(judged.extra[:, j]) for j in range(self.extra)] + [as_text(error[:, i])]
+        columns.append([quoted(mark) if mark else mark for mark in marks])
         return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
 
     def stream_header(self, *, ahead: bool) -> str:

@@ -207,6 +207,11 @@ def _remarks(scores: dict[str, Any], options: dict[str, Any]) -> list[str]:
         f"{scores['rows']:,} rows, {scores['columns read']} columns read as {scores['inputs']} inputs, "
         f"{scores['cpu_seconds']:.1f} CPU seconds of learning, scoring and compiling."
     )
+    if strange := scores.get("strange", {}).get("rows", 0):
+        texts.append(
+            f"{strange:,} rows hold a reading far from all before it, which was not followed unless the next one "
+            'agreed; the column "strange" of predictions.csv marks them.'
+        )
     if notes:
         name = f"{scores['source']}: "
         said = "; ".join(note.removeprefix(name) for note in notes[:8])

@@ -21,6 +21,7 @@ from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import TOLD, Reading
 from onward.rows.scores import CONTESTANTS, Scores, added
 from onward.rows.sources import Cell, Rows
+from onward.rows.strange import Strange
 from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
 from onward.rows.units import Unit
@@ -56,6 +57,7 @@ class Session:
         self.last_row, self.constant = 0, True
         self.first_target: float | None = None
         self.cpu = 0.0
+        self.strange = Strange()
         self.lines: list[str] = []
         self.metrics: list[str] = []
         self.answered = self.waiting
@@ -123,7 +125,7 @@ class Session:
         others = self.baselines.score(arrived)
         cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))} | self._season()
         waves = reading.waves(moments)
-        start, parts = 0, []
+        start, parts, marks = 0, [], []
         while start < n:
             stop = encoder.give_slots(cells, start, n)
             learner = self._room()
@@ -135,6 +137,7 @@ class Session:
                 plain = encoder.plain
                 self.learner, said = learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u)
                 parts.append(said)
+                marks += self.strange.names(said.strange, encoder, self.options.target, self.seasonal)
             start = stop
         answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         broken = ~np.isfinite(answers.outputs).all(1)
@@ -143,7 +146,8 @@ class Session:
                 f"{self.name}: the prediction became NaN or infinite at row {numbers[int(np.argmax(broken))]}; "
                 "the last checkpoint is good. Try a smaller --step-size"
             )
-        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others)
+        self.strange.see(marks, numbers, block.cells, self.complain)
+        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
@@ -201,7 +205,7 @@ class Session:
             return Waiting(said + none, linear, extra + none, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
-            ends = interval(answers.spread, self.options.interval, self.block).astype(float)
+            ends = interval(answers.spread, outputs[:, 0], self.options.interval, self.block)
             extra = self.targets.from_units(ends.reshape(-1, 1)).reshape(-1, 2)
         real = self.targets.from_units
         return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
@@ -213,6 +217,7 @@ class Session:
         times: Sequence[str],
         arrived: np.ndarray,
         others: np.ndarray,
+        marks: Sequence[str],
     ) -> None:
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
@@ -244,8 +249,8 @@ class Session:
         if self.options.task == "return":
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
-            numbers, times = judged.rows, judged.times
-        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0]))
+            numbers, times, marks = judged.rows, judged.times, [""] * len(made)
+        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks))
         self.answered = self.answered.then(asked)
 
     def _window(self, done: int, row: int, when: str) -> None:
@@ -264,9 +269,15 @@ class Session:
         return self.format.header
 
     def _lines(
-        self, judged: Waiting, numbers: Sequence[int], times: Sequence[str], arrived: np.ndarray, error: np.ndarray
+        self,
+        judged: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        error: np.ndarray,
+        marks: Sequence[str],
     ) -> str:
-        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes))
+        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes), marks)
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
@@ -277,10 +288,8 @@ class Session:
             ahead = self.options.lag
             rows, times = [row + ahead if row else 0 for row in rows], [""] * len(rows)
         made = [i for i, row in enumerate(waiting.rows) if row]
-        kept = waiting.pick(made)
-        return self._lines(
-            kept, [rows[i] for i in made], [times[i] for i in made], none[: len(made)], none[: len(made)]
-        )
+        kept, none = waiting.pick(made), none[: len(made)]
+        return self._lines(kept, [rows[i] for i in made], [times[i] for i in made], none, none, [""] * len(made))
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
@@ -298,6 +307,7 @@ class Session:
         meta = {
             **{name: getattr(self, name) for name in AS_IT_IS},
             **more,
+            "strange": self.strange.as_dict(),
             "learner": learner,
             "reading": self.reading.as_dict(),
             "none": self.targets.none,
@@ -340,6 +350,7 @@ class Session:
         self.waiting = waiting
         self.rewards, self.scores.total, self.scores.window = (mine[n] for n in ("rewards", "total", "window"))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
+        self.strange = Strange(**meta["strange"])
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:

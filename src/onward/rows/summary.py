@@ -32,6 +32,7 @@ def summary(session: Session) -> dict[str, Any]:
         "columns": session.reading.columns(),
         "constant": session.constant,
         "cpu_seconds": session.cpu,
+        "strange": session.strange.as_dict(),
         "notes": session.notes,
     }
     if session.extras:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from onward.heads.mixture import Mixture
 from onward.types import PyTree
 
+# How much wider what is said of a strange row is, and how likely a strange value is the first of a new level.
+WIDER, NEW = 3.0, 0.25
 _OPTIMISER = optax.adam(3e-3)
 
 
@@ -28,10 +30,23 @@ class Density(NamedTuple):
         head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-2.0, 2.0))
         return cls(head, _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array)))
 
-    def around(self, features: Array, output: Array, unit: Array) -> Float[Array, " 3*components"]:
-        """Log weights, means and log widths of the Gaussians around an output, in the target's own units."""
+    def around(
+        self, features: Array, output: Array, unit: Array, doubt: Array, other: Array
+    ) -> Float[Array, " 3*components"]:
+        """Log weights, means and log widths of the Gaussians around an output, in the target's own units.
+
+        In `doubt` all is `WIDER` times as wide. `other`: a level where the target may be from now on, NaN where there
+        is none; the Gaussian of the least weight stands there, with the weight `NEW`.
+        """
         log_pi, mu, log_sigma = self.head.parts(self.head(features))
-        return jnp.concatenate([log_pi, output + unit * mu, log_sigma + jnp.log(unit)])
+        wider = jnp.where(doubt, WIDER, 1)
+        mu, log_sigma = output + unit * wider * mu, log_sigma + jnp.log(unit * wider)
+        if len(mu) > 1:
+            there = jnp.isfinite(other) & (jnp.arange(len(mu)) == jnp.argmin(log_pi))
+            rest = jax.nn.log_softmax(jnp.where(there, -jnp.inf, log_pi)) + jnp.log1p(-NEW)
+            log_pi = jnp.where(jnp.isfinite(other), jnp.where(there, jnp.log(NEW), rest), log_pi)
+            mu, log_sigma = jnp.where(there, other, mu), jnp.where(there, jnp.max(log_sigma), log_sigma)
+        return jnp.concatenate([log_pi, mu, log_sigma])
 
     def learn(self, features: Array, residual: Array) -> "Density":
         """One step up the log likelihood of an error, in units; none where it is not known."""
@@ -46,18 +61,21 @@ class Density(NamedTuple):
         return Density(eqx.combine(chosen, head), jax.tree.map(choose, after, optimiser))
 
 
-def interval(spread: np.ndarray, share: float, block: int) -> np.ndarray:
-    """(rows, 2): the ends between which `share` of the mixture lies, as much left out on either side.
+def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> np.ndarray:
+    """(rows, 2): the ends between which `share` of a distribution lies, as much left out on either side.
 
-    `spread` (rows, 3 components): log weights, means and log widths, as in `Answers`.
+    `spread` (rows, 3 components): log weights, means and log widths of a mixture, as in `Answers`. The distribution is
+    that mixture, moved so that its median is `point` (rows,), which lies within every such interval.
     By bisection, in blocks of `block` rows, each one compiled call.
     """
-    parts = [np.zeros((0, 2), np.float32)]
+    parts = [np.zeros((0, 3), np.float32)]
     for start in range(0, len(spread), block):
         rows = spread[start : start + block]
         filled = np.concatenate([rows, np.zeros((block - len(rows), rows.shape[1]), rows.dtype)])
         parts.append(np.asarray(_ends(filled, np.float32(share)))[: len(rows)])
-    return np.concatenate(parts)
+    low, median, high = np.concatenate(parts).astype(float).T
+    # Of a wide mixture the three are found to some digits only; their order is exact.
+    return np.stack([point - np.maximum(median - low, 0), point + np.maximum(high - median, 0)], 1)
 
 
 @jax.jit
@@ -77,4 +95,4 @@ def _ends(spread: Array, share: Array) -> Array:
         low, high = lax.fori_loop(0, 32, halve, bracket)
         return 0.5 * (low + high)
 
-    return jnp.stack([end((1 - share) / 2), end((1 + share) / 2)], 1)
+    return jnp.stack([end((1 - share) / 2), end(jnp.full_like(share, 0.5)), end((1 + share) / 2)], 1)

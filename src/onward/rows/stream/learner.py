@@ -86,7 +86,7 @@ class RowLearner(NamedTuple):
     def _split(self, answers: np.ndarray) -> Answers:
         outputs = self.programs.stream.target.outputs
         linear = outputs + self.recipe.targets
-        return Answers(answers[:, :outputs], answers[:, outputs:linear], answers[:, linear:])
+        return Answers(answers[:, :outputs], answers[:, outputs:linear], answers[:, linear:-1], answers[:, -1])
 
     def _stretches(self, rows: int) -> list[tuple[int, int]]:
         """Cut where the network grows, and where a program ends."""

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 RATE_INPUTS, RATE_CHANGES = 1e-3, 3e-3
 # Normalised inputs lie within this.
 LIMIT = 10.0
+# A value is within what is usual up to so many standard deviations.
+BEYOND = 3.0
 
 
 class Running(NamedTuple):
@@ -32,6 +34,11 @@ class Running(NamedTuple):
         change = jnp.where(known, x - self.mean, 0)
         variance = (1 - pace) * (self.variance + pace * jnp.square(change))
         return Running(count, self.mean + pace * change, variance)
+
+    def shift(self, x: Array, step: Array) -> "Running":
+        """The same of columns whose level has moved by `step`, to x, where x is beyond all that was usual."""
+        beyond = jnp.square(x - self.mean) > jnp.square(BEYOND) * self.variance
+        return self._replace(mean=self.mean + jnp.where(beyond, step, 0))
 
     @property
     def scale(self) -> Array:

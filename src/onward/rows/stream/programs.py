@@ -37,11 +37,13 @@ class Answers(NamedTuple):
 
     outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
     spread: (rows, 3 components), log weights, means and log widths of a mixture of Gaussians, or (rows, 0).
+    strange: (rows,), the place of the first value that was not believed, from 1 on, inputs before targets; 0: none.
     """
 
     outputs: np.ndarray
     linear: np.ndarray
     spread: np.ndarray
+    strange: np.ndarray
 
 
 class Programs:

@@ -13,7 +13,9 @@ from onward.learners.base import inside
 from onward.learners.late import LateState
 from onward.learners.online import OnlineState
 from onward.model import Model
+from onward.rows.stream import guard
 from onward.rows.stream.density import Density
+from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Running, deviation_of, see_squares
 from onward.rows.stream.recipe import RowRecipe, start_columns
@@ -22,13 +24,22 @@ from onward.rows.stream.targets import target_of
 from onward.trees import remember
 from onward.types import Step
 
+# Numbers this close, as a share, are the same number.
+SAME = 1e-6
+
 
 class StreamState(NamedTuple):
     """All that the next row needs.
 
-    `asked` is what the last prediction will be judged by, `waiting` the same of those whose targets are not known yet.
+    `guard` and `guards` watch the inputs and the targets. `expected`: what the next targets will be, as far as is
+    known; `settled`: the row since which each has its present level. `asked` is what the last prediction will be
+    judged by, `waiting` the same of those whose targets are not known yet.
     """
 
+    guard: Guard
+    guards: Guard
+    expected: Float[Array, " targets"]
+    settled: Array
     inputs: Running
     targets: Running
     changes: Running
@@ -40,6 +51,30 @@ class StreamState(NamedTuple):
     asked: Float[Array, " kept"]
     waiting: Float[Array, "lag kept"]
     rows: Array
+
+
+class Reading(NamedTuple):
+    """What is believed of a row: inputs, targets to go by and targets to learn from, NaN where there are none.
+
+    `inputs` and `targets`: how each was judged. `arrived`: what a prediction is corrected by; NaN where that would be
+    strange, or where the prediction was made at a level that is left.
+    """
+
+    x: Array
+    y: Array
+    arrived: Array
+    inputs: Examined
+    targets: Examined
+
+    @property
+    def strange(self) -> Array:
+        """Which inputs, then which targets, are not believed."""
+        return jnp.concatenate([self.inputs.strange, self.targets.strange])
+
+    @property
+    def first(self) -> Array:
+        """The place of the first that is strange, from 1 on; 0: none."""
+        return jnp.where(jnp.any(self.strange), jnp.argmax(self.strange) + 1, 0).astype(self.x.dtype)
 
 
 class Stream:
@@ -72,6 +107,10 @@ class Stream:
         features = model.cell.feature_count
         kept = self.inputs + features + 3 * k
         return StreamState(
+            Guard.start(self.capacity),
+            Guard.start(k),
+            jnp.full(k, jnp.nan),
+            jnp.zeros(k, jnp.int32),
             Running.start(self.capacity),
             Running.start(k),
             Running.start(k),
@@ -104,21 +143,18 @@ class Stream:
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
     ) -> tuple[StreamState, Array]:
         """Horizon 0: read, predict, then learn from the same row's target."""
-        state = state._replace(rows=state.rows + 1)
-        inputs, _, z = self._normalised(state, x, plain, y)
-        state = state._replace(inputs=inputs)
-        known = jnp.isfinite(y)
-        targets, label = self.target.label_now(state.targets, y, known)
+        state, row = self._examine(state._replace(rows=state.rows + 1), x, plain, y, y)
+        state, z = self._normalised(state, row, plain)
+        known = jnp.isfinite(row.arrived)
+        targets, label = self.target.label_now(state.targets, row.arrived, known)
         learned, info = self._learn(state.learned, self._example(z, label, known))
         outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
-        linear = self.target.linear(state.linear, z)
         features = state.learned.model.features(_online(learned).carry)
-        unit = state.targets.deviation()
-        answer = jnp.concatenate([outputs, linear, _spread(state.density, features, outputs, unit)])
+        answer = self._said(state, row, z, features, outputs, state.targets.deviation(), known=False)
         after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
-            density = density.learn(features, ((y - outputs) / state.targets.deviation())[0])
+            density = density.learn(features, ((row.arrived - outputs) / state.targets.deviation())[0])
         return state._replace(targets=targets, learned=learned, linear=after, density=density), answer
 
     def _learn_then_answer(
@@ -126,45 +162,62 @@ class Stream:
     ) -> tuple[StreamState, Array]:
         """Learn from the target of an earlier prediction; then read and predict."""
         n, k = self.inputs, self.recipe.targets
-        waiting, row = remember(state.waiting, state.rows, state.asked)
+        waiting, asked = remember(state.waiting, state.rows, state.asked)
         state = state._replace(waiting=waiting, rows=state.rows + 1)
-        features, (was, base, unit) = row[n : -3 * k], jnp.split(row[-3 * k :], 3)
+        features, (was, base, unit) = asked[n : -3 * k], jnp.split(asked[-3 * k :], 3)
         arrived = jnp.where(state.rows > self.recipe.lag, arrived, jnp.nan)
-        linear = self.target.learn_linear(state.linear, row[:n], arrived)
+        linear = self.target.learn_linear(state.linear, asked[:n], arrived)
+        state, row = self._examine(state, x, plain, y, arrived)
         density = state.density
         if density:
-            density = density.learn(features, ((arrived - was) / unit)[0])
-        label = self.target.label(state.targets, state.changes, y, arrived, was, base)
-        inputs, moves, z = self._normalised(state, x, plain, y)
+            density = density.learn(features, ((row.arrived - was) / unit)[0])
+        label = self.target.label(state.targets, state.changes, row.y, row.arrived, was, base)
+        state, z = self._normalised(state, row, plain)
         learned, info = self._learn(state.learned, self._example(z, label.value, label.known))
         state = state._replace(
-            inputs=inputs,
-            targets=label.targets,
-            changes=label.changes,
-            moves=moves,
-            learned=learned,
-            linear=linear,
-            density=density,
+            targets=label.targets, changes=label.changes, learned=learned, linear=linear, density=density
         )
-        return self._answer(state, z, y, info.prediction, wait=True)
+        return self._answer(state, row, z, info.prediction, wait=True)
 
     def _answer(
-        self, state: StreamState, z: Array, y: Array, prediction: Array, *, wait: bool
+        self, state: StreamState, row: Reading, z: Array, prediction: Array, *, wait: bool
     ) -> tuple[StreamState, Array]:
         """The prediction in the target's own units, with all that its target will need when it comes."""
         anchored = self.target.anchored
-        base = jnp.where(jnp.isfinite(y), y, state.base) if anchored else state.targets.mean
+        base = jnp.where(jnp.isfinite(row.y), row.y, state.base) if anchored else state.targets.mean
         centre = jnp.where(jnp.isfinite(base), base, 0)
         unit = deviation_of(state.changes) if anchored else state.targets.deviation()
         outputs = self.target.output(prediction, state.targets, centre, unit)
-        linear = self.target.linear(state.linear, z)
         features = state.learned.model.features(_online(state.learned).carry)
-        answer = jnp.concatenate([outputs, linear, _spread(state.density, features, outputs, unit)])
+        answer = self._said(state, row, z, features, outputs, unit, known=True)
         state = state._replace(base=base)
+        if self.recipe.kind == "number" and self.recipe.horizon == 1:
+            state = state._replace(expected=jnp.where(jnp.isfinite(base), outputs, jnp.nan))
         if wait:
-            row = jnp.concatenate([z, features, self.target.remembered(outputs), base, unit])
-            state = state._replace(asked=row)
+            asked = jnp.concatenate([z, features, self.target.remembered(outputs), base, unit])
+            state = state._replace(asked=asked)
         return state, answer
+
+    def _said(
+        self,
+        state: StreamState,
+        row: Reading,
+        z: Array,
+        features: Array,
+        outputs: Array,
+        unit: Array,
+        *,
+        known: bool,
+    ) -> Array:
+        """An answer, as `Answers` takes it apart; `known`: the row's targets were, before it was answered."""
+        linear = self.target.linear(state.linear, z)
+        spread = jnp.zeros(0)
+        if state.density:
+            doubt = jnp.any(row.strange if known else row.inputs.strange)
+            held = row.targets.strange[0] & known
+            other = jnp.where(held, state.guards.other[0], jnp.nan)
+            spread = state.density.around(features, outputs[0], unit[0], doubt, other)
+        return jnp.concatenate([outputs, linear, spread, row.first[None]])
 
     def read(
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array | None = None
@@ -173,22 +226,56 @@ class Stream:
 
         The running moments of the inputs see the row for its own answer, as they do when it is learned from.
         """
-        _, _, z = self._normalised(state, x, plain, y)
+        moved, row = self._examine(state, x, plain, y, y)
+        _, z = self._normalised(moved, row, plain)
+        state = state._replace(guard=moved.guard, guards=moved.guards)
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
-        return self._answer(state._replace(learned=learned), z, y, prediction, wait=False)
+        return self._answer(state._replace(learned=learned), row, z, prediction, wait=False)
 
-    def _normalised(self, state: StreamState, x: Array, plain: Array, y: Array) -> tuple[Running, Running, Array]:
-        """What the network reads of a row, and the moments that have seen it."""
-        inputs = state.inputs.see(jnp.where(plain, jnp.nan, x), RATE_INPUTS)
-        z, moves = jnp.where(plain, x, inputs.normalise(x)), state.moves
+    def believed(self, state: StreamState, x: Array, plain: Array) -> Array:
+        """The inputs of a row as they would be gone by; nothing changes."""
+        none = jnp.full(self.recipe.targets, jnp.nan)
+        return self._examine(state, x, plain, none, none)[1].x
+
+    def _examine(
+        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
+    ) -> tuple[StreamState, Reading]:
+        """What is believed of a row. Where a level has moved, so have the means around which a column is read."""
+        # Of classes and returns every value is believed: rewards may be few.
+        values = y if self.recipe.kind == "number" else jnp.full_like(y, jnp.nan)
+        guards, targets = state.guards.see(values, state.expected, guard.FAR_TARGET)
+        # The target's own column is an input too.
+        own = targets.strange[None] & (jnp.abs(x[:, None] - y[None]) <= SAME * jnp.abs(y)[None])
+        doubted = jnp.any(own, 1)
+        numbers = jnp.where(plain, jnp.nan, x)
+        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_INPUT, doubted)
+        instead = jnp.sum(jnp.where(own, targets.value[None], 0), 1)
+        x = jnp.where(plain, x, jnp.where(doubted, instead, inputs.value))
+        settled = jnp.where(targets.moved, state.rows, state.settled)
+        if self.recipe.kind == "number":
+            old = targets.strange | targets.moved | (state.rows - self.recipe.lag < settled)
+            y, arrived = jnp.where(targets.strange, targets.value, y), jnp.where(old, jnp.nan, arrived)
+        state = state._replace(
+            guard=watch,
+            guards=guards,
+            settled=settled,
+            inputs=state.inputs.shift(inputs.value, inputs.step),
+            targets=state.targets.shift(targets.value, targets.step),
+        )
+        return state, Reading(x, y, arrived, inputs, targets)
+
+    def _normalised(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
+        """What the network reads of a row; the moments have seen it."""
+        inputs = state.inputs.see(jnp.where(plain, jnp.nan, row.x), RATE_INPUTS)
+        z, moves = jnp.where(plain, row.x, inputs.normalise(row.x)), state.moves
         if self.target.anchored:
-            move = y - state.base
+            move = row.y - jnp.where(row.targets.moved, row.targets.other, state.base)
             moves = see_squares(moves, move)
             last = jnp.clip(move / deviation_of(moves), -LIMIT, LIMIT)
             z = jnp.concatenate([z, jnp.where(jnp.isfinite(move), last, 0)])
-        return inputs, moves, z
+        return state._replace(inputs=inputs, moves=moves), z
 
     def grow(self, state: StreamState) -> StreamState:
         """The next stage of the network. The readout's covariance goes on, and so does all but the credit."""
@@ -224,7 +311,3 @@ class Stream:
 
 def _online(learned: OnlineState | LateState) -> OnlineState:
     return learned.online if isinstance(learned, LateState) else learned
-
-
-def _spread(density: Density | tuple[()], features: Array, outputs: Array, unit: Array) -> Array:
-    return density.around(features, outputs[0], unit[0]) if density else jnp.zeros(0)

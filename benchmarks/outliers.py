@@ -1,0 +1,133 @@
+"""One bad reading, and a real shift: what they do to the errors that come after, beside the same streams without.
+
+    python benchmarks/outliers.py [--series N] [--seed S] [--horizon H] [--places ROW ...] [--units N]
+
+Four kinds of streams with an input each, N of each kind. At a row an outlier, or a lasting shift, of so many usual
+deviations of the column's changes from row to row, up or down, is put on the target or on the input. Printed, the worst and the
+median over streams, signs and places: after an outlier the mean error of the next 100 rows by that of the twin without
+it; after a shift the mean error of rows 51 to 150 by the twin's. The target of an input's shift stays as it is.
+"""
+
+import argparse
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from onward.rows.stream import RowRecipe
+from onward.rows.stream.programs import as_usual
+from onward.rows.stream.step import Stream
+
+SIZES = (10.0, 30.0, 100.0, 1e3, 1e6)
+KINDS = ("season", "walk", "driven", "smooth")
+CAPACITY = 4
+
+
+def streams(kind: str, count: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(target, input), each (count, rows)."""
+    rng = np.random.default_rng([KINDS.index(kind), seed])
+    t = np.arange(rows)[None] + rng.integers(0, 50, (count, 1))
+    noise, other = rng.normal(size=(2, count, rows))
+    wander = np.cumsum(0.3 * rng.normal(size=(count, rows)), 1)
+    if kind == "season":  # that of the issue
+        return 10 * np.sin(2 * np.pi * t / 50) + noise, other
+    if kind == "walk":
+        return np.cumsum(noise, 1), wander + 0.1 * other
+    if kind == "driven":  # by the input of the row before, and that of the same row where it is known
+        past = np.roll(other, 1, 1)
+        return 2 * past + 2 * other + 0.3 * noise, other
+    return 10 * np.sin(2 * np.pi * t / 30) + 0.1 * noise, np.cos(2 * np.pi * t / 30) + 0.01 * other
+
+
+def run(recipe: RowRecipe, y: np.ndarray, x: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """What was said before row t of it, as (streams, rows); and the ends of the mixture's parts, if there are any."""
+    y, x = np.broadcast_arrays(y, x)
+    stream = Stream(recipe, CAPACITY)
+    said = []
+    with as_usual():
+        cells = np.full((*y.shape, CAPACITY), np.nan, np.float32)
+        cells[..., 0] = x
+        if recipe.horizon:
+            cells[..., 1] = y
+        plain = jnp.zeros(CAPACITY, bool)
+
+        @jax.jit
+        def learn(cells, y):
+            state = stream.init()
+            dynamic, static = eqx.partition(state, eqx.is_array)
+
+            def one(dynamic, row):
+                after, answer = stream.step(eqx.combine(dynamic, static), row[0], plain, row[1], row[1])
+                return eqx.filter(after, eqx.is_array), answer
+
+            return jax.lax.scan(one, dynamic, (cells, y))[1]
+
+        many = jax.jit(lambda *rows: jax.lax.map(lambda row: learn(*row), rows))
+        targets = y.astype(np.float32)[..., None]
+        for i in range(0, len(y), block):
+            said.append(np.asarray(many(cells[i : i + block], targets[i : i + block])))
+    answers = np.concatenate(said)
+    late = recipe.horizon
+    before = np.full_like(answers, np.nan)
+    before[:, late:] = answers[:, : answers.shape[1] - late]
+    return before[..., 0], before[..., 2:-1]
+
+
+def spoiled(
+    y: np.ndarray, x: np.ndarray, where: str, place: int, size: float, last: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same streams with `size` usual changes added to `last` rows."""
+    y, x = y.copy(), x.copy()
+    part = y if where == "target" else x
+    part[:, place : place + last] += size * np.std(np.diff(part), axis=1, keepdims=True)
+    return y, x
+
+
+def after(said: np.ndarray, y: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Mean absolute errors of rows [start, stop)."""
+    return np.abs(said[:, start:stop] - y[:, start:stop]).mean(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--horizon", type=int, default=1)
+    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--places", type=int, nargs="+", default=[100, 257, 600])
+    parser.add_argument("--burst", type=int, default=1, help="rows that an outlier lasts")
+    asked = parser.parse_args()
+    recipe = RowRecipe(units=asked.units, horizon=asked.horizon, lag=asked.horizon)
+    rows = max(asked.places) + 150 + asked.horizon + asked.burst
+    print(f"| streams | where | what | {' | '.join(f'{s:g}' for s in SIZES)} |\n|---|---|---|{'---|' * len(SIZES)}")
+    for kind in KINDS:
+        y, x = streams(kind, asked.series, rows, asked.seed)
+        clean = run(recipe, y, x)[0]
+        for where in ("target", "input"):
+            for what in ("outlier", "shift"):
+                cells = []
+                for size in SIZES:
+                    ratios = []
+                    changed, spots = [], []
+                    for place in asked.places:
+                        for sign in (1, -1):
+                            last = asked.burst if what == "outlier" else rows
+                            changed.append(spoiled(y, x, where, place, sign * size, last))
+                            spots.append(place)
+                    said = run(recipe, *(np.concatenate(part) for part in zip(*changed, strict=True)))[0]
+                    for i, place in enumerate(spots):
+                        mine = said[i * len(y) : (i + 1) * len(y)]
+                        start, stop = (
+                            (place + asked.burst, place + asked.burst + 100)
+                            if what == "outlier"
+                            else (place + 51, place + 151)
+                        )
+                        ratios.append(after(mine, changed[i][0], start, stop) / after(clean, y, start, stop))
+                    found = np.concatenate(ratios)
+                    cells.append(f"{np.median(found):.3g} ({found.max():.3g})")
+                print(f"| {kind} | {where} | {what} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
