@@ -10,7 +10,7 @@ from onward.rows.stream.moments import RATE_CHANGES
 # Values of a column before any of them is strange.
 WARM = 50
 # A value is strange this many usual distances from where it was expected, and further than `SLACK` times any before it.
-FAR_INPUT, FAR_TARGET, SLACK = 8.0, 12.0, 2.0
+FAR_LAST, FAR_SAID, SLACK = 8.0, 12.0, 2.0
 # What one strange value adds to what is no longer strange: no more than this factor. What fades of it with each value.
 GROW, FADE = 3.0, 3e-4
 
@@ -33,9 +33,9 @@ class Guard(NamedTuple):
 
     d = |value - expected|, the last value that was believed where nothing else is expected. A value is strange where d
     is above r = max(often usual, SLACK largest): `usual` is the running mean of d, `largest` the largest d of late,
-    fading. One value moves neither far. In place of a strange value stands one at r^2 / d from what was expected: the
-    further it is, the less it is followed, without a step at r. It is kept as the `other` level. Where the next value
-    lies nearer to that than to what was expected, the level has moved, and the old one is the other.
+    fading. One value moves neither far. In place of a strange value stands one at r (r / d)^power from what was
+    expected: the further it is, the less it is followed, without a step at r. It is kept as the `other` level. Where
+    the next value lies nearer to that than to what was expected, the level has moved, and the old one is the other.
     """
 
     seen: Float[Array, " n"]
@@ -51,11 +51,16 @@ class Guard(NamedTuple):
         return cls(jnp.zeros(n), none, jnp.zeros(n), jnp.zeros(n), none)
 
     def see(
-        self, x: Float[Array, " n"], expected: Float[Array, " n"], often: float, doubted: Array | None = None
+        self,
+        x: Float[Array, " n"],
+        expected: Float[Array, " n"],
+        often: float,
+        power: int = 1,
+        doubted: Array | None = None,
     ) -> tuple["Guard", Examined]:
         """Take in one value of each column; NaN: none. `expected`: NaN where nothing is but the last value.
 
-        `often`: how many usual distances make a value strange, `FAR_INPUT` or `FAR_TARGET`. `doubted`: which are as if
+        `often`: how many usual distances make a value strange, `FAR_LAST` or `FAR_SAID`. `doubted`: which are as if
         they lay so far off.
         """
         seen, last, usual, largest, other = self
@@ -69,7 +74,7 @@ class Guard(NamedTuple):
         strange = far & (seen >= WARM) & ~moved
         held = jnp.where(strange, expected, x)
         share = jnp.minimum(reach / jnp.where(far, distance, 1), 1)
-        value = jnp.where(strange, expected + share * reach * jnp.sign(x - expected), x)
+        value = jnp.where(strange, expected + share**power * reach * jnp.sign(x - expected), x)
         pace = jnp.where(judged, jnp.maximum(1 / jnp.maximum(seen, 1), RATE_CHANGES), 0)
         distance = jnp.where(judged, distance, 0)
         counted = jnp.where(reach > 0, jnp.minimum(distance, reach), distance)

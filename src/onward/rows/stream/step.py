@@ -245,12 +245,13 @@ class Stream:
         """What is believed of a row. Where a level has moved, so have the means around which a column is read."""
         # Of classes and returns every value is believed: rewards may be few.
         values = y if self.recipe.kind == "number" else jnp.full_like(y, jnp.nan)
-        guards, targets = state.guards.see(values, state.expected, guard.FAR_TARGET)
+        often = guard.FAR_SAID if self.recipe.horizon == 1 else guard.FAR_LAST
+        guards, targets = state.guards.see(values, state.expected, often)
         # The target's own column is an input too.
         own = targets.strange[None] & (jnp.abs(x[:, None] - y[None]) <= SAME * jnp.abs(y)[None])
         doubted = jnp.any(own, 1)
         numbers = jnp.where(plain, jnp.nan, x)
-        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_INPUT, doubted)
+        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_LAST, 5, doubted)
         instead = jnp.sum(jnp.where(own, targets.value[None], 0), 1)
         x = jnp.where(plain, x, jnp.where(doubted, instead, inputs.value))
         settled = jnp.where(targets.moved, state.rows, state.settled)
