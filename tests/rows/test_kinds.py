@@ -308,7 +308,7 @@ def test_every_column_is_listed_with_what_it_was_read_as(table, capsys):
     ):
         assert words in notes
     assert main(["report", "out", "--markdown"]) == 0
-    assert "| mixed | input | numbers with a decimal comma | 5 | 5 | --categories mixed |" in capsys.readouterr().out
+    assert "| mixed | input | numbers with a decimal comma | --categories mixed | 5 | 5 |" in capsys.readouterr().out
 
 
 def test_a_clean_table_says_nothing(table, capsys):

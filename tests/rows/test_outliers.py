@@ -92,11 +92,22 @@ def test_after_an_outlier_the_next_hundred_errors_are_as_ever():
 @pytest.mark.parametrize("where", ["target", "input"])
 @pytest.mark.parametrize("kind", ["season", "walk", "driven"])
 def test_after_an_outlier_of_any_size_sign_and_place(kind, where):
-    """Ten usual changes are about where a value begins to be strange: one of 60 such inputs gave 1.22."""
     ratio, which = worst([kind], range(10), [where], [100, 187, 311], SIZES[1:])
     assert ratio < 1.2, which
+
+
+# Ten usual changes are about where a value begins to be strange: one of sixty such inputs gave 1.2196.
+NEARLY = pytest.param("driven", "input", marks=pytest.mark.xfail(reason="1.2196 once in sixty", strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [*((kind, "target") for kind in ("season", "walk", "driven")), ("season", "input"), ("walk", "input"), NEARLY],
+)
+def test_after_an_outlier_that_is_hardly_strange(kind, where):
     ratio, which = worst([kind], range(10), [where], [100, 187, 311], SIZES[:1])
-    assert ratio < (1.25 if (kind, where) == ("driven", "input") else 1.2), which
+    assert ratio < 1.2, which
 
 
 @pytest.mark.slow

@@ -42,11 +42,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header; the first column is left-aligned."""
+    """Rows of text under a header; the first columns, so many as are `texts`, are left-aligned."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
+    texts: int = 1
 
 
 @contextmanager
@@ -83,8 +84,10 @@ def _save(folder: Path, picture: Picture) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in table.header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows)
+    kind = lambda i: " class=text" if 0 < i < table.texts else ""
+    head = "".join(f"<th{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
+    cells = lambda row: "".join(f"<td{kind(i)}>{html.escape(c)}</td>" for i, c in enumerate(row))
+    body = "".join(f"<tr>{cells(row)}</tr>" for row in table.rows)
     return f"<p class=caption>{html.escape(table.caption)}</p><table><tr>{head}</tr>{body}</table>"
 
 
@@ -96,6 +99,7 @@ h1{{font-size:1.5rem;margin:0}} .lead{{font-size:1.1rem;margin:.4rem 0 1rem}}
 figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,.caption{{color:#555;font-size:.9rem;text-align:left}}
 table{{border-collapse:collapse;margin:.5rem 0 1rem;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}}
 th,td{{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left;min-width:10rem}}
+th.text,td.text{{text-align:left}}
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
 </style></head><body><h1>{title}</h1><p class="lead">{lead}</p>{body}
 <details><summary>Settings and machine</summary><pre>{settings}</pre></details></body></html>

@@ -15,7 +15,7 @@ from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.scores import CONTESTANTS, measure
 from onward.rows.summary import load_summary
-from onward.text import markdown_table
+from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
@@ -107,14 +107,14 @@ def ranking(scores: dict[str, Any]) -> Table:
 def read_as(scores: dict[str, Any]) -> Table:
     """Every column, and what it was read as."""
     rows = [
-        [c["name"], c["role"] or "none", c["read as"], f"{c['missing']:,}", f"{c['odd']:,}", c["otherwise"]]
+        [c["name"], c["role"] or "none", c["read as"], c["otherwise"], f"{c['missing']:,}", f"{c['odd']:,}"]
         for c in scores["columns"]
     ]
     caption = (
-        "What every column was read as. Missing counts cells without a value from the column's first value on, odd those "
-        "of them that hold something else. The last column has the option that says otherwise."
+        "What every column was read as, and the option that says otherwise. Missing counts cells without a value from "
+        "the column's first value on, odd those of them that hold something else."
     )
-    return Table(["column", "used as", "read as", "missing", "odd", "to say otherwise"], rows, caption)
+    return Table(["column", "used as", "read as", "to say otherwise", "missing", "odd"], rows, caption, texts=4)
 
 
 def _merged(windows: list[dict[str, Any]], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -209,8 +209,8 @@ def _remarks(scores: dict[str, Any], options: dict[str, Any]) -> list[str]:
     )
     if strange := scores.get("strange", {}).get("rows", 0):
         texts.append(
-            f"{strange:,} rows hold a reading far from all before it, which was not followed unless the next one "
-            'agreed; the column "strange" of predictions.csv marks them.'
+            f"Far from all before it was a reading in {counted(strange, 'row')}; it was not followed unless the next "
+            'one agreed. The column "strange" of predictions.csv marks each.'
         )
     if notes:
         name = f"{scores['source']}: "
