@@ -37,14 +37,15 @@ WATCHED = {
     "rows/session.py": "tests/rows/test_session.py tests/rows/test_learn.py",
     "rows/stream/moments.py": "tests/rows/test_moments.py",
     **{f"credit/{name}.py": RULES for name in ("base", "columnwise", "rflo", "rtrl", "snap", "tbptt", "uoro")},
-    **{f"learners/{name}.py": ONLINE for name in ("base", "online")},
+    **{f"learners/{name}.py": ONLINE for name in ("online",)},
+    "learners/base.py": f"{ONLINE} {TARGETS}",
     "learners/optimisers.py": f"tests/learners/test_least_squares.py {ONLINE}",
-    "learners/bptt.py": f"{TARGETS} tests/verify/test_gradient.py tests/credit/test_rules.py",
+    "learners/bptt.py": f"tests/learners/test_bptt.py {TARGETS} tests/verify/test_gradient.py tests/credit/test_rules.py",
     "learners/tptt.py": TARGETS,
     "learners/inverses.py": f"{STATIC} {TARGETS}",
     "learners/frequencies.py": "tests/learners/test_frequencies.py",
     "learners/late.py": "tests/learners/test_late_targets.py",
-    "learners/watched.py": "tests/learners/test_halves.py tests/verify/test_exactness.py",
+    "learners/watched.py": "tests/learners/test_watched.py tests/learners/test_halves.py tests/verify/test_exactness.py",
     **{f"objectives/{name}.py": ONLINE for name in ("base", "supervised", "td")},
 }
 # Of cosmic-ray's own faults: those that a person makes. `|` in a type and the like end every import, and say nothing.

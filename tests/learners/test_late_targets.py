@@ -283,3 +283,21 @@ def test_a_loop_does_not_copy_the_ring(as_users_compile):
         "the other order is not copied either: the remark in `remember` is out of date"
     )
     assert "copies the ring" in inspect.getdoc(remember)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 4])
+def test_what_is_learned_is_the_draw_that_was_predicted_from(delay, key):
+    """Units that are all sampled, at odds of one half, and weights that stay: the head names the draw."""
+    cell = ow.Hybrid(ow.Elman(1, 16, key=key, activation="sigmoid"), share=1.0)
+    cell = jax.tree.map(lambda a: jnp.zeros_like(a) if eqx.is_inexact_array(a) else a, cell)
+    head = eqx.tree_at(lambda h: h.weight, ow.Linear(16), 2.0 ** jnp.arange(16))
+    learner = ow.Late(ow.Online(ow.RTRL(), ow.Supervised(), optax.sgd(0.0)), delay)
+    one = ow.Step(jnp.zeros(1), jnp.zeros(()))
+    state, said, learned = learner.init(ow.Model(cell, head), one, key=key), [], []
+    for _ in range(delay + 3):
+        state, info = learner.learn(state, one)
+        state, prediction = learner.read(state, one.x)
+        said.append(float(prediction))
+        learned.append(float(info.prediction))
+    assert len(set(said)) == len(said)
+    assert learned[delay:] == said[:-delay]
