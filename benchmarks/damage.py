@@ -163,7 +163,12 @@ def learned(place: Path, kind: str) -> Iterator[Case]:
         assert session.learner is not None
         arrays = {f"learner.{name}": array for name, array in session.learner.save()[0].items()}
         plainly = {name: getattr(session, name) for name in ("rows", "last_row", "notes", "first_target", "constant")}
-        encoded = session.encoder.as_dict(), session.targets.classes, session.waiting.rows, session.waiting.times
+        encoded = (
+            session.reading.encoder.as_dict(),
+            session.targets.classes,
+            session.waiting.rows,
+            session.waiting.times,
+        )
         return plain(arrays | session._own_arrays()), plain(meta), plain(plainly), plain(encoded), plain(fields)
 
     words = "learn", str(source), "--resume", str(folder)
