@@ -17,7 +17,7 @@ from onward.rows.options import Learn
 from onward.rows.stream import RowLearner, RowRecipe, interval
 from onward.rows.stream.guard import FAR_SAID, WARM, Guard
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
+pytestmark = [pytest.mark.usefixtures("compile_fast"), pytest.mark.interfaces]
 
 SIZES = (10.0, 30.0, 100.0, 1e3, 1e6)
 ROWS, CAPACITY = 420, 8
