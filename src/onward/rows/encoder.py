@@ -388,6 +388,8 @@ class Encoder:
             and {*kept["slots"], *kept["vocabulary"], *kept["fits"]} <= {*columns}
             and all(len(tally) == 3 and min(tally) >= 0 for tally in kept["fits"].values())
             and all(each is not None for each in columns.values())
+            and all(columns[name].kind == "number" for name in kept["slots"])  # type: ignore[union-attr]
+            and all(columns[name].kind in ("category", "hashed") for name in kept["vocabulary"])  # type: ignore[union-attr]
         )
         if not good:
             raise Unreadable(f"{what} is damaged: not every slot of its columns is given once")
