@@ -206,7 +206,7 @@ def test_many_rows_are_learned_and_answered_as_one_by_one(kind):
         many.learn_many(xs[:2], ys[:1])
 
 
-UNUSABLE = [math.nan, math.inf, -math.inf, 1e300, -1e300, 10**400, None, "word", "12", 1j, [1.0], np.ones(2), {}]
+UNUSABLE = [math.nan, math.inf, -math.inf, 1e300, -1e300, 10**400, None, "word", 1j, [1.0], np.ones(2), {}]
 UNKNOWN = (None, math.nan)
 
 
@@ -223,7 +223,11 @@ def test_an_unusable_number_counts_as_missing(value):
         assert model.predict_one(without | {"a": value}) == model.predict_one(without)
     model.learn_one(without | {"a": value}, ys[0])  # told once
     other.learn_one(without, ys[0])
-    assert pickle.dumps(model) == pickle.dumps(other)
+    if isinstance(value, str):  # it is counted: the feature may turn out to be one of words
+        assert model._keeper.core.places.encoder.fits["a"][2] == 1
+        assert [model.predict_one(x) for x in xs] == [other.predict_one(x) for x in xs]
+    else:
+        assert pickle.dumps(model) == pickle.dumps(other)
 
 
 @ALL
@@ -300,10 +304,10 @@ def test_text_is_a_category_and_a_date_has_seasons():
     start = datetime.datetime(2020, 1, 1)
     for i in range(400):
         when = start + datetime.timedelta(days=i)
-        model.learn_one({"zip": ["12", "7", "100"][i % 3], "when": when}, [5.0, 1.0, -3.0][i % 3])
-    assert set(model._keeper.core.places.encoder.vocabulary["zip"]) == {"12", "7", "100"}
+        model.learn_one({"zip": ["k12", "k7", "k100"][i % 3], "when": when}, [5.0, 1.0, -3.0][i % 3])
+    assert set(model._keeper.core.places.encoder.vocabulary["zip"]) == {"k12", "k7", "k100"}
     assert {"when year sine", "when day cosine"} <= set(model._keeper.core.places.encoder.slots)
-    for text, y in (("12", 5.0), ("7", 1.0), ("100", -3.0)):
+    for text, y in (("k12", 5.0), ("k7", 1.0), ("k100", -3.0)):
         assert model.predict_one({"zip": text, "when": np.datetime64("2021-02-04")}) == pytest.approx(y, abs=0.5)
 
 

@@ -212,13 +212,10 @@ class Places:
         if slot == _TIME or (slot >= 0 and value.__class__ is float):
             return True
         said = value_of(value)
-        if slot >= 0:
-            return self._number(name, key, value) is not None
-        return (
-            self.encoder.slot_of(key, said) is not None
-            if isinstance(said, str)
-            else not self._is_against(slot, key, said)
-        )
+        if self._is_against(slot, key, said):
+            self._contradicts(name, said, self.encoder.columns[key].words)
+            return False
+        return slot >= 0 or not isinstance(said, str) or self.encoder.slot_of(key, said) is not None
 
     def _said(self, name: Hashable, value: Any) -> float | str | datetime.date | np.datetime64 | None:
         """What a value says; None if it is missing, or, which is told, nothing that is read."""
