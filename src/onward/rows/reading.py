@@ -95,7 +95,7 @@ class Reading:
         known = {name: column for name, column in columns.items() if column is not None}
         self.units_row = is_units_row({name: column[0] for name, column in cells.items()}, known)
         cells = {name: column[self.units_row :] for name, column in cells.items()}
-        self._require_target(cells, known, sample.numbers, 0 if whole else FIRST)
+        self._require_target(cells, known, sample.numbers[self.units_row :], 0 if whole else FIRST)
         self._begin(cells, known)
         self.judged = True
         found: list[str] = []
