@@ -17,7 +17,7 @@ from onward.rows.stream import guard
 from onward.rows.stream.density import Density
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
-from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Running, deviation_of, see_squares
+from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
 from onward.rows.stream.recipe import RowRecipe, start_columns
 from onward.rows.stream.room import enlarge
 from onward.rows.stream.targets import target_of
@@ -26,6 +26,8 @@ from onward.types import Step
 
 # Numbers this close, as a share, are the same number.
 SAME = 1e-6
+# First rows, in which a number that is missing, or comes for the first time, spoils much.
+EARLY = 5
 
 
 class StreamState(NamedTuple):
@@ -41,6 +43,7 @@ class StreamState(NamedTuple):
     expected: Float[Array, " targets"]
     settled: Array
     inputs: Running
+    carried: Carried
     targets: Running
     changes: Running
     moves: Running
@@ -112,6 +115,7 @@ class Stream:
             jnp.full(k, jnp.nan),
             jnp.zeros(k, jnp.int32),
             Running.start(self.capacity),
+            Carried.start(self.capacity),
             Running.start(k),
             Running.start(k),
             Running.start(k),
@@ -144,9 +148,12 @@ class Stream:
     ) -> tuple[StreamState, Array]:
         """Horizon 0: read, predict, then learn from the same row's target."""
         state, row = self._examine(state._replace(rows=state.rows + 1), x, plain, y, y)
-        state, z = self._normalised(state, row, plain)
-        known = jnp.isfinite(row.arrived)
-        targets, label = self.target.label_now(state.targets, row.arrived, known)
+        state, lacks = self._early(state, row, plain)
+        moved, z = self._normalised(state, row, plain)
+        inputs = jax.tree.map(lambda old, new: jnp.where(lacks, old, new), state.inputs, moved.inputs)
+        known = jnp.isfinite(row.arrived) & ~lacks
+        targets, label = self.target.label_now(state.targets, jnp.where(lacks, jnp.nan, row.arrived), known)
+        state = moved._replace(inputs=inputs)
         learned, info = self._learn(state.learned, self._example(z, label, known))
         outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
         features = state.learned.model.features(_online(learned).carry)
@@ -156,6 +163,28 @@ class Stream:
         if density:
             density = density.learn(features, ((row.arrived - outputs) / state.targets.deviation())[0])
         return state._replace(targets=targets, learned=learned, linear=after, density=density), answer
+
+    def _early(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
+        """Of the first rows of a target that is read out from the same row: whether this one is not to be learned from.
+
+        Moments and least squares believe the first rows most. One that lacks the column that says most spoils hundreds
+        after it, and so does a column whose moments are not of the same rows as the target's. So a row that lacks a
+        number which half of them had is passed over, and all but the recurrent weights starts anew where a column
+        has its first value. Later rows may lack what they will: something stands in its place by then.
+        """
+        if self.recipe.kind != "number":
+            return state, jnp.zeros((), bool)
+        early, seen, known = state.rows <= EARLY, state.inputs.seen, jnp.isfinite(row.x)
+        lacks = early & jnp.any(~plain & ~known & (2 * seen >= state.rows - 1) & (seen > 0))
+        born = early & (state.rows > 1) & jnp.any(~plain & known & (seen == 0))
+        online = _online(state.learned)
+        head = self.target.head(online.model.cell.feature_count)
+        start = self.learner.optimiser.init(eqx.tree_at(lambda m: m.head, online.model, head))
+        here = lambda s: (s.inputs, s.targets, s.learned.model.head, s.learned.optimiser)
+        counts = (moments.anew() for moments in here(state)[:2])
+        fresh = (*counts, head, start._replace(cell=online.optimiser.cell))
+        anew = jax.tree.map(lambda new, old: jnp.where(born, new, old), fresh, here(state))
+        return eqx.tree_at(here, state, anew), lacks
 
     def _learn_then_answer(
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
@@ -227,8 +256,8 @@ class Stream:
         The running moments of the inputs see the row for its own answer, as they do when it is learned from.
         """
         moved, row = self._examine(state, x, plain, y, y)
-        _, z = self._normalised(moved, row, plain)
-        state = state._replace(guard=moved.guard, guards=moved.guards)
+        moved, z = self._normalised(moved, row, plain)
+        state = state._replace(guard=moved.guard, guards=moved.guards, carried=moved.carried)
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
@@ -270,13 +299,14 @@ class Stream:
     def _normalised(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
         """What the network reads of a row; the moments have seen it."""
         inputs = state.inputs.see(jnp.where(plain, jnp.nan, row.x), RATE_INPUTS)
-        z, moves = jnp.where(plain, row.x, inputs.normalise(row.x)), state.moves
+        carried, z = state.carried.fill(inputs.normalise(row.x), jnp.isfinite(row.x))
+        z, moves = jnp.where(plain, row.x, z), state.moves
         if self.target.anchored:
             move = row.y - jnp.where(row.targets.moved, row.targets.other, state.base)
             moves = see_squares(moves, move)
             last = jnp.clip(move / deviation_of(moves), -LIMIT, LIMIT)
             z = jnp.concatenate([z, jnp.where(jnp.isfinite(move), last, 0)])
-        return state._replace(inputs=inputs, moves=moves), z
+        return state._replace(inputs=inputs, carried=carried, moves=moves), z
 
     def grow(self, state: StreamState) -> StreamState:
         """The next stage of the network. The readout's covariance goes on, and so does all but the credit."""
