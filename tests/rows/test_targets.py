@@ -281,6 +281,23 @@ def test_the_density_of_each_target_is_what_it_would_be_alone(targets):
     assert (said <= ends[:, 1]).all()
 
 
+@pytest.mark.parametrize("horizon", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_density_learns_where_its_own_target_is_known(horizon):
+    targets, cells = ["often", "small", "large"], cells_of(60, ["often", "small", "large"])
+    cells["small"][40:50] = [None] * 10
+    session = Session(options(targets, horizon=horizon), "data.csv", print, block=8)
+    taken(session, cells, 0, 30, 6)
+    densities = lambda: {name: a for name, a in session.learner.save()[0].items() if name.startswith("density")}
+    before = densities()
+    for row in range(30, 55):
+        taken(session, cells, row, row + 1)
+        after = densities()
+        for i, name in enumerate(targets):
+            moved = [bool((after[array][i] != before[array][i]).any()) for array in before]
+            assert all(moved) == any(moved) == (cells[name][row] is not None), (row, name)
+        before = after
+
+
 # What cannot be served
 
 
