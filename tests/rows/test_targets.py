@@ -196,7 +196,7 @@ def taken(session, cells, start, stop, piece=None):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"network": "ccn", "units": 4, "stage_rows": 60},
+        pytest.param({"network": "ccn", "units": 4, "stage_rows": 60}, marks=pytest.mark.interfaces),
         pytest.param({"horizon": 0}, marks=pytest.mark.slow),
         pytest.param({"horizon": 5}, marks=pytest.mark.slow),
     ],
@@ -283,7 +283,9 @@ def test_the_density_of_each_target_is_what_it_would_be_alone(targets):
     assert (said <= ends[:, 1]).all()
 
 
-@pytest.mark.parametrize("horizon", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "horizon", [pytest.param(1, marks=pytest.mark.interfaces), pytest.param(0, marks=pytest.mark.slow)]
+)
 def test_a_density_learns_where_its_own_target_is_known_and_survives_growth(horizon):
     targets, cells = ["often", "small", "large"], cells_of(60, ["often", "small", "large"])
     cells["small"][40:50] = [None] * 10
