@@ -170,7 +170,6 @@ def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
     free |= {
         "first_target",
         "units",
-        "extra",
         "onward",
         "position",
         "written",

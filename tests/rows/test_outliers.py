@@ -159,14 +159,14 @@ def test_two_rows_after_a_shift_the_level_is_known():
 def test_a_strange_row_is_marked_and_its_interval_holds_both_levels():
     y, x = changed("season", 0, "target", 300, 1e3, 1)
     answers = said(y, x)[1]
-    ends = interval(answers.spread, answers.outputs[:, 0], 0.9, 512)
+    ends = interval(answers.spread[:, 0], answers.outputs[:, 0], 0.9, 512)
     assert np.flatnonzero(answers.strange).tolist() == [300]
     assert ends[300, 0] < y[301] < y[300] < ends[300, 1]
     width = np.diff(ends)[:, 0]
     assert width[302:340].max() < 20 < width[300]
     y, x = changed("season", 0, "input", 300, 1e3, 1)
     answers, twin = said(y, x)[1], said(*stream("season", 0))[1]
-    wide, usual = (np.diff(interval(a.spread, a.outputs[:, 0], 0.9, 512))[300, 0] for a in (answers, twin))
+    wide, usual = (np.diff(interval(a.spread[:, 0], a.outputs[:, 0], 0.9, 512))[300, 0] for a in (answers, twin))
     assert answers.strange[300] == 1
     assert 2 < wide / usual < 5
 
@@ -179,7 +179,7 @@ def test_a_prediction_lies_within_its_own_interval(horizon, share):
     for seed, size, last in ((0, 1e3, 1), (1, -100.0, ROWS), (2, 1e6, ROWS), (3, 30.0, 5)):
         y, x = changed("season", seed, "target", 200, size, last)
         answers = said(y, x, horizon)[1]
-        low, high = interval(answers.spread, answers.outputs[:, 0].astype(float), share, 512).T
+        low, high = interval(answers.spread[:, 0], answers.outputs[:, 0].astype(float), share, 512).T
         assert ((low <= answers.outputs[:, 0]) & (answers.outputs[:, 0] <= high)).all()
 
 

@@ -66,7 +66,8 @@ def options(**fields):
 
 
 def test_the_interval_is_nine_tenths_unless_another_share_is_asked_for():
-    assert options().interval == 0.9
+    assert options().coverage == 0.9
+    assert options(interval=0.8).coverage == 0.8
     assert options().recipe.components == 3
     assert options(interval=0.0).recipe.components == 0
 

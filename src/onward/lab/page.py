@@ -88,7 +88,8 @@ def _table(table: Table) -> str:
     head = "".join(f"<th{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
     cells = lambda row: "".join(f"<td{kind(i)}>{html.escape(c)}</td>" for i, c in enumerate(row))
     body = "".join(f"<tr>{cells(row)}</tr>" for row in table.rows)
-    return f"<p class=caption>{html.escape(table.caption)}</p><table><tr>{head}</tr>{body}</table>"
+    caption = f"<p class=caption>{html.escape(table.caption)}</p>" if table.caption else ""
+    return f"{caption}<table><tr>{head}</tr>{body}</table>"
 
 
 _PAGE = """<!doctype html>

@@ -49,8 +49,8 @@ class Kept(TypedDict):
 
     rows: int
     last_row: int
-    constant: bool
-    first_target: float | None
+    constant: list[bool]
+    first_target: list[float | None]
     notes: list[str]
     cpu: float
     strange: _Strange
@@ -60,7 +60,6 @@ class Kept(TypedDict):
     units: dict[str, float]
     classes: list[str]
     waiting: _Waiting
-    extra: list[float]
 
 
 class _Position(TypedDict):
@@ -103,6 +102,8 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
     allowed = {
         "rows": 0 < rows <= meta["last_row"],
         "reading.backwards": meta["reading"]["backwards"] >= 0,
+        "constant": len(meta["constant"]) == len(options.target),
+        "first_target": len(meta["first_target"]) == len(options.target),
         "cpu": meta["cpu"] >= 0,
         "strange.rows": len(meta["strange"]["first"]) <= meta["strange"]["rows"] <= rows,
         "learner.recipe": learner["recipe"] == recipe,
@@ -115,7 +116,6 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "waiting.rows": len(meta["waiting"]["rows"]) == len(waiting.rows)
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
-        "extra": len(meta["extra"]) == 3,
         "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),
     }
     if wrong := [name for name, good in allowed.items() if not good]:

@@ -21,7 +21,7 @@ from onward.lab.signals import Stop, stopping
 from onward.rows.checkpoint import require_same
 from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
-from onward.rows.scores import CONTESTANTS
+from onward.rows.scores import CONTESTANTS, mean_errors
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Cell, Rows, Source, open_rows, require_source
 from onward.rows.stream import BLOCK, STREAM, as_usual
@@ -133,12 +133,18 @@ class _Run:
     def _show(self) -> None:
         session, total = self.session, rows_expected(self.source, self.rows, self.position, self.session.rows)
         rate = (session.rows - self.first) / max(time.monotonic() - self.started, 1e-9)
-        shares = session.scores.total[..., 1].sum(1) / np.maximum(session.scores.total[..., 0].sum(1), 1)
-        best = int(np.argmin(shares[1:])) + 1
-        note = f"  {CONTESTANTS[best]} {shares[best]:.4g}"
-        self.progress.show(
-            JOB, session.rows, total, rate=rate, metric="error", value=float(shares[0]), note=note, unit="rows"
+        means, counts = mean_errors(session.scores.total)
+        at, names = (
+            int(np.argmax(np.array(counts) > 0)),
+            session.options.target,
+        )  # the first that was scored stands for all
+        ours, *others = (errors[at] if counts[at] else 0.0 for errors in means)
+        best = int(np.argmin(others))
+        metric, note = (
+            ("error" if len(names) == 1 else f"error of {names[at]}"),
+            f"  {CONTESTANTS[best + 1]} {others[best]:.4g}",
         )
+        self.progress.show(JOB, session.rows, total, rate=rate, metric=metric, value=ours, note=note, unit="rows")
 
     def _keep(self) -> None:
         """A checkpoint; none in the middle of a block."""
@@ -168,10 +174,14 @@ class _Run:
             raise OnwardError(f"{self.rows.name}{self._why_nothing_was_scored()}")
         self._keep()
         self.folder.append(PREDICTIONS, self.session.future())
+        for name, rows in zip(self.options.target, mean_errors(self.session.scores.total)[1], strict=True):
+            if not rows:
+                self.session.complain(f"no row of the target {name!r} could be scored: its values are missing")
         saving.write_json(self.folder / SUMMARY, summary(self.session))
 
     def _why_nothing_was_scored(self) -> str:
         session, options = self.session, self.options
+        columns = ", ".join(map(repr, options.target))
         if session.rows <= options.lag:
             return (
                 f" has {session.rows:,} rows: no target is known {options.lag:,} rows ahead. "
@@ -179,14 +189,12 @@ class _Run:
             )
         if options.task == "return":
             return (
-                f": no {options.lag:,} rows on end have all values of column {options.target[0]!r}: no return is "
+                f": no {options.lag:,} rows on end have all values of column {columns}: no return is "
                 "known. Choose a smaller --discount, or fill the gaps"
             )
-        known = "all" if session.first_target is None else "nearly all"
-        return (
-            f": column {options.target[0]!r} is missing in {known} of {session.rows:,} rows: no prediction could be "
-            "scored"
-        )
+        known = "nearly all" if any(first is not None for first in session.first_target) else "all"
+        are = f"columns {columns} are" if len(options.target) > 1 else f"column {columns} is"
+        return f": {are} missing in {known} of {session.rows:,} rows: no prediction could be scored"
 
 
 def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:
@@ -259,6 +267,8 @@ def learn(
     OnwardError where source, options or folder do not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     options.check()
+    if not resume:
+        options.check_served()
     progress = Progress()
     session, fields = session_of(options, source, progress.say), as_json(options)
     with ExitStack() as held:

@@ -63,8 +63,9 @@ class Learn:
     """Rows after which a ccn grows by its next stage."""
     step_size: float | None = None
     """Of the recurrent weights. Left out: what did well everywhere. The readout needs none."""
-    interval: float = 0.9
-    """Share of targets that should lie between low and high. 0: no interval. Not for classes and returns."""
+    interval: float | None = None
+    """Share of a target's values that should lie between low and high. 0: no interval. Left out: 0.9. Not for classes
+    and returns."""
     components: int = 3
     """Gaussians in the mixture behind the interval."""
     period: int | None = None
@@ -118,7 +119,7 @@ class Learn:
         if self.period is not None and self.period < 2:
             raise OnwardError(f"--period {self.period}: a season has at least 2 rows; leave it out to have it found")
         for name in ("discount", "interval"):
-            if not 0 <= (share := getattr(self, name)) < 1:
+            if (share := getattr(self, name)) is not None and not 0 <= share < 1:
                 raise OnwardError(f"--{name} must be in [0, 1), got {share}")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise OnwardError(f"--step-size must be positive and finite, or left out, got {self.step_size}")
@@ -130,6 +131,22 @@ class Learn:
             )
         if self.network == "ccn" and self.units % self.stages:
             raise OnwardError(f"--stages must divide --units: {self.units} do not fall into {self.stages} equal stages")
+
+    def check_served(self) -> None:
+        """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
+        if self.interval and self.task != "regression":
+            instead = "a class has a probability instead" if self.task == "classification" else "a return has none"
+            raise OnwardError(
+                f"--interval {self.interval:g} is for numbers, and --task is {self.task}: leave --interval out "
+                f"({instead})"
+            )
+
+    @property
+    def coverage(self) -> float:
+        """The share of each target's values that its interval should hold; 0: there is no interval."""
+        if self.task != "regression":
+            return 0.0
+        return 0.9 if self.interval is None else self.interval
 
     @property
     def judge(self) -> Judge:
@@ -153,7 +170,6 @@ class Learn:
     def recipe(self) -> RowRecipe:
         """What learns."""
         kind: Any = {"regression": "number", "classification": "class", "return": "return"}[self.task]
-        density = self.components if self.interval and self.task == "regression" and len(self.target) == 1 else 0
         return RowRecipe(
             kind=kind,
             targets=len(self.target),
@@ -166,6 +182,6 @@ class Learn:
             lag=self.lag,
             discount=self.discount,
             step_size=self.step_size,
-            components=density,
+            components=self.components if self.coverage else 0,
             seed=self.seed,
         )

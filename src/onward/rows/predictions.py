@@ -33,7 +33,8 @@ def csv_line(cells: Iterable[str]) -> str:
 class Waiting(NamedTuple):
     """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
 
-    `extra`: the ends of the interval, or the probability of the class. Rows of NaN stand for predictions never made.
+    `extra`: the ends of each target's interval, or the probability of the class. Rows of NaN stand for predictions
+    never made.
     """
 
     said: np.ndarray
@@ -63,7 +64,7 @@ class Waiting(NamedTuple):
 class Format:
     """How predictions stand in predictions.csv.
 
-    `targets`: their names. `extra`: what is said of one besides, 0: nothing, 1: a probability, 2: the ends of an
+    `targets`: their names. `extra`: what is said of each besides, 0: nothing, 1: a probability, 2: the ends of an
     interval. Numbers have 7 digits; a class stands by its name.
     """
 
@@ -73,10 +74,14 @@ class Format:
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
+        parts = ("target", "prediction", *_EXTRA[self.extra], "error")
+        return ["row", "time", *self._named(parts), "strange"]
+
+    def _named(self, parts: Sequence[str]) -> list[str]:
+        """Columns of every target: of one by what they hold, of several by its name as well."""
         if len(self.targets) == 1:
-            return ["row", "time", "target", "prediction", *_EXTRA[self.extra], "error", "strange"]
-        parts = ("", " prediction", " error")
-        return ["row", "time", *(f"{name}{part}" for name in self.targets for part in parts), "strange"]
+            return list(parts)
+        return [name if part == "target" else f"{name} {part}" for name in self.targets for part in parts]
 
     def lines(
         self,
@@ -103,20 +108,22 @@ class Format:
         columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
         for i in range(arrived.shape[1]):
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
-            columns += [as_text(judged.extra[:, j]) for j in range(self.extra)] + [as_text(error[:, i])]
+            columns += map(as_text, judged.extra[:, self.extra * i : self.extra * (i + 1)].T)
+            columns.append(as_text(error[:, i]))
         columns.append([quoted(mark) if mark else mark for mark in marks])
         return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
 
     def stream_header(self, *, ahead: bool) -> str:
         """The first line of `answers`; `ahead`: whether they are of the row that is predicted."""
-        said = [f"{name} prediction" for name in self.targets] if len(self.targets) > 1 else ["prediction"]
-        return csv_line(["of_row" if ahead else "from_row", *said, *_EXTRA[self.extra]])
+        return csv_line(["of_row" if ahead else "from_row", *self._named(("prediction", *_EXTRA[self.extra]))])
 
     def answers(self, said: Waiting, ahead: int, labels: Sequence[str]) -> str:
         """Lines for what was said at rows of a stream, of the rows `ahead` after them."""
+        each = np.concatenate([said.said[..., None], said.extra.reshape(*said.said.shape, self.extra)], 2)
         lines = []
-        for row, values, extra in zip(said.rows, said.said.tolist(), said.extra.tolist(), strict=True):
-            numbers = [DIGITS % value for value in [*([] if self.classes else values), *extra]]
-            named = [labels[int(values[0])] if labels else ""] if self.classes else []
-            lines.append(csv_line([str(row + ahead), *named, *numbers]))
+        for row, values in zip(
+            said.rows, each.reshape(len(each), len(self.targets) * (1 + self.extra)).tolist(), strict=True
+        ):
+            named = [labels[int(values.pop(0))] if labels else ""] if self.classes else []
+            lines.append(csv_line([str(row + ahead), *named, *map(DIGITS.__mod__, values)]))
         return "".join(lines)

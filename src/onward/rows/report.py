@@ -13,8 +13,10 @@ from onward import saving
 from onward.lab import page
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
-from onward.rows.scores import CONTESTANTS, measure
-from onward.rows.summary import load_summary
+from onward.rows.options import Learn
+from onward.rows.predictions import Format
+from onward.rows.scores import CONTESTANTS, each_target, measure
+from onward.rows.summary import best_first, check_targets, load_summary
 from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
@@ -22,34 +24,31 @@ DRAWN, WINDOWS = 300, 400
 
 
 class _Window(TypedDict):
-    """A line of metrics.jsonl, beside the error of each contestant."""
+    """A line of metrics.jsonl, beside the count and the error of each contestant, of each target (`by_target`)."""
 
     rows: int
     row: int
     time: str
-    count: int
 
 
 def write_report(folder: Path) -> Path:
     """Draw and write report.html from what the folder holds."""
-    scores, options = load_summary(folder), load_options(folder)[1]
-    windows, what = read_windows(folder), measure(scores["task"])
-    parts: list[Any] = [ranking(scores)]
+    scores, (said, options) = load_summary(folder), load_options(folder)
+    targets, what = scores["targets"], measure(scores["task"])
+    windows = read_windows(folder, targets)
+    parts: list[Any] = ranking(scores)
     with page.style():
         if len(windows) > 1:
-            parts += [_curves(windows, scores["contestants"], what), _where(windows, scores["contestants"], what)]
+            curves = [_Curve(windows, targets, i) for i in range(len(targets))]
+            parts.append(_curves(curves, targets, what))
+            parts += [_where(curve, what, _of(targets, i)) for i, curve in enumerate(curves)]
         if scores["task"] != "classification":
-            parts.append(_tail(folder, scores["targets"][0], options["interval"]))
-    parts += [read_as(scores), *_remarks(scores, options)]
-    errors = dict(zip(scores["contestants"], np.mean(scores["mean absolute error"], 1).tolist(), strict=True))
-    ours = errors.pop("network")
-    best = min(errors, key=errors.__getitem__)
-    skill = 1 - ours / errors[best] if errors[best] > 0 else float("nan")
-    verdict = f"{skill:.1%} below" if skill > 0 else "not below"
+            parts.append(_tail(folder, targets, said.coverage))
+    parts += [read_as(scores), *_remarks(scores, said)]
+    verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (
-        f"{', '.join(scores['targets'])} of {scores['source']}, {_task(options)}: predicted, scored, then learned, row "
-        f"by row. The network's {what} over {scores['scored']:,} rows is {ours:.4g}, {verdict} that of the best "
-        f"alternative ({best}, {errors[best]:.4g})."
+        f"{', '.join(targets)} of {scores['source']}, {_task(options)}: predicted, scored, then learned, row by row. "
+        f"{verdicts}"
     )
     title = f"Onward learned from {Path(scores['source']).name}"
     return page.write_page(folder, title=title, lead=lead, parts=parts, settings=json.dumps(options, indent=1))
@@ -59,11 +58,33 @@ def as_markdown(folder: Path) -> str:
     """The scores of a run folder, and what its columns were read as, as Markdown tables; then its notes."""
     scores = load_summary(folder)
     notes = [f"- {note}" for note in scores["notes"]]
-    tables = [markdown_table(table.header, table.rows) for table in (ranking(scores), read_as(scores))]
+    tables = [markdown_table(table.header, table.rows) for table in (*ranking(scores), read_as(scores))]
     return "\n\n".join([*tables, *(["Notes:", "\n".join(notes)] if notes else [])])
 
 
-def read_windows(folder: Path) -> list[dict[str, Any]]:
+def _of(targets: list[str], i: int) -> str:
+    """The name of a target where there are several."""
+    return f" of {targets[i]}" if len(targets) > 1 else ""
+
+
+def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
+    """The network beside the best alternative for one target."""
+    targets = scores["targets"]
+    errors = dict(best_first(scores, i))
+    if not errors:
+        return f"No row of {targets[i]} could be scored."
+    ours = errors.pop("network")
+    best, theirs = next(iter(errors.items()))
+    skill = 1 - ours / theirs if theirs > 0 else float("nan")
+    verdict = f"{skill:.1%} below" if skill > 0 else "not below"
+    rows = each_target(targets, scores["scored"])[i]
+    return (
+        f"The network's {what}{_of(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
+        f"({best}, {theirs:.4g})."
+    )
+
+
+def read_windows(folder: Path, targets: list[str]) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl; a last line that was cut off is left out. OnwardError where one is damaged."""
     file, windows = folder / METRICS, []
     with saving.reading(file):
@@ -73,7 +94,9 @@ def read_windows(folder: Path) -> list[dict[str, Any]]:
         with saving.reading(where):
             windows.append(json.loads(line))
             saving.check_meta(windows[-1], _Window, where)
-            saving.check_meta({name: windows[-1].get(name) for name in CONTESTANTS}, dict[str, float], where)
+            for name in ("count", *CONTESTANTS):
+                kind: Any = int if name == "count" else float if len(targets) == 1 else float | None
+                check_targets(windows[-1].get(name), targets, kind, f"{where}, {name}")
     return windows
 
 
@@ -84,24 +107,27 @@ def _task(options: dict[str, Any]) -> str:
     return "of the same row" if ahead == 0 else f"{ahead} row{'s' if ahead > 1 else ''} ahead"
 
 
-def ranking(scores: dict[str, Any]) -> Table:
-    """Contestants, best first, with the network's skill against each."""
-    classes, period, several = scores["task"] == "classification", scores["period"], len(scores["targets"]) > 1
+def ranking(scores: dict[str, Any]) -> list[Table]:
+    """Contestants, best first, with the network's skill against each: a table a target."""
+    classes, period, targets = scores["task"] == "classification", scores["period"], scores["targets"]
     label = {"seasonal": f"seasonal (every {period} rows)" if period else "seasonal (no season found)"}
     if classes:
         label |= {"last value": "last class", "mean": "most frequent class"}
-    rows = []
-    for i, target in enumerate(scores["targets"]):
-        errors = [row[i] for row in scores["mean absolute error"]]
-        for j in np.argsort(errors, kind="stable"):
-            name = scores["contestants"][j]
-            skill = "" if name == "network" or not errors[j] else f"{1 - errors[0] / errors[j]:+.1%}"
-            square = [] if classes else [number(scores["root mean square error"][j][i], 4)]
-            rows.append([target] * several + [label.get(name, name), number(errors[j], 4), *square, skill])
     square = [] if classes else ["root mean square"]
-    header = ["target"] * several + ["", measure(scores["task"]), *square, "network's skill against it"]
-    caption = "All on the same rows, each predicted before it was learned from; skill is 1 - ours / theirs."
-    return Table(header, rows, caption)
+    tables = []
+    for i, target in enumerate(targets):
+        ranked, rows = best_first(scores, i), []
+        for name, error in ranked:
+            skill = "" if name == "network" or not error else f"{1 - dict(ranked)['network'] / error:+.1%}"
+            j = scores["contestants"].index(name)
+            squares = [number(scores["root mean square error"][j][i], 4) for _ in square]
+            rows.append([label.get(name, name), number(error, 4), *squares, skill])
+        header = [target if len(targets) > 1 else "", measure(scores["task"]), *square, "network's skill against it"]
+        caption = "All on the same rows, each predicted before it was learned from; skill is 1 - ours / theirs."
+        tables.append(
+            Table(header, rows or [["no row could be scored", "-", *["-"] * len(square), ""]], caption if not i else "")
+        )
+    return tables
 
 
 def read_as(scores: dict[str, Any]) -> Table:
@@ -117,42 +143,71 @@ def read_as(scores: dict[str, Any]) -> Table:
     return Table(["column", "used as", "read as", "to say otherwise", "missing", "odd"], rows, caption, texts=4)
 
 
-def _merged(windows: list[dict[str, Any]], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Row counts, and mean errors (window, contestant), of at most WINDOWS windows."""
-    rows = np.array([w["rows"] for w in windows])
-    values = np.array([[w[name] for name in names] for w in windows])
-    weight = np.array([w["count"] for w in windows], float)
-    group = -(-len(windows) // WINDOWS)
-    parts = [slice(i, i + group) for i in range(0, len(windows), group)]
-    return np.array([rows[p][-1] for p in parts]), np.array([np.average(values[p], 0, weight[p]) for p in parts])
+class _Curve:
+    """The windows of one target that scored a row of it: errors (window, contestant), and how many rows."""
+
+    def __init__(self, windows: list[dict[str, Any]], targets: list[str], i: int):
+        of = lambda content: each_target(targets, content)[i]
+        self.windows = [window for window in windows if of(window["count"])]
+        self.counts = np.array([of(window["count"]) for window in self.windows], float)
+        errors = [[of(window[name]) for name in CONTESTANTS] for window in self.windows]
+        self.errors = np.array(errors).reshape(-1, len(CONTESTANTS))
+
+    def merged(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row counts, and mean errors (window, contestant), of at most WINDOWS windows."""
+        rows = np.array([window["rows"] for window in self.windows])
+        group = max(1, -(-len(rows) // WINDOWS))
+        parts = [slice(i, i + group) for i in range(0, len(rows), group)]
+        means = [np.average(self.errors[part], 0, self.counts[part]) for part in parts]
+        return np.array([rows[part][-1] for part in parts]), np.array(means).reshape(-1, len(CONTESTANTS))
 
 
-def _curves(windows: list[dict[str, Any]], names: list[str], what: str) -> Picture:
-    rows, values = _merged(windows, names)
-    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    means = values.mean(0)
-    far = means > 3 * means.min()
-    for j, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
-        ours = name == "network"
-        if ours or not far[j]:
-            axes.plot(rows, values[:, j], color=colour, lw=2.0 if ours else 1.1, label=name, zorder=3 if ours else 2)
-    axes.set(xlabel="row", ylabel=f"{what} of a window")
-    axes.set_ylim(bottom=0)
-    figure.legend(loc="outside upper right", ncols=5)
-    left_out = [name for name, out in zip(names, far, strict=True) if out and name != "network"]
-    gone = f" Left out, far above: {', '.join(left_out)}." if left_out else ""
+def _panels(count: int) -> tuple[Figure, Any]:
+    """A figure of so many panels, one below the other, over the same rows."""
+    figure = Figure(figsize=(8.2, 3.6 if count == 1 else 0.9 + 2.1 * count), layout="constrained")
+    axes = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
+    axes[-1].set_xlabel("row")
+    return figure, axes
+
+
+def _curves(curves: list[_Curve], targets: list[str], what: str) -> Picture:
+    """The errors of all contestants, window by window: a panel a target."""
+    figure, panels = _panels(len(targets))
+    drawn: dict[str, Any] = {}
+    left_out = []
+    for curve, target, axes in zip(curves, targets, panels, strict=True):
+        rows, values = curve.merged()
+        means = values.mean(0) if len(values) else np.zeros(len(CONTESTANTS))
+        far = means > 3 * means.min()
+        for j, (name, colour) in enumerate(zip(CONTESTANTS, COLOURS, strict=False)):
+            ours = name == "network"
+            if ours or not far[j]:
+                style: Any = {"lw": 2.0, "zorder": 3} if ours else {"lw": 1.1, "zorder": 2}
+                (line,) = axes.plot(rows, values[:, j], color=colour, **style)
+                drawn.setdefault(name, line)
+        axes.set_ylim(bottom=0)
+        out = ", ".join(name for name, out in zip(CONTESTANTS, far, strict=True) if out and name != "network")
+        left_out += [f"{out} ({target})" if len(targets) > 1 else out] if out else []
+        if len(targets) > 1:
+            axes.set_title(target)
+    if len(targets) > 1:
+        figure.supylabel(f"{what} of a window", fontsize="medium")
+    else:
+        panels[0].set_ylabel(f"{what} of a window")
+    names = [name for name in CONTESTANTS if name in drawn]
+    figure.legend([drawn[name] for name in names], names, loc="outside upper right", ncols=5)
+    gone = f" Left out, far above: {'; '.join(left_out)}." if left_out else ""
     return Picture("errors", figure, f"The {what}, window by window.{gone}")
 
 
-def _where(windows: list[dict[str, Any]], names: list[str], what: str) -> Table:
-    """The windows where the network is best and worst against the best alternative of each."""
-    others = [n for n in names if n != "network"]
+def _where(curve: _Curve, what: str, of: str) -> Table:
+    """The windows of a target where the network is best and worst against the best alternative of each."""
     scored = []
-    for w in windows:
-        rival = min(others, key=lambda n: w[n])
-        when = f"up to row {w['row']:,}" + (f" ({w['time']})" if w["time"] else "")
-        scored.append((w["network"] / w[rival] if w[rival] > 0 else 1.0, when, w["network"], rival, w[rival]))
+    for window, (ours, *others) in zip(curve.windows, curve.errors.tolist(), strict=True):
+        theirs = min(others)
+        when = f"up to row {window['row']:,}" + (f" ({window['time']})" if window["time"] else "")
+        rival = CONTESTANTS[1 + others.index(theirs)]
+        scored.append((ours / theirs if theirs > 0 else 1.0, when, ours, rival, theirs))
     won = sum(ratio < 1 for ratio, *_ in scored)
     ordered = sorted(scored, key=lambda window: window[0])
     few = ordered[:3] + ordered[-3:] if len(ordered) > 6 else ordered
@@ -160,49 +215,58 @@ def _where(windows: list[dict[str, Any]], names: list[str], what: str) -> Table:
     header = ["window", "network", "best alternative", "its error", "ratio"]
     caption = (
         f"Where it wins and where it loses: the network is ahead of whichever alternative was best in {won} of "
-        f"{len(scored)} windows. Below, its best windows and its worst ({what})."
+        f"{len(scored)} windows{of}. Below, its best windows and its worst ({what})."
     )
     return Table(header, rows, caption)
 
 
-def _tail(folder: Path, name: str, share: float) -> Picture:
-    """The last rows of the first target, with what was said of them before."""
+def _tail(folder: Path, targets: list[str], share: float) -> Picture:
+    """The last rows of every target, with what was said of them before: a panel each."""
+    form = Format(targets, 2 if share else 0, classes=False)
     with saving.reading(folder / PREDICTIONS):
         with open(folder / PREDICTIONS, newline="", encoding="utf-8") as file:
             header = next(csv.reader(file))
             last = list(deque(csv.reader(file), maxlen=DRAWN))
-        named = {column: [line[at] for line in last] for at, column in enumerate(header)}
-        truth, said = ("target", "prediction") if "target" in header else (name, f"{name} prediction")
-        wanted = ("row", truth, said, *(("low", "high") if "low" in header else ()))
-        columns = {column: np.array([float(cell or "nan") for cell in named[column]]) for column in wanted}
-    rows = columns["row"]
-    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    if "low" in header:
-        ends = columns["low"], columns["high"]
-        axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
-    axes.plot(rows, columns[truth], color=GREY, lw=1.4, label=name)
-    axes.plot(rows, columns[said], color=COLOURS[0], lw=1.4, label="predicted before")
-    axes.set(xlabel="row", ylabel=name)
-    figure.legend(loc="outside upper right", ncols=3)
-    caption = f"The last {len(last):,} predictions; where the line of the target ends, it is still to come."
+        if header != form.header:
+            raise ValueError(f"its columns are {header}, and not {form.header}")
+        numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
+    rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(targets), 1)
+    figure, panels = _panels(len(targets))
+    for target, columns, axes in zip(targets, each, panels, strict=True):
+        truth, said, *ends, _ = columns.T
+        if ends:
+            axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
+        axes.plot(rows, truth, color=GREY, lw=1.4, label=target if len(targets) == 1 else "target")
+        axes.plot(rows, said, color=COLOURS[0], lw=1.4, label="predicted before")
+        if len(targets) == 1:
+            axes.set_ylabel(target)
+        else:
+            axes.set_title(target)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    caption = f"The last {len(last):,} predictions; where the line of a target ends, it is still to come."
     return Picture("last-rows", figure, caption)
 
 
-def _remarks(scores: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    texts, notes = [], scores["notes"]
-    interval = scores.get("interval")
-    if interval and interval["rows"]:
-        right, size = f"{interval['inside']:.1%}", interval["size"]
-        if options["task"] == "classification":
-            texts.append(f"The class was right in {right} of rows; the mean probability given to it was {size:.1%}.")
-        else:
+def _remarks(scores: dict[str, Any], options: Learn) -> list[str]:
+    texts, notes, targets = [], scores["notes"], scores["targets"]
+    if "interval" in scores:
+        each = list(zip(targets, each_target(targets, scores["interval"]), strict=True))
+        found = [(name, f"{part['inside']:.1%}", part["size"]) for name, part in each if part["rows"]]
+        for _, right, size in found if len(targets) == 1 else ():
             texts.append(
-                f"{right} of targets lay between low and high, which were to hold {options['interval']:.0%}; "
+                f"The class was right in {right} of rows; the mean probability given to it was {size:.1%}."
+                if options.task == "classification"
+                else f"{right} of targets lay between low and high, which were to hold {options.coverage:.0%}; "
                 f"mean width {size:.4g}."
             )
-    if scores["constant"]:
-        texts.append("The target never changed: there was nothing to learn, and no score says anything.")
+        if len(targets) > 1:
+            inside = ", ".join(f"{right} of {name} (mean width {size:.4g})" for name, right, size in found)
+            texts.append(f"Between low and high, which were to hold {options.coverage:.0%}, lay {inside}.")
+    if never := [name for name, same in zip(targets, each_target(targets, scores["constant"]), strict=True) if same]:
+        which = (
+            f"targets {', '.join(never)}" if len(never) > 1 else "target" + (f" {never[0]}" if len(targets) > 1 else "")
+        )
+        texts.append(f"The {which} never changed: there was nothing to learn, and no score says anything.")
     texts.append(
         f"{scores['rows']:,} rows, {scores['columns read']} columns read as {scores['inputs']} inputs, "
         f"{scores['cpu_seconds']:.1f} CPU seconds of learning, scoring and compiling."

@@ -1,5 +1,8 @@
 """How predictions are judged: sums of errors of all that predict the same rows."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from onward.rows.baselines import NAMES
@@ -11,6 +14,27 @@ CONTESTANTS = ("network", "linear", *NAMES)
 def measure(task: str) -> str:
     """What is called an error where this task is scored."""
     return "error rate" if task == "classification" else "mean absolute error"
+
+
+def by_target(names: Sequence[str], values: Sequence[Any]) -> Any:
+    """A value of each target, as files hold it: of one target the value, of several an object; null for NaN."""
+    told = [None if value != value else value for value in values]
+    return told[0] if len(names) == 1 else dict(zip(names, told, strict=True))
+
+
+def each_target(names: Sequence[str], content: Any) -> list[Any]:
+    """The values that `by_target` put together."""
+    return [content] if len(names) == 1 else [content[name] for name in names]
+
+
+def mean_errors(sums: np.ndarray) -> tuple[list[list[float]], list[int]]:
+    """The mean absolute error of each contestant and target, NaN where no row was scored, and the rows of each target.
+
+    `sums`: as in `Scores.total`.
+    """
+    counts = sums[0, :, 0]
+    with np.errstate(invalid="ignore"):
+        return (sums[..., 1] / counts).tolist(), counts.astype(int).tolist()
 
 
 def added(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
@@ -26,8 +50,9 @@ class Scores:
         # contestant, target, (rows, |error|, error^2)
         self.total = np.zeros((len(CONTESTANTS), targets, 3))
         self.window = np.zeros_like(self.total)
-        # Of the network: rows with an interval or a probability, targets inside (classes: hit), width (probability).
-        self.extra = np.zeros(3)
+        # Of the network and each target: rows with an interval or a probability, values inside (classes: hit), width
+        # (probability).
+        self.extra = np.zeros((targets, 3))
 
     def add(self, errors: np.ndarray) -> None:
         """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
@@ -37,6 +62,6 @@ class Scores:
         self.total, self.window = added(self.total, each), added(self.window, each)
 
     def take_window(self) -> np.ndarray:
-        """The mean absolute errors (contestant, target) of the window, and the rows; a new window begins."""
+        """The sums of the window, as in `total`; a new window begins."""
         taken, self.window = self.window, np.zeros_like(self.total)
         return taken

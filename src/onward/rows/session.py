@@ -19,7 +19,7 @@ from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import TOLD, Reading
-from onward.rows.scores import CONTESTANTS, Scores, added
+from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
 from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
@@ -52,10 +52,10 @@ class Session:
         self.targets = Targets(options, self.reading)
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.format = Format(options.target, self.extras, classes=classes)
-        self.waiting = Waiting.empty(options.lag, k, self.extras)
+        self.waiting = Waiting.empty(options.lag, k, k * self.extras)
         self.rewards = np.zeros((0, k))
-        self.last_row, self.constant = 0, True
-        self.first_target: float | None = None
+        self.last_row, self.constant = 0, [True] * k
+        self.first_target: list[float | None] = [None] * k
         self.cpu = 0.0
         self.strange = Strange()
         self.lines: list[str] = []
@@ -205,8 +205,10 @@ class Session:
             return Waiting(said + none, linear, extra + none, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
-            ends = interval(answers.spread, outputs[:, 0], self.options.interval, self.block)
-            extra = self.targets.from_units(ends.reshape(-1, 1)).reshape(-1, 2)
+            spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
+            ends = interval(spread, outputs.ravel(), self.options.coverage, self.block).reshape(*outputs.shape, 2)
+            low, high = (self.targets.from_units(ends[..., i]) for i in range(2))
+            extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.targets.from_units
         return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
 
@@ -233,19 +235,20 @@ class Session:
                 self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
             start = stop
         if self.extras:
-            known = np.isfinite(judged.extra).all(1) & np.isfinite(arrived[:, 0])
-            part, truth = judged.extra[known], arrived[known, 0]
+            part = judged.extra.reshape(*arrived.shape, self.extras)
+            known = np.isfinite(part).all(2) & np.isfinite(arrived)
             inside, size = (
-                ((part[:, 0] <= truth) & (truth <= part[:, 1]), part[:, 1] - part[:, 0])
+                ((part[..., 0] <= arrived) & (arrived <= part[..., 1]), part[..., 1] - part[..., 0])
                 if self.extras == 2
-                else (judged.said[known, 0] == truth, part[:, 0])
+                else (judged.said == arrived, part[..., 0])
             )
-            each = np.stack([np.ones(len(size)), inside, size], -1)
+            each = np.where(known[..., None], np.stack([known, inside, size], -1), 0)
             self.scores.extra = added(self.scores.extra[None], each[None])[0]
-        told = arrived[np.isfinite(arrived[:, 0]), 0]
-        if len(told):
-            self.first_target = told[0] if self.first_target is None else self.first_target
-            self.constant = self.constant and bool((told == self.first_target).all())
+        for i, column in enumerate(arrived.T):
+            told = column[np.isfinite(column)].tolist()
+            if told:
+                first = told[0] if (was := self.first_target[i]) is None else was
+                self.first_target[i], self.constant[i] = first, self.constant[i] and {*told} == {first}
         if self.options.task == "return":
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
@@ -254,12 +257,12 @@ class Session:
         self.answered = self.answered.then(asked)
 
     def _window(self, done: int, row: int, when: str) -> None:
-        sums = self.scores.take_window()
-        count = int(sums[0, :, 0].max())
-        if count:
-            means = sums[..., 1].sum(1) / np.maximum(sums[..., 0].sum(1), 1)
-            line = {"rows": done, "row": row, "time": when, "count": count}
-            self.metrics.append(json.dumps(line | dict(zip(CONTESTANTS, means.tolist(), strict=True))))
+        means, counts = mean_errors(self.scores.take_window())
+        if any(counts):
+            names = self.options.target
+            line = {"rows": done, "row": row, "time": when, "count": by_target(names, counts)}
+            errors = {name: by_target(names, each) for name, each in zip(CONTESTANTS, means, strict=True)}
+            self.metrics.append(json.dumps(line | errors))
 
     # What is written.
 
@@ -293,7 +296,8 @@ class Session:
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
-        self.waiting = Waiting.empty(self.options.lag, len(self.options.target), self.extras)
+        k = len(self.options.target)
+        self.waiting = Waiting.empty(self.options.lag, k, k * self.extras)
         self.rewards = self.rewards[:0]
         self.reading.clock = -np.inf
 
@@ -314,7 +318,6 @@ class Session:
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
             "classes": list(self.targets.classes),
             "waiting": {"rows": self.waiting.rows, "times": self.waiting.times},
-            "extra": self.scores.extra.tolist(),
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
         run_folder.prune(folder, JOB)
@@ -341,14 +344,15 @@ class Session:
             part = lambda of: {name.removeprefix(of): a for name, a in mine.items() if name.startswith(of)}
             waiting = Waiting(**part("waiting."), **meta["waiting"])
         # Nothing was changed until all was found good.
-        self.learner, self.scores.extra = learner._replace(in_place=True), np.array(meta["extra"], float)
+        self.learner = learner._replace(in_place=True)
         self.reading.restore(meta["reading"], encoder)
         self.targets.none = meta["none"]
         self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
         self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
-        self.rewards, self.scores.total, self.scores.window = (mine[n] for n in ("rewards", "total", "window"))
+        self.rewards = mine["rewards"]
+        vars(self.scores).update(part("scores."))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
         self.strange = Strange(**meta["strange"])
         return meta
@@ -357,7 +361,8 @@ class Session:
         """Every array of the session but the learner's, by name."""
         waiting = {f"waiting.{name}": getattr(self.waiting, name) for name in ("said", "linear", "extra")}
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
-        return waiting | baselines | {"rewards": self.rewards, "total": self.scores.total, "window": self.scores.window}
+        scores = {f"scores.{name}": array for name, array in vars(self.scores).items()}
+        return waiting | baselines | scores | {"rewards": self.rewards}
 
     def _fitting(self, kept: dict[str, np.ndarray], meta: dict[str, Any], what: str) -> dict[str, np.ndarray]:
         """Arrays of a checkpoint, if they have the shapes that the meta asks for."""

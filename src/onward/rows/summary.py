@@ -7,7 +7,7 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError
-from onward.rows.scores import CONTESTANTS, measure
+from onward.rows.scores import CONTESTANTS, by_target, each_target, mean_errors, measure
 from onward.rows.session import Session
 
 SUMMARY = "summary.json"
@@ -16,28 +16,33 @@ SUMMARY = "summary.json"
 def summary(session: Session) -> dict[str, Any]:
     """Everything that a report says, but for its figures."""
     scores, options, encoder = session.scores, session.options, session.reading.encoder
-    counts = np.maximum(scores.total[..., 0], 1)
+    means, counts = mean_errors(scores.total)
+    with np.errstate(invalid="ignore"):
+        squares = np.sqrt(scores.total[..., 2] / counts).tolist()
     content: dict[str, Any] = {
         "source": session.name,
         "task": options.task,
         "rows": session.rows,
-        "scored": int(scores.total[0, :, 0].sum()),
+        "scored": by_target(options.target, counts),
         "targets": list(options.target),
         "contestants": list(CONTESTANTS),
-        "mean absolute error": (scores.total[..., 1] / counts).tolist(),
-        "root mean square error": np.sqrt(scores.total[..., 2] / counts).tolist(),
+        "mean absolute error": [[None if e != e else e for e in errors] for errors in means],
+        "root mean square error": [[None if e != e else e for e in errors] for errors in squares],
         "period": session.baselines.period,
         "columns read": len({*encoder.slots, *encoder.vocabulary} - {*session.seasonal}),
         "inputs": encoder.used,
         "columns": session.reading.columns(),
-        "constant": session.constant,
+        "constant": by_target(options.target, session.constant),
         "cpu_seconds": session.cpu,
         "strange": session.strange.as_dict(),
         "notes": session.notes,
     }
     if session.extras:
-        rows, inside, size = scores.extra
-        content["interval"] = {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
+        shares = [
+            {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
+            for rows, inside, size in scores.extra.tolist()
+        ]
+        content["interval"] = by_target(options.target, shares)
     return content
 
 
@@ -50,13 +55,13 @@ class _Summary(TypedDict):
     source: str
     task: str
     rows: int
-    scored: int
+    scored: Any
     targets: list[str]
     contestants: list[str]
     period: int | None
     inputs: int
     columns: list[dict[str, Any]]
-    constant: bool
+    constant: Any
     cpu_seconds: float
     notes: list[str]
 
@@ -70,7 +75,7 @@ def load_summary(folder: Path) -> dict[str, Any]:
     saving.check_meta(content, _Summary, str(file))
     for name in ("mean absolute error", "root mean square error"):
         errors: Any = content.get(name)
-        saving.check_meta(errors, list[list[float]], f"{file}, {name}")
+        saving.check_meta(errors, list[list[float | None]], f"{file}, {name}")
         shape = [len(content["targets"])] * len(content["contestants"])
         if content["contestants"] != list(CONTESTANTS) or list(map(len, errors)) != shape:
             raise saving.Unreadable(f"{file} is damaged: {name} is not of {CONTESTANTS} and {content['targets']}")
@@ -79,14 +84,35 @@ def load_summary(folder: Path) -> dict[str, Any]:
         saving.check_meta(column, _Column, f"{file}, columns")
         words = {name: column.get(name) for name in ("name", "role", "read as", "otherwise")}
         saving.check_meta(words, dict[str, str], f"{file}, columns")
-    if "interval" in content:
-        saving.check_meta(content["interval"], dict[str, float], f"{file}, interval")
+    for name, kind in {"scored": int, "constant": bool, "interval": dict[str, float]}.items():
+        if name in content:
+            check_targets(content[name], content["targets"], kind, f"{file}, {name}")
     return content
 
 
+def check_targets(content: Any, targets: list[str], kind: Any, what: str) -> None:
+    """Refuse what `by_target` did not write of values of this kind."""
+    if len(targets) > 1:
+        saving.check_meta(content, dict[str, Any], what)
+        if [*content] != targets:
+            raise saving.Unreadable(f"{what} is damaged: it is of {list(content)}, and the targets are {targets}")
+    for value in each_target(targets, content):
+        saving.check_meta(value, kind, what)
+
+
+def best_first(content: dict[str, Any], i: int) -> list[tuple[str, float]]:
+    """The contestants and their errors of target i, best first; none where no row of it was scored."""
+    errors = [errors[i] for errors in content["mean absolute error"]]
+    named = [(name, error) for name, error in zip(content["contestants"], errors, strict=True) if error is not None]
+    return sorted(named, key=lambda each: each[1])
+
+
 def as_lines(folder: Path) -> list[str]:
-    """The scores of a run folder for a terminal, best first."""
+    """The scores of a run folder for a terminal, best first; of several targets a block each."""
     content = load_summary(folder)
-    errors = np.mean(content["mean absolute error"], 1)
-    order, what = np.argsort(errors, kind="stable"), measure(content["task"])
-    return [f"{content['contestants'][j]:12} {what} {errors[j]:.5g}" for j in order]
+    what, several, lines = measure(content["task"]), len(content["targets"]) > 1, []
+    for i, target in enumerate(content["targets"]):
+        ranked = best_first(content, i)
+        lines += [f"{target}: {'' if ranked else 'no row could be scored'}".rstrip()] if several else []
+        lines += [f"{'  ' * several}{name:12} {what} {error:.5g}" for name, error in ranked]
+    return lines

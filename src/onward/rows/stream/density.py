@@ -1,5 +1,6 @@
-"""The distribution of a number around its prediction, and the intervals that follow from it."""
+"""The distribution of each number around its prediction, and the intervals that follow from it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +20,10 @@ _OPTIMISER = optax.adam(3e-3)
 
 
 class Density(NamedTuple):
-    """A mixture of Gaussians over the error of a prediction, which reads the network's features; weights of its own."""
+    """A mixture of Gaussians over the error of a prediction, which reads the network's features; weights of its own.
+
+    One target's. `each` makes one of every target, stacked along the first axis of all arrays, for `of_each`.
+    """
 
     head: Mixture
     optimiser: PyTree
@@ -29,6 +33,12 @@ class Density(NamedTuple):
         """Before anything is learned."""
         head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-2.0, 2.0))
         return cls(head, _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array)))
+
+    @classmethod
+    def each(cls, targets: int, features: int, components: int) -> "Density":
+        """So many, before anything is learned."""
+        one = cls.start(features, components)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (targets, *jnp.shape(a))), one)
 
     def around(
         self, features: Array, output: Array, unit: Array, doubt: Array, other: Array
@@ -59,6 +69,13 @@ class Density(NamedTuple):
         arrays = lambda tree: eqx.filter(tree, eqx.is_array)
         chosen = jax.tree.map(choose, arrays(eqx.apply_updates(head, updates)), arrays(head))
         return Density(eqx.combine(chosen, head), jax.tree.map(choose, after, optimiser))
+
+
+def of_each(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
+    """`jax.vmap` of a function over the targets; of a single one without it, as its digits always were."""
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return jax.vmap(function)(*stacked)
+    return jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a[0], stacked)))
 
 
 def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> np.ndarray:

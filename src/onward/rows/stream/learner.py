@@ -86,7 +86,8 @@ class RowLearner(NamedTuple):
     def _split(self, answers: np.ndarray) -> Answers:
         outputs = self.programs.stream.target.outputs
         linear = outputs + self.recipe.targets
-        return Answers(answers[:, :outputs], answers[:, outputs:linear], answers[:, linear:-1], answers[:, -1])
+        spread = answers[:, linear:-1].reshape(len(answers), self.recipe.targets, 3 * self.recipe.components)
+        return Answers(answers[:, :outputs], answers[:, outputs:linear], spread, answers[:, -1])
 
     def _stretches(self, rows: int) -> list[tuple[int, int]]:
         """Cut where the network grows, and where a program ends."""

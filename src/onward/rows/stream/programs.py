@@ -36,7 +36,7 @@ class Answers(NamedTuple):
     """What is known of the target before it is known. Of rows, one each a line.
 
     outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
-    spread: (rows, 3 components), log weights, means and log widths of a mixture of Gaussians, or (rows, 0).
+    spread: (rows, targets, 3 components), log weights, means and log widths of a mixture of Gaussians each; or empty.
     strange: (rows,), the place of the first value that was not believed, from 1 on, inputs before targets; 0: none.
     """
 

@@ -14,7 +14,7 @@ from onward.learners.late import LateState
 from onward.learners.online import OnlineState
 from onward.model import Model
 from onward.rows.stream import guard
-from onward.rows.stream.density import Density
+from onward.rows.stream.density import Density, of_each
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
@@ -133,7 +133,8 @@ class Stream:
         return Model(cell, self.target.head(cell.feature_count))
 
     def _density(self, features: int) -> Density | tuple[()]:
-        return Density.start(features, self.recipe.components) if self.recipe.components else ()
+        recipe = self.recipe
+        return Density.each(recipe.targets, features, recipe.components) if recipe.components else ()
 
     def _nothing(self) -> Step:
         k = self.recipe.targets
@@ -161,7 +162,8 @@ class Stream:
         after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
-            density = density.learn(features, ((row.arrived - outputs) / state.targets.deviation())[0])
+            residual = (row.arrived - outputs) / state.targets.deviation()
+            density = of_each(lambda one, error: one.learn(features, error), density, residual)
         return state._replace(targets=targets, learned=learned, linear=after, density=density), answer
 
     def _early(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
@@ -199,7 +201,8 @@ class Stream:
         state, row = self._examine(state, x, plain, y, arrived)
         density = state.density
         if density:
-            density = density.learn(features, ((row.arrived - was) / unit)[0])
+            residual = (row.arrived - was) / unit
+            density = of_each(lambda one, error: one.learn(features, error), density, residual)
         label = self.target.label(state.targets, state.changes, row.y, row.arrived, was, base)
         state, z = self._normalised(state, row, plain)
         learned, info = self._learn(state.learned, self._example(z, label.value, label.known))
@@ -243,9 +246,9 @@ class Stream:
         spread = jnp.zeros(0)
         if state.density:
             doubt = jnp.any(row.strange if known else row.inputs.strange)
-            held = row.targets.strange[0] & known
-            other = jnp.where(held, state.guards.other[0], jnp.nan)
-            spread = state.density.around(features, outputs[0], unit[0], doubt, other)
+            other = jnp.where(row.targets.strange & known, state.guards.other, jnp.nan)
+            around = lambda one, said, unit, other: one.around(features, said, unit, doubt, other)
+            spread = of_each(around, state.density, outputs, unit, other).ravel()
         return jnp.concatenate([outputs, linear, spread, row.first[None]])
 
     def read(
