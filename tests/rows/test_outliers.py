@@ -3,10 +3,13 @@
 Each stream has a twin without the outlier or the shift. Sizes are in usual changes of the column from row to row.
 """
 
+import copy
 import csv
+import functools
 import json
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,10 @@ import pytest
 from onward.rows.learn import learn
 from onward.rows.options import Learn
 from onward.rows.stream import RowLearner, RowRecipe, interval
+from onward.rows.stream.density import Density
 from onward.rows.stream.guard import FAR_SAID, WARM, Guard
+from onward.rows.stream.moments import Running
+from onward.rows.stream.step import Stream
 
 pytestmark = [pytest.mark.usefixtures("compile_fast"), pytest.mark.interfaces]
 
@@ -259,3 +265,247 @@ def test_a_constant_is_no_reason_to_follow_a_spike(value):
     _, out = watched([value] * 60 + [value + 9] + [value])
     assert out[60][:2] == (value, True)
     assert out[61][:2] == (value, False)
+
+
+class ByHand:
+    """The guard of one column in plain Python, from its docstring; the constants are written out."""
+
+    def __init__(self):
+        self.seen, self.usual, self.largest, self.last, self.other = 0, 0.0, 0.0, None, None
+
+    def see(self, x, expected, often, power, doubted):
+        """(value, strange, moved, step, other level before)"""
+        other = self.other
+        if np.isnan(x):
+            return x, False, False, 0.0, other
+        middle = self.last if np.isnan(expected) else expected
+        last, self.seen, self.other = self.last, self.seen + 1, None
+        if middle is None:  # nothing to judge it by
+            self.last = x
+            return x, False, False, 0.0, other
+        d, r = abs(x - middle), max(often * self.usual, 2 * self.largest)
+        far = d > r or doubted
+        agrees = other is not None and (abs(x - other) < d / 2 or (far and abs(x - other) < d))
+        strange = far and not agrees and self.seen > 50
+        value, step = x, 0.0
+        if strange:
+            value = middle + np.sign(x - middle) * r * (1 if d <= r else r / d) ** power
+            self.last, self.other = middle, x
+        else:
+            self.last = x
+            if agrees:
+                step, self.other = x - last, last
+        self.usual += max(1 / max(self.seen - 1, 1), 3e-3) * ((min(d, r) if r else d) - self.usual)
+        self.largest = max((1 - 3e-4) * self.largest, min(d, 1.5 * r) if r else d)
+        return value, strange, agrees, step, other
+
+
+COLUMNS = 40
+
+
+def odd_columns(seed, rows=260):
+    """Noise or a walk each, with outliers, bursts, shifts and gaps of all sizes at places drawn."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, COLUMNS))
+    x[:, ::3] = np.cumsum(x[:, ::3], 0)
+    x[:, 1::7] = 3.0
+    for column in x.T:
+        for place in rng.integers(1, rows, 6):
+            column[place : place + rng.choice([1, 1, 2, 5, rows])] += rng.choice([-1, 1]) * 10 ** rng.uniform(0.5, 4)
+    x[rng.random(x.shape) < 0.05] = np.nan
+    said = np.where(rng.random(x.shape) < 0.5, np.nan, np.roll(np.nan_to_num(x), 1, 0) + rng.normal(size=x.shape))
+    return x, said, rng.random(x.shape) < 0.02
+
+
+@pytest.mark.parametrize(("often", "power"), [(8.0, 5), (12.0, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_guard_is_that_of_its_docstring(seed, often, power):
+    x, said, doubted = odd_columns(seed)
+    with jax.enable_x64(True):
+        see = lambda guard, row: guard.see(row[0], row[1], often, power, row[2])
+        start = jax.tree.map(lambda a: a.astype(float), Guard.start(COLUMNS))
+        after, out = jax.device_get(
+            jax.jit(lambda *arguments: jax.lax.scan(see, *arguments))(start, (x, said, doubted))
+        )
+    for column in range(COLUMNS):
+        hand = ByHand()
+        rows = zip(x[:, column], said[:, column], doubted[:, column], strict=True)
+        found = [hand.see(value, expected, often, power, odd) for value, expected, odd in rows]
+        for ours, theirs in zip(out, zip(*found, strict=True), strict=True):
+            np.testing.assert_allclose(ours[:, column], np.array(theirs, float), rtol=1e-9, atol=1e-9)
+        kept = hand.seen, hand.last, hand.usual, hand.largest, hand.other
+        np.testing.assert_allclose([a[column] for a in after], np.array(kept, float), rtol=1e-9)
+    assert out.strange.sum() > 100
+    assert out.moved.sum() > 30
+
+
+def test_a_level_moves_the_mean_only_beyond_three_deviations():
+    running = Running(jnp.full(3, 9.0), jnp.array([1.0, 1.0, -5.0]), jnp.full(3, 4.0))
+    moved = running.shift(jnp.array([7.1, 6.9, -11.1]), jnp.array([50.0, 50.0, -7.0]))
+    np.testing.assert_array_equal(moved.mean, [51, 1, -12])
+    np.testing.assert_array_equal(moved.variance, running.variance)
+
+
+# What the step makes of it.
+
+
+class After:
+    """A stream of (input, target, flag) after 300 rows of noise about (0, 100, 1), and rows that go on from it."""
+
+    def __init__(self, horizon=1, kind="number", own=True):
+        recipe = RowRecipe(kind=kind, units=2, horizon=horizon, lag=horizon)
+        self.stream, self.own = Stream(recipe, 3, 2 if kind == "class" else 0), own
+        self.examine, self.normalise = jax.jit(self.stream._examine), jax.jit(self.stream._normalised)
+        self.state = self.stream.init()
+        for x, y in np.random.default_rng(0).normal(size=(300, 2)):
+            self.row(x, 100 + y, 1.0)
+
+    def row(self, x, y, flag=0.0):
+        """What is believed of the next row; `read` is what the network reads of it."""
+        cells, plain = jnp.array([x, y if self.own else np.nan, flag], jnp.float32), jnp.array([False, False, True])
+        y = jnp.array([y], jnp.float32)
+        state, reading = self.examine(self.state._replace(rows=self.state.rows + 1), cells, plain, y, y)
+        state, self.read = self.normalise(state, reading, plain)
+        self.state = state._replace(base=jnp.where(jnp.isfinite(reading.y), reading.y, state.base))
+        return reading
+
+
+begun = functools.cache(After)
+
+
+def after_noise(*options):
+    return copy.copy(begun(*options))
+
+
+def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it():
+    after = after_noise()
+    row = after.row(0.5, 1100.0, 1e6)
+    assert row.strange.tolist() == [False, True, False, True]
+    assert row.first == 2
+    np.testing.assert_array_equal(row.x, [0.5, row.y[0], 1e6])
+    assert 100 < row.y[0] < 110
+    assert np.isnan(row.arrived)
+    row = after.row(0.5, 101.0)
+    assert not row.strange.any()
+    assert row.first == 0
+    assert row.arrived == 101
+    # A column of other numbers is believed beside it.
+    after = after_noise(1, "number", False)
+    row = after.row(0.5, 1100.0)
+    assert row.strange.tolist() == [False, False, False, True]
+    assert row.first == 4
+    np.testing.assert_array_equal(row.x, np.array([0.5, np.nan, 0], np.float32))
+
+
+def test_a_strange_input_is_hardly_followed():
+    after = after_noise()
+    reach = float(np.maximum(8 * after.state.guard.usual, 2 * after.state.guard.largest)[0])
+    last = float(after.state.guard.last[0])
+    row = after.row(last + 3 * reach, 100.5)
+    assert row.strange.tolist() == [True, False, False, False]
+    assert row.x[0] - last == pytest.approx(reach / 3**5, rel=1e-3)
+    assert row.arrived == 100.5
+    after.row(last + 3 * reach, 100.5)
+    assert after.state.guard.last[0] == pytest.approx(last + 3 * reach)
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_a_new_level_takes_means_and_the_last_change_with_it(horizon):
+    after = after_noise(horizon)
+    before, believed = after.state, float(after.state.guards.last[0])
+    after.row(0.0, 1100.0)
+    row = after.row(0.0, 1101.0)
+    assert row.targets.moved.all()
+    assert row.y == 1101
+    assert np.isnan(row.arrived)
+    # Moved by the step, then both rows seen at their rate: not a tenth of a per cent of the way by the plain average.
+    assert after.state.inputs.mean[1] == pytest.approx(before.inputs.mean[1] + 1101 - believed, abs=1)
+    assert after.state.targets.mean[0] == pytest.approx(before.targets.mean[0] + 1101 - believed, abs=1)
+    assert abs(after.state.inputs.mean[0]) < 1
+    # The change is that from the row before, which was right; as large as it was taken for, it would be 10.
+    assert abs(after.read[-1]) < 3
+    for later in range(1, horizon + 2):
+        row = after.row(0.0, 1100.0 + later % 2)
+        assert np.isfinite(row.arrived[0]) == (later >= horizon)
+
+
+def test_a_target_is_strange_at_twelve_usual_errors_one_row_ahead_and_at_eight_elsewhere():
+    for horizon, often in ((0, 8), (1, 12), (2, 8)):
+        for factor, strange in ((0.99, False), (1.01, True)):
+            after = after_noise(horizon)
+            usual, last = float(after.state.guards.usual[0]), float(after.state.guards.last[0])
+            after.state = after.state._replace(guards=after.state.guards._replace(largest=jnp.zeros(1)))
+            assert after.row(0.0, last + factor * often * usual).targets.strange[0] == strange
+
+
+@pytest.mark.parametrize("kind", ["class", "return"])
+def test_classes_and_rewards_are_all_believed(kind):
+    row = after_noise(1, kind).row(0.0, 1e6)
+    assert not row.targets.strange.any()
+    assert row.arrived == 1e6
+
+
+def test_what_is_read_without_learning_is_judged_alike():
+    y, x = changed("season", 0, "target", 300, 1e3, ROWS)
+    cells = np.full((ROWS, CAPACITY), np.nan, np.float32)
+    cells[:, 0], cells[:, 1] = x, y
+    learner = RowLearner(RowRecipe(units=4, components=3), CAPACITY, lengths=(ROWS,))
+    learner, _ = learner.learn(cells[:299], PLAIN, np.float32(y[:299, None]))
+    _, answers = learner.read(cells[299:310], PLAIN, np.float32(y[299:310, None]))
+    assert np.flatnonzero(answers.strange).tolist() == [1]
+    assert np.abs(answers.outputs[2:-1, 0] - y[302:310]).max() < 15 < 1000 < abs(answers.outputs[0, 0] - y[300])
+
+
+def test_of_the_same_row_an_answer_does_not_know_whether_its_target_is_strange():
+    answers = [said(*each, horizon=0)[1] for each in (stream("season", 0), changed("season", 0, "target", 300, 1e3, 1))]
+    for name in ("outputs", "spread"):
+        np.testing.assert_array_equal(*(getattr(each, name)[300] for each in answers))
+    assert [each.strange[300] for each in answers] == [0, CAPACITY + 1]
+
+
+def test_the_distribution_in_doubt_by_hand():
+    density = Density.start(2, 3)
+    weights, mu = np.array([0.5, 0.2, 0.3]), np.array([-1.0, 0.5, 2.0])
+    rest = density.head.bias[6:] + jnp.array([0.0, 0.3, 0.6])
+    head = eqx.tree_at(lambda h: h.bias, density.head, jnp.concatenate([jnp.log(weights), mu, rest]))
+    widths = np.exp(head(jnp.zeros(2))[6:])
+    density = density._replace(head=head)
+
+    def around(doubt, other):
+        spread = density.around(jnp.zeros(2), jnp.array(10.0), jnp.array(2.0), jnp.array(doubt), jnp.array(other))
+        log_pi, mu, log_sigma = np.split(spread, 3)
+        return np.exp(log_pi), mu, np.exp(log_sigma)
+
+    close = lambda found, *wanted: [
+        np.testing.assert_allclose(*pair, rtol=1e-5) for pair in zip(found, wanted, strict=True)
+    ]
+    close(around(False, np.nan), weights, 10 + 2 * mu, 2 * widths)
+    close(around(True, np.nan), weights, 10 + 6 * mu, 6 * widths)
+    # The least likely part stands at the other level, as wide as the widest, with a quarter of the weight.
+    mixed, at, wide = 0.75 * weights / 0.8, 10 + 6 * mu, 6 * widths
+    mixed[1], at[1], wide[1] = 0.25, 500, wide.max()
+    close(around(True, 500.0), mixed, at, wide)
+    assert widths.argmax() == 2
+
+
+def test_odd_rows_are_told_listed_and_counted(tmp_path, monkeypatch):
+    """Over a restart, too: the guard and the count go on where they were."""
+    monkeypatch.chdir(tmp_path)
+    y, x = stream("season", 0)
+    odd = np.arange(60, 200, 10)
+    x[odd] = 30 * 4.0 ** np.arange(len(odd))
+    lines = ["y,x\n", *(f"{a:.3f},{b:.6g}\n" for a, b in zip(y[:210], x[:210], strict=True))]
+    options = Learn(target=("y",), units=2)
+    Path("data.csv").write_text("".join(lines))
+    learn(options, "data.csv", Path("whole"))
+    cut = 2 + int(odd[6])  # the last row of the first part is odd
+    Path("data.csv").write_text("".join(lines[:cut]))
+    learn(options, "data.csv", Path("parts"))
+    Path("data.csv").write_text("".join(lines))
+    learn(options, "data.csv", Path("parts"), resume=True)
+    whole, parts = (json.loads(Path(name, "summary.json").read_text()) for name in ("whole", "parts"))
+    assert whole["strange"]["rows"] == len(odd) == 14
+    assert [each["row"] for each in whole["strange"]["first"]] == (odd[:10] + 1).tolist()
+    assert sum("is far from all before it" in note for note in whole["notes"]) == 3
+    assert parts["strange"] == whole["strange"]
+    assert Path("parts/predictions.csv").read_bytes() == Path("whole/predictions.csv").read_bytes()
