@@ -239,10 +239,11 @@ def test_a_strange_value_is_held_and_the_next_one_decides():
     assert abs(back[200][0]) < 2  # r^2 / d
     _, gone = watched([*noise, 500, np.nan, 501, 500.2])
     assert [row[1:3] for row in gone[200:]] == [(True, False), (False, False), (False, True), (False, False)]
-    assert gone[202][3] == pytest.approx(501 - noise[-1], abs=1e-3)
+    assert gone[202][3] == pytest.approx(500 - noise[-1], abs=1e-3)
     # Back from a burst of two at once.
     _, burst = watched([*noise, 500, 501, 0.2, 0.1])
     assert [row[1:3] for row in burst[200:]] == [(True, False), (False, True), (False, True), (False, False)]
+    assert burst[201][3] == -burst[202][3] == pytest.approx(500 - noise[-1], abs=1e-3)
 
 
 def test_peaks_that_come_again_are_believed_in_the_end():
@@ -273,7 +274,7 @@ class ByHand:
     def __init__(self):
         self.seen, self.usual, self.largest, self.last, self.other = 0, 0.0, 0.0, None, None
 
-    def see(self, x, expected, often, power, doubted):
+    def see(self, x, expected, often, power):
         """(value, strange, moved, step, other level before)"""
         other = self.other
         if np.isnan(x):
@@ -284,17 +285,18 @@ class ByHand:
             self.last = x
             return x, False, False, 0.0, other
         d, r = abs(x - middle), max(often * self.usual, 2 * self.largest)
-        far = d > r or doubted
+        far = d > r
         agrees = other is not None and (abs(x - other) < d / 2 or (far and abs(x - other) < d))
         strange = far and not agrees and self.seen > 50
         value, step = x, 0.0
         if strange:
-            value = middle + np.sign(x - middle) * r * (1 if d <= r else r / d) ** power
+            value = middle + np.sign(x - middle) * r * (r / d) ** power
             self.last, self.other = middle, x
         else:
             self.last = x
             if agrees:
-                step, self.other = x - last, last
+                step = other - last
+                self.other = x - step
         self.usual += max(1 / max(self.seen - 1, 1), 3e-3) * ((min(d, r) if r else d) - self.usual)
         self.largest = max((1 - 3e-4) * self.largest, min(d, 1.5 * r) if r else d)
         return value, strange, agrees, step, other
@@ -314,29 +316,26 @@ def odd_columns(seed, rows=260):
             column[place : place + rng.choice([1, 1, 2, 5, rows])] += rng.choice([-1, 1]) * 10 ** rng.uniform(0.5, 4)
     x[rng.random(x.shape) < 0.05] = np.nan
     said = np.where(rng.random(x.shape) < 0.5, np.nan, np.roll(np.nan_to_num(x), 1, 0) + rng.normal(size=x.shape))
-    return x, said, rng.random(x.shape) < 0.02
+    return x, said
 
 
 @pytest.mark.parametrize(("often", "power"), [(8.0, 5), (12.0, 1)])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_guard_is_that_of_its_docstring(seed, often, power):
-    x, said, doubted = odd_columns(seed)
+    x, said = odd_columns(seed)
     with jax.enable_x64(True):
-        see = lambda guard, row: guard.see(row[0], row[1], often, power, row[2])
+        see = lambda guard, row: guard.see(*row, often, power)
         start = jax.tree.map(lambda a: a.astype(float), Guard.start(COLUMNS))
-        after, out = jax.device_get(
-            jax.jit(lambda *arguments: jax.lax.scan(see, *arguments))(start, (x, said, doubted))
-        )
+        after, out = jax.device_get(jax.jit(lambda *arguments: jax.lax.scan(see, *arguments))(start, (x, said)))
     for column in range(COLUMNS):
         hand = ByHand()
-        rows = zip(x[:, column], said[:, column], doubted[:, column], strict=True)
-        found = [hand.see(value, expected, often, power, odd) for value, expected, odd in rows]
+        found = [hand.see(*row, often, power) for row in zip(x[:, column], said[:, column], strict=True)]
         for ours, theirs in zip(out, zip(*found, strict=True), strict=True):
             np.testing.assert_allclose(ours[:, column], np.array(theirs, float), rtol=1e-9, atol=1e-9)
         kept = hand.seen, hand.last, hand.usual, hand.largest, hand.other
         np.testing.assert_allclose([a[column] for a in after], np.array(kept, float), rtol=1e-9)
-    assert out.strange.sum() > 100
-    assert out.moved.sum() > 30
+    assert out.strange.sum() > 50
+    assert out.moved.sum() > 10
 
 
 def test_a_level_moves_the_mean_only_beyond_three_deviations():
@@ -356,7 +355,7 @@ class After:
         recipe = RowRecipe(kind=kind, units=2, horizon=horizon, lag=horizon)
         self.stream, self.own = Stream(recipe, 3, 2 if kind == "class" else 0), own
         self.examine, self.normalise = jax.jit(self.stream._examine), jax.jit(self.stream._normalised)
-        self.state = self.stream.init()
+        self.state = self.stream.init()._replace(targets=Running(jnp.full(1, 300.0), jnp.full(1, 100.0), jnp.ones(1)))
         for x, y in np.random.default_rng(0).normal(size=(300, 2)):
             self.row(x, 100 + y, 1.0)
 
@@ -395,6 +394,13 @@ def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it
     assert row.strange.tolist() == [False, False, False, True]
     assert row.first == 4
     np.testing.assert_array_equal(row.x, np.array([0.5, np.nan, 0], np.float32))
+    # Nor is one the target's own because both show one mark for an error.
+    after = after_noise()
+    last = float(after.state.guard.last[0])
+    row = after.row(-9999.0, -9999.0)
+    assert row.strange.tolist() == [True, True, False, True]
+    assert row.x[0] == pytest.approx(last, abs=1)
+    assert 90 < row.x[1] < 105
 
 
 def test_a_strange_input_is_hardly_followed():
@@ -418,9 +424,9 @@ def test_a_new_level_takes_means_and_the_last_change_with_it(horizon):
     assert row.targets.moved.all()
     assert row.y == 1101
     assert np.isnan(row.arrived)
-    # Moved by the step, then both rows seen at their rate: not a tenth of a per cent of the way by the plain average.
-    assert after.state.inputs.mean[1] == pytest.approx(before.inputs.mean[1] + 1101 - believed, abs=1)
-    assert after.state.targets.mean[0] == pytest.approx(before.targets.mean[0] + 1101 - believed, abs=1)
+    # Moved by as much as the strange value lay off; what the two rows add as such is less than a tenth of a deviation.
+    assert float(after.state.inputs.mean[1]) == pytest.approx(float(before.inputs.mean[1]) + 1100 - believed, abs=0.1)
+    assert float(after.state.targets.mean[0]) == pytest.approx(float(before.targets.mean[0]) + 1100 - believed, abs=0.1)
     assert abs(after.state.inputs.mean[0]) < 1
     # The change is that from the row before, which was right; as large as it was taken for, it would be 10.
     assert abs(after.read[-1]) < 3
