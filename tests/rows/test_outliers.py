@@ -98,21 +98,7 @@ def test_after_an_outlier_the_next_hundred_errors_are_as_ever():
 @pytest.mark.parametrize("where", ["target", "input"])
 @pytest.mark.parametrize("kind", ["season", "walk", "driven"])
 def test_after_an_outlier_of_any_size_sign_and_place(kind, where):
-    ratio, which = worst([kind], range(10), [where], [100, 187, 311], SIZES[1:])
-    assert ratio < 1.2, which
-
-
-# Ten usual changes are about where a value begins to be strange: one of sixty such inputs gave 1.2196.
-NEARLY = pytest.param("driven", "input", marks=pytest.mark.xfail(reason="1.2196 once in sixty", strict=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "where"),
-    [*((kind, "target") for kind in ("season", "walk", "driven")), ("season", "input"), ("walk", "input"), NEARLY],
-)
-def test_after_an_outlier_that_is_hardly_strange(kind, where):
-    ratio, which = worst([kind], range(10), [where], [100, 187, 311], SIZES[:1])
+    ratio, which = worst([kind], range(10), [where], [100, 187, 311], SIZES)
     assert ratio < 1.2, which
 
 
@@ -274,7 +260,7 @@ class ByHand:
     def __init__(self):
         self.seen, self.usual, self.largest, self.last, self.other = 0, 0.0, 0.0, None, None
 
-    def see(self, x, expected, often, power):
+    def see(self, x, expected, often, followed):
         """(value, strange, moved, step, other level before)"""
         other = self.other
         if np.isnan(x):
@@ -290,7 +276,7 @@ class ByHand:
         strange = far and not agrees and self.seen > 50
         value, step = x, 0.0
         if strange:
-            value = middle + np.sign(x - middle) * r * (r / d) ** power
+            value = middle + np.sign(x - middle) * r * r / d if followed else middle
             self.last, self.other = middle, x
         else:
             self.last = x
@@ -319,17 +305,17 @@ def odd_columns(seed, rows=260):
     return x, said
 
 
-@pytest.mark.parametrize(("often", "power"), [(8.0, 5), (12.0, 1)])
+@pytest.mark.parametrize(("often", "followed"), [(8.0, False), (12.0, True)])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_guard_is_that_of_its_docstring(seed, often, power):
+def test_the_guard_is_that_of_its_docstring(seed, often, followed):
     x, said = odd_columns(seed)
     with jax.enable_x64(True):
-        see = lambda guard, row: guard.see(*row, often, power)
+        see = lambda guard, row: guard.see(*row, often, followed=followed)
         start = jax.tree.map(lambda a: a.astype(float), Guard.start(COLUMNS))
         after, out = jax.device_get(jax.jit(lambda *arguments: jax.lax.scan(see, *arguments))(start, (x, said)))
     for column in range(COLUMNS):
         hand = ByHand()
-        found = [hand.see(*row, often, power) for row in zip(x[:, column], said[:, column], strict=True)]
+        found = [hand.see(*row, often, followed) for row in zip(x[:, column], said[:, column], strict=True)]
         for ours, theirs in zip(out, zip(*found, strict=True), strict=True):
             np.testing.assert_allclose(ours[:, column], np.array(theirs, float), rtol=1e-9, atol=1e-9)
         kept = hand.seen, hand.last, hand.usual, hand.largest, hand.other
@@ -403,16 +389,16 @@ def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it
     assert 90 < row.x[1] < 105
 
 
-def test_a_strange_input_is_hardly_followed():
+def test_a_strange_input_stands_where_it_was():
     after = after_noise()
-    reach = float(np.maximum(8 * after.state.guard.usual, 2 * after.state.guard.largest)[0])
     last = float(after.state.guard.last[0])
-    row = after.row(last + 3 * reach, 100.5)
+    row = after.row(last + 40, 100.5)
     assert row.strange.tolist() == [True, False, False, False]
-    assert row.x[0] - last == pytest.approx(reach / 3**5, rel=1e-3)
+    assert row.x[0] == last
     assert row.arrived == 100.5
-    after.row(last + 3 * reach, 100.5)
-    assert after.state.guard.last[0] == pytest.approx(last + 3 * reach)
+    row = after.row(last + 41, 100.5)
+    assert row.x[0] == after.state.guard.last[0] == pytest.approx(last + 41)
+    assert not row.strange.any()
 
 
 @pytest.mark.parametrize("horizon", [1, 4])

@@ -26,8 +26,6 @@ from onward.types import Step
 
 # Numbers this close, as a share, are the same number.
 SAME = 1e-6
-# How little a strange input is followed (`Guard`): nothing is anchored at it.
-POWER = 5
 
 
 class StreamState(NamedTuple):
@@ -253,7 +251,7 @@ class Stream:
         often = guard.FAR_SAID if self.recipe.horizon == 1 else guard.FAR_LAST
         guards, targets = state.guards.see(values, state.expected, often)
         numbers = jnp.where(plain, jnp.nan, x)
-        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_LAST, POWER)
+        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_LAST, followed=False)
         # A target's own column is judged as the target is.
         known = jnp.isfinite(numbers)[:, None] & jnp.isfinite(values)[None]
         same = jnp.abs(x[:, None] - values[None]) <= SAME * jnp.abs(values)[None]
