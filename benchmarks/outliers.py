@@ -13,6 +13,8 @@ of the row before is their height. Printed, of each series the mean error by tha
 """
 
 import argparse
+import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -44,33 +46,35 @@ def streams(kind: str, count: int, rows: int, seed: int) -> tuple[np.ndarray, np
     return 10 * np.sin(2 * np.pi * t / 30) + 0.1 * noise, np.cos(2 * np.pi * t / 30) + 0.01 * other
 
 
+@functools.cache
+def program(recipe: RowRecipe) -> Callable[..., jax.Array]:
+    """What learns each of some series from its start; the answers."""
+    stream, plain = Stream(recipe, CAPACITY), jnp.zeros(CAPACITY, bool)
+
+    def learn(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
+        dynamic, static = eqx.partition(stream.init(), eqx.is_array)
+
+        def one(dynamic, row):
+            after, answer = stream.step(eqx.combine(dynamic, static), row[0], plain, row[1], row[1])
+            return eqx.filter(after, eqx.is_array), answer
+
+        return jax.lax.scan(one, dynamic, rows)[1]
+
+    return jax.jit(lambda *rows: jax.lax.map(learn, rows))
+
+
 def run(recipe: RowRecipe, y: np.ndarray, x: np.ndarray, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """What was said before row t of it, as (streams, rows); and the ends of the mixture's parts, if there are any."""
     y, x = np.broadcast_arrays(y, x)
-    stream = Stream(recipe, CAPACITY)
     said = []
+    cells = np.full((*y.shape, CAPACITY), np.nan, np.float32)
+    cells[..., 0] = x
+    if recipe.horizon:
+        cells[..., 1] = y
+    targets = y.astype(np.float32)[..., None]
     with as_usual():
-        cells = np.full((*y.shape, CAPACITY), np.nan, np.float32)
-        cells[..., 0] = x
-        if recipe.horizon:
-            cells[..., 1] = y
-        plain = jnp.zeros(CAPACITY, bool)
-
-        @jax.jit
-        def learn(cells, y):
-            state = stream.init()
-            dynamic, static = eqx.partition(state, eqx.is_array)
-
-            def one(dynamic, row):
-                after, answer = stream.step(eqx.combine(dynamic, static), row[0], plain, row[1], row[1])
-                return eqx.filter(after, eqx.is_array), answer
-
-            return jax.lax.scan(one, dynamic, (cells, y))[1]
-
-        many = jax.jit(lambda *rows: jax.lax.map(lambda row: learn(*row), rows))
-        targets = y.astype(np.float32)[..., None]
         for i in range(0, len(y), block):
-            said.append(np.asarray(many(cells[i : i + block], targets[i : i + block])))
+            said.append(np.asarray(program(recipe)(cells[i : i + block], targets[i : i + block])))
     answers = np.concatenate(said)
     late = recipe.horizon
     before = np.full_like(answers, np.nan)

@@ -339,19 +339,25 @@ class After:
 
     def __init__(self, horizon=1, kind="number", own=True):
         recipe = RowRecipe(kind=kind, units=2, horizon=horizon, lag=horizon)
-        self.stream, self.own = Stream(recipe, 3, 2 if kind == "class" else 0), own
-        self.examine, self.normalise = jax.jit(self.stream._examine), jax.jit(self.stream._normalised)
-        self.state = self.stream.init()._replace(targets=Running(jnp.full(1, 300.0), jnp.full(1, 100.0), jnp.ones(1)))
-        for x, y in np.random.default_rng(0).normal(size=(300, 2)):
-            self.row(x, 100 + y, 1.0)
+        self.stream = Stream(recipe, 3, 2 if kind == "class" else 0)
+        self.hidden = jnp.array([False, not own, False])  # the target's own column is not among the inputs
+        self.plain = jnp.array([False, False, True])
+        start = self.stream.init()._replace(targets=Running(jnp.full(1, 300.0), jnp.full(1, 100.0), jnp.ones(1)))
+        noise = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+        rows = noise * [1, 1, 0] + [0, 100, 1]
+        self.state = jax.jit(lambda state: jax.lax.scan(self.see, state, jnp.float32(rows))[0])(start)
+        self.go = jax.jit(self.see)
+
+    def see(self, state, row):
+        y = row[1:2]
+        cells = jnp.where(self.hidden, jnp.nan, row)
+        state, reading = self.stream._examine(state._replace(rows=state.rows + 1), cells, self.plain, y, y)
+        state, read = self.stream._normalised(state, reading, self.plain)
+        return state._replace(base=jnp.where(jnp.isfinite(reading.y), reading.y, state.base)), (reading, read)
 
     def row(self, x, y, flag=0.0):
         """What is believed of the next row; `read` is what the network reads of it."""
-        cells, plain = jnp.array([x, y if self.own else np.nan, flag], jnp.float32), jnp.array([False, False, True])
-        y = jnp.array([y], jnp.float32)
-        state, reading = self.examine(self.state._replace(rows=self.state.rows + 1), cells, plain, y, y)
-        state, self.read = self.normalise(state, reading, plain)
-        self.state = state._replace(base=jnp.where(jnp.isfinite(reading.y), reading.y, state.base))
+        self.state, (reading, self.read) = self.go(self.state, jnp.array([x, y, flag], jnp.float32))
         return reading
 
 
@@ -428,6 +434,19 @@ def test_a_target_is_strange_at_twelve_usual_errors_one_row_ahead_and_at_eight_e
             usual, last = float(after.state.guards.usual[0]), float(after.state.guards.last[0])
             after.state = after.state._replace(guards=after.state.guards._replace(largest=jnp.zeros(1)))
             assert after.row(0.0, last + factor * often * usual).targets.strange[0] == strange
+
+
+def test_a_peak_that_was_predicted_is_not_strange():
+    for expected, strange in ((1099.0, False), (101.0, True)):
+        after = after_noise()
+        after.state = after.state._replace(expected=jnp.full(1, expected))
+        assert after.row(0.0, 1100.0).strange.tolist() == [False, strange, False, strange]
+    # One row ahead the next row was predicted; further ahead, and of the same row, it was not.
+    for horizon, known in ((1, True), (2, False)):
+        after = after_noise(horizon)
+        y = jnp.full(1, 100.0)
+        state, answer = jax.jit(after.stream.step)(after.state, jnp.array([0.0, 100.0, 1.0]), after.plain, y, y)
+        np.testing.assert_array_equal(state.expected, answer[:1] if known else np.nan)
 
 
 @pytest.mark.parametrize("kind", ["class", "return"])
