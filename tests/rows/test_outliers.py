@@ -370,6 +370,7 @@ def after_noise(*options):
 
 def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it():
     after = after_noise()
+    after.row(0.5, np.nan)  # which makes the column no less the target's own
     row = after.row(0.5, 1100.0, 1e6)
     assert row.strange.tolist() == [False, True, False, True]
     assert row.first == 2
@@ -396,6 +397,11 @@ def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it
 
 
 def test_a_strange_input_stands_where_it_was():
+    for factor, strange in ((7.9, False), (8.1, True)):
+        after = after_noise()
+        watch = after.state.guard._replace(largest=jnp.zeros(3))
+        after.state = after.state._replace(guard=watch)
+        assert after.row(watch.last[0] + factor * watch.usual[0], 100.0).inputs.strange[0] == strange
     after = after_noise()
     last = float(after.state.guard.last[0])
     row = after.row(last + 40, 100.5)
@@ -497,6 +503,14 @@ def test_the_distribution_in_doubt_by_hand():
     mixed[1], at[1], wide[1] = 0.25, 500, wide.max()
     close(around(True, 500.0), mixed, at, wide)
     assert widths.argmax() == 2
+
+
+def test_a_strange_target_that_is_no_input_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table(ROWS)
+    learn(Learn(target=("y",), horizon=0, units=2), "data.csv", Path("out"))
+    found = json.loads(Path("out/summary.json").read_text())["strange"]["first"]
+    assert [(each["row"], each["column"]) for each in found] == [(201, "x"), (301, "y")]
 
 
 def test_odd_rows_are_told_listed_and_counted(tmp_path, monkeypatch):
