@@ -337,10 +337,10 @@ def test_a_level_moves_the_mean_only_beyond_three_deviations():
 class After:
     """A stream of (input, target, flag) after 300 rows of noise about (0, 100, 1), and rows that go on from it."""
 
-    def __init__(self, horizon=1, kind="number", own=True):
+    def __init__(self, horizon=1, kind="number", times=1.0):
         recipe = RowRecipe(kind=kind, units=2, horizon=horizon, lag=horizon)
         self.stream = Stream(recipe, 3, 2 if kind == "class" else 0)
-        self.hidden = jnp.array([False, not own, False])  # the target's own column is not among the inputs
+        self.times = jnp.array([1, times, 1], jnp.float32)  # the second input is the target times this
         self.plain = jnp.array([False, False, True])
         start = self.stream.init()._replace(targets=Running(jnp.full(1, 300.0), jnp.full(1, 100.0), jnp.ones(1)))
         noise = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
@@ -350,7 +350,7 @@ class After:
 
     def see(self, state, row):
         y = row[1:2]
-        cells = jnp.where(self.hidden, jnp.nan, row)
+        cells = row * self.times
         state, reading = self.stream._examine(state._replace(rows=state.rows + 1), cells, self.plain, y, y)
         state, read = self.stream._normalised(state, reading, self.plain)
         return state._replace(base=jnp.where(jnp.isfinite(reading.y), reading.y, state.base)), (reading, read)
@@ -381,8 +381,13 @@ def test_a_strange_target_is_held_as_an_input_too_and_nothing_is_learned_from_it
     assert not row.strange.any()
     assert row.first == 0
     assert row.arrived == 101
-    # A column of other numbers is believed beside it.
-    after = after_noise(1, "number", False)
+    # Equal is what single precision cannot tell apart; another column is judged by itself.
+    row = after_noise(1, "number", 1 + 2e-7).row(0.5, 1100.0)
+    assert row.x[1] == row.y[0]
+    after = after_noise(1, "number", 1.0001)
+    last = after.state.guard.last[1]
+    assert after.row(0.5, 1100.0).x[1] == last
+    after = after_noise(1, "number", np.nan)
     row = after.row(0.5, 1100.0)
     assert row.strange.tolist() == [False, False, False, True]
     assert row.first == 4

@@ -231,7 +231,7 @@ class Stream:
         """
         moved, row = self._examine(state, x, plain, y, y)
         _, z = self._normalised(moved, row, plain)
-        state = state._replace(guard=moved.guard, guards=moved.guards, own=moved.own)
+        state = state._replace(guard=moved.guard, guards=moved.guards)
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
