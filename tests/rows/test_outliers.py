@@ -418,7 +418,7 @@ def test_a_strange_input_stands_where_it_was():
     assert not row.strange.any()
 
 
-@pytest.mark.parametrize("horizon", [1, 4])
+@pytest.mark.parametrize("horizon", [0, 1, 4])
 def test_a_new_level_takes_means_and_the_last_change_with_it(horizon):
     after = after_noise(horizon)
     before, believed = after.state, float(after.state.guards.last[0])
@@ -432,7 +432,7 @@ def test_a_new_level_takes_means_and_the_last_change_with_it(horizon):
     assert float(after.state.targets.mean[0]) == pytest.approx(float(before.targets.mean[0]) + 1100 - believed, abs=0.1)
     assert abs(after.state.inputs.mean[0]) < 1
     # The change is that from the row before, which was right; as large as it was taken for, it would be 10.
-    assert abs(after.read[-1]) < 3
+    assert horizon == 0 or abs(after.read[-1]) < 3
     for later in range(1, horizon + 2):
         row = after.row(0.0, 1100.0 + later % 2)
         assert np.isfinite(row.arrived[0]) == (later >= horizon)
