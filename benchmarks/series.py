@@ -19,8 +19,10 @@ from onward import cli
 def main() -> None:
     """Learn every file, then print."""
     arguments = sys.argv[1:]
-    if not arguments:
+    if not arguments or {"-h", "--help"} & set(arguments):
         raise SystemExit(__doc__)
+    if not list(Path(arguments[0]).glob("*.csv")):
+        raise SystemExit(f"no CSV in the folder {arguments[0]!r}; examples/series.py writes the series")
     source, options = Path(arguments[0]), arguments[1:]
     out = Path(tempfile.mkdtemp())
     if "--out" in options:

@@ -33,9 +33,10 @@ class Guard(NamedTuple):
 
     d = |value - expected|, the last value that was believed where nothing else is expected. A value is strange where d
     is above r = max(often usual, SLACK largest): `usual` is the running mean of d, `largest` the largest d of late,
-    fading. One value moves neither far. In place of a strange value stands one at r (r / d)^power from what was
-    expected: the further it is, the less it is followed, without a step at r. It is kept as the `other` level. Where
-    the next value lies nearer to that than to what was expected, the level has moved, and the old one is the other.
+    fading. One value moves neither far. In place of a strange value stands one at r^2 / d from what was expected: the
+    further it is, the less it is followed, without a step at r. It is kept as the `other` level. Where the next value
+    x lies nearer to that than to what was expected, the level has moved by what the strange value was off, and the
+    other is x less that: a level that comes back undoes it.
     """
 
     seen: Float[Array, " n"]
@@ -55,26 +56,28 @@ class Guard(NamedTuple):
         x: Float[Array, " n"],
         expected: Float[Array, " n"],
         often: float,
-        power: int = 1,
-        doubted: Array | None = None,
+        *,
+        followed: bool = True,
     ) -> tuple["Guard", Examined]:
         """Take in one value of each column; NaN: none. `expected`: NaN where nothing is but the last value.
 
-        `often`: how many usual distances make a value strange, `FAR_LAST` or `FAR_SAID`. `doubted`: which are as if
-        they lay so far off.
+        `often`: how many usual distances make a value strange, `FAR_LAST` or `FAR_SAID`. `followed`: whether strange
+        values are, by a little; if not, what was expected stands in their place.
         """
         seen, last, usual, largest, other = self
         expected = jnp.where(jnp.isfinite(expected), expected, last)
         known, distance = jnp.isfinite(x), jnp.abs(x - expected)
         judged = known & jnp.isfinite(distance)
         reach = jnp.maximum(often * usual, SLACK * largest)
-        far = judged & (distance > reach if doubted is None else (distance > reach) | doubted)
+        far = judged & (distance > reach)
         back = jnp.abs(x - other)  # NaN where there is no other level
         moved = judged & ((back < distance / 2) | (far & (back < distance)))
         strange = far & (seen >= WARM) & ~moved
         held = jnp.where(strange, expected, x)
         share = jnp.minimum(reach / jnp.where(far, distance, 1), 1)
-        value = jnp.where(strange, expected + share**power * reach * jnp.sign(x - expected), x)
+        some = share * reach * jnp.sign(x - expected) if followed else 0
+        value = jnp.where(strange, expected + some, x)
+        step = jnp.where(moved, other - last, 0)
         pace = jnp.where(judged, jnp.maximum(1 / jnp.maximum(seen, 1), RATE_CHANGES), 0)
         distance = jnp.where(judged, distance, 0)
         counted = jnp.where(reach > 0, jnp.minimum(distance, reach), distance)
@@ -84,7 +87,6 @@ class Guard(NamedTuple):
             jnp.where(known, held, last),
             usual + pace * (counted - usual),
             jnp.where(judged, jnp.maximum((1 - FADE) * largest, grown), largest),
-            jnp.where(strange, x, jnp.where(moved, last, jnp.where(known, jnp.nan, other))),
+            jnp.where(strange, x, jnp.where(moved, x - step, jnp.where(known, jnp.nan, other))),
         )
-        step = jnp.where(moved, x - last, 0)
         return after, Examined(value, strange, moved, step, other)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.learners.base import inside
 from onward.learners.late import LateState
@@ -33,13 +33,15 @@ EARLY = 5
 class StreamState(NamedTuple):
     """All that the next row needs.
 
-    `guard` and `guards` watch the inputs and the targets. `expected`: what the next targets will be, as far as is
-    known; `settled`: the row since which each has its present level. `asked` is what the last prediction will be
-    judged by, `waiting` the same of those whose targets are not known yet.
+    `guard` and `guards` watch the inputs and the targets; `own`: which input has always been equal to which target.
+    `expected`: what the next targets will be, as far as is known; `settled`: the row since which each has its present
+    level. `asked` is what the last prediction will be judged by, `waiting` the same of those whose targets are not
+    known yet.
     """
 
     guard: Guard
     guards: Guard
+    own: Bool[Array, "capacity targets"]
     expected: Float[Array, " targets"]
     settled: Array
     inputs: Running
@@ -112,6 +114,7 @@ class Stream:
         return StreamState(
             Guard.start(self.capacity),
             Guard.start(k),
+            jnp.ones((self.capacity, k), bool),
             jnp.full(k, jnp.nan),
             jnp.zeros(k, jnp.int32),
             Running.start(self.capacity),
@@ -279,13 +282,16 @@ class Stream:
         values = y if self.recipe.kind == "number" else jnp.full_like(y, jnp.nan)
         often = guard.FAR_SAID if self.recipe.horizon == 1 else guard.FAR_LAST
         guards, targets = state.guards.see(values, state.expected, often)
-        # The target's own column is an input too.
-        own = targets.strange[None] & (jnp.abs(x[:, None] - y[None]) <= SAME * jnp.abs(y)[None])
-        doubted = jnp.any(own, 1)
         numbers = jnp.where(plain, jnp.nan, x)
-        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_LAST, 5, doubted)
-        instead = jnp.sum(jnp.where(own, targets.value[None], 0), 1)
-        x = jnp.where(plain, x, jnp.where(doubted, instead, inputs.value))
+        watch, inputs = state.guard.see(numbers, jnp.full_like(x, jnp.nan), guard.FAR_LAST, followed=False)
+        # A target's own column is judged as the target is.
+        known = jnp.isfinite(numbers)[:, None] & jnp.isfinite(values)[None]
+        same = jnp.abs(x[:, None] - values[None]) <= SAME * jnp.abs(values)[None]
+        own = state.own & (same | ~known)
+        for i in range(self.recipe.targets):
+            at = own[:, i] & known[:, i]
+            inputs = jax.tree.map(lambda mine, its, at=at, i=i: jnp.where(at, its[i], mine), inputs, targets)
+        x = jnp.where(plain, x, inputs.value)
         settled = jnp.where(targets.moved, state.rows, state.settled)
         if self.recipe.kind == "number":
             old = targets.strange | targets.moved | (state.rows - self.recipe.lag < settled)
@@ -293,6 +299,7 @@ class Stream:
         state = state._replace(
             guard=watch,
             guards=guards,
+            own=own,
             settled=settled,
             inputs=state.inputs.shift(inputs.value, inputs.step),
             targets=state.targets.shift(targets.value, targets.step),
