@@ -145,7 +145,7 @@ def test_the_linear_baseline_of_classes_is_river_s_with_a_bias():
     scaler, model = StandardScaler(), SoftmaxRegression()
     for label in (0, 1):
         model.weights[label]["bias"] = 0.0
-    asked, said, held = None, [], {i: (0.0, 0.0, PRIOR) for i in range(x.shape[1])}
+    asked, said, held = None, [], dict.fromkeys(range(x.shape[1]), (0.0, 0.0, PRIOR))
     for t in range(rows):
         if asked is not None and np.isfinite(y[t, 0]):
             model.learn_one(asked, int(y[t, 0]))
