@@ -467,7 +467,7 @@ def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undr
         saving.save_arrays(path, DAMAGE[how][0](arrays, name), meta)
 
     good = newest.read_bytes()
-    for name in ("learner.linear.weight", "waiting.said", "baselines.means", "window"):
+    for name in ("learner.linear.weight", "waiting.said", "baselines.means", "scores.window"):
         for how, (_, said) in DAMAGE.items():
             damage(newest, how, name)
             words = said.format(re.escape(name.removeprefix("learner.")))
@@ -484,7 +484,7 @@ def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undr
         newest.write_bytes(good[:1000])
     newest.write_bytes(good)
     for path in newest_first(Path("out/checkpoints"), "learn"):
-        damage(path, "missing", "window")
+        damage(path, "missing", "scores.window")
     refused(["predict", "out", "data.csv"], capsys, "out has no checkpoint: nothing was learned there yet")
     go("data.csv", resume=True)
     assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err
