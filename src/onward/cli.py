@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from onward.devices import Process, cache_programs, out_of_memory, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
+from onward.lab.own import WITH, is_file
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.signals import leaving_at_once
 
@@ -28,6 +29,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
 
   onward list                               the experiments
   onward run EXPERIMENT [--field value]     run one, with fields of your own
+  onward run FILE.py [--field value]        run an experiment of your own
   onward run --resume FOLDER                go on with a run that was stopped
   onward sweep EXPERIMENT --field v1,v2     run every combination of values, with several seeds, and compare them
   onward learn SOURCE --target COLUMN       learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
@@ -62,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OnwardError as error:
         print(f"onward: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if not out_of_memory(error):
             raise
@@ -70,9 +75,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onward: stopped at once; what was checkpointed is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def read(arguments: Sequence[str]) -> Work:
@@ -107,8 +109,12 @@ def _words(command: str, usage: str, about: str, arguments: Sequence[str]) -> "W
 
 
 def _list(arguments: Sequence[str]) -> Work:
-    if arguments:
-        _words("list", "", "The experiments: name, and what each is.", arguments).finish()
+    words = _words("list", "[FILE.py]", "The experiments: name, and what each is; or the fields of yours.", arguments)
+    if words.rest and is_file(words.rest[0]):
+        kind = kind_of(words.rest.pop(0))
+        words.finish()
+        return partial(_print_fields, kind)
+    words.finish()
     return _print_experiments
 
 
@@ -118,14 +124,29 @@ def _print_experiments() -> int:
     return 0
 
 
+def _print_fields(kind: "type[Experiment]") -> int:
+    from onward.lab.fields import explained, fields_of
+
+    print(f"{kind.name:20} {kind.title}; methods {', '.join(kind.all_methods())}")
+    lines = explained(kind)
+    for field in fields_of(kind):
+        print(f"  {field.option:18} {lines.get(field.name, '')}{field.usual}")
+    return 0
+
+
 # run
 
 
-def _experiment_among(words: "Words", **options: Any) -> "type[Experiment] | None":
-    """The experiment among the words, its fields now options: the first word, or, after options, a known one."""
+def _experiment_among(words: "Words", method: str = "", **options: Any) -> "type[Experiment] | None":
+    """The experiment among the words, its fields now options: the first word, or, after options, a known one.
+
+    `method`: what --with names.
+    """
     for i, word in enumerate(words.rest):
-        if word in EXPERIMENTS or (i == 0 and not word.startswith("-")):
-            kind: type[Experiment] = kind_of(words.rest.pop(i))
+        if word in EXPERIMENTS or is_file(word) or (i == 0 and not word.startswith("-")):
+            if method and is_file(word):
+                raise OnwardError("--with adds a method to an experiment of a paper; write yours into the file")
+            kind: type[Experiment] = kind_of(f"{words.rest.pop(i)}{WITH}{method}" if method else words.rest.pop(i))
             words.narrow(kind.name)
             _add_experiment(words, kind, **options)
             return kind
@@ -148,8 +169,9 @@ def _run(arguments: Sequence[str]) -> Work:
         arguments,
     )
     words.add_folder("runs/EXPERIMENT")
+    words.add_with()
     said = words.take()
-    kind = _experiment_among(words)
+    kind = _experiment_among(words, said.get("with", ""))
     if kind:
         words.describe(kind.__doc__ or "")
     words.help_if_asked()
@@ -167,16 +189,19 @@ def _run(arguments: Sequence[str]) -> Work:
 
 def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", asked: dict[str, Any], device: str) -> int:
     from onward.lab.experiment import config_of
-    from onward.lab.folder import same_fields
+    from onward.lab.folder import read_config, same_fields
+    from onward.lab.own import require_kept, require_original
     from onward.lab.results import experiment_of
 
     experiment = experiment_of(folder)
     if kind is None:
+        require_original(experiment, read_config(folder), folder)
         kind = type(experiment)
         _add_experiment(words, kind)
         asked = words.finish()
-    if kind.name != experiment.name:
-        raise OnwardError(f"{folder} is a run of {experiment.name}, not of {kind.name}")
+    if kind.reference != experiment.reference:
+        raise OnwardError(f"{folder} is a run of {experiment.reference}, not of {kind.reference}")
+    require_kept(kind, read_config(folder), folder)
     same_fields(folder, config_of(experiment), asked)
     return _execute(experiment, folder, resume=True, device=device)
 
@@ -219,9 +244,10 @@ def _sweep(arguments: Sequence[str]) -> Work:
         arguments,
     )
     words.add_folder("runs/sweep-EXPERIMENT", runs=False)
+    words.add_with()
     said = words.take()
     words.add_fields(Options)
-    kind = _experiment_among(words, read=read_axis)
+    kind = _experiment_among(words, said.get("with", ""), read=read_axis)
     words.help_if_asked()
     if kind is None:
         raise _no_name("sweep")

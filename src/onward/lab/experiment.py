@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,7 @@ from onward.batching import WIDE_LANES
 from onward.credit.rtrl import WIDE_UNITS
 from onward.lab.fields import from_json
 from onward.lab.method import TILE, Method
+from onward.lab.own import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,13 @@ class Experiment(abc.ABC):
     """
 
     name: ClassVar[str]
+    """What it is called; a class that says nothing: its own name, in small letters."""
     title: ClassVar[str]
+    """What its report is called; a class that says nothing: the first line of its docstring."""
+    reference: ClassVar[str]
+    """How a run folder names it: its name, or the file and class that it is."""
+    source: ClassVar[Source | None] = None
+    """The file of a person's own experiment."""
     higher_is_better: ClassVar[bool] = False
     also: ClassVar[tuple[str, ...]] = ()
     """Other numbers of the last point that stand beside the reported one."""
@@ -36,9 +44,9 @@ class Experiment(abc.ABC):
     """What the references are."""
     length_field: ClassVar[str] = "steps"
     """The field that says how long a run is."""
-    final_metric: ClassVar[str]
+    final_metric: ClassVar[str] = "error"
     """What the reported number is called."""
-    figures: ClassVar[str]
+    figures: ClassVar[str] = "onward.lab.plain_figures"
     """The module that draws its report (`onward.lab.figures.write_report`)."""
 
     methods: tuple[str, ...]
@@ -49,6 +57,13 @@ class Experiment(abc.ABC):
     """The seeds are first_seed, first_seed + 1, ..."""
     step_sizes: tuple[float, ...] = ()
     """Step sizes to run. Empty: each method's own. Several are run side by side, each with all seeds."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own, words = vars(cls), re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", cls.__name__)
+        cls.name = own.get("name", "-".join(words).lower())
+        cls.title = own.get("title", (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip("."))
+        cls.reference = own.get("reference", cls.name)
 
     def check(self) -> None:
         """Refuse what cannot be run."""
@@ -68,9 +83,10 @@ class Experiment(abc.ABC):
             raise ow.OnwardError("--step-sizes: the same value is given twice")
 
     @classmethod
-    @abc.abstractmethod
     def all_methods(cls) -> tuple[str, ...]:
-        """The names of all methods that can be run, in the order of the report."""
+        """The names of all methods that can be run, in the order of the report: unless said, the default of `methods`."""
+        usual: tuple[str, ...] = next(field.default for field in dataclasses.fields(cls) if field.name == "methods")
+        return usual
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -81,9 +97,9 @@ class Experiment(abc.ABC):
     def build(self, name: str) -> Method:
         """The parts of a method."""
 
-    @abc.abstractmethod
     def default_step_size(self, name: str) -> float:
         """The step size of a method unless the user says otherwise."""
+        return 1e-3
 
     def tile_of(self, name: str) -> int:
         """How many runs of a method advance together, known without building it."""
@@ -104,9 +120,9 @@ class Experiment(abc.ABC):
         """Whether the command line may use an XLA option that makes columns faster; it crashes on some other programs."""
         return False
 
-    @abc.abstractmethod
     def references(self) -> dict[str, float]:
-        """Exact levels that the metric is to be read against."""
+        """Exact levels that the metric is to be read against; a class that knows none: nothing."""
+        return {}
 
     def final_values(self, lines: Sequence[dict[str, Any]]) -> np.ndarray:
         """The number that is reported of each run, from its metric lines: `final_metric` at the last point."""
@@ -123,7 +139,7 @@ class Experiment(abc.ABC):
 class StreamExperiment(Experiment):
     """An experiment on an endless stream: the number reported of a run is the mean over its last steps."""
 
-    longest_window: ClassVar[int]
+    longest_window: ClassVar[int] = 100_000
     """Steps that the mean is over at most."""
 
     steps: int
@@ -142,8 +158,9 @@ class StreamExperiment(Experiment):
         """Mean over the final window, weighted as the error is."""
         late = [m for m in lines if m["step"] > self.steps - self.final_window]
         weights = np.asarray([self.scored(m["step"]) - self.scored(m["step"] - m["count"]) for m in late], float)
-        values = np.asarray([m["values"] for m in late])[weights > 0]  # the last point may hold nothing that is scored
-        return values.T @ weights[weights > 0] / weights.sum()
+        values = np.asarray([m["values"] for m in late])
+        there = (weights > 0) & ~np.isnan(values).all(1)  # a point may hold nothing that is scored
+        return values[there].T @ weights[there] / weights[there].sum()
 
 
 def _options(experiment: Experiment, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -194,10 +211,16 @@ def from_config(kind: Any, config: dict[str, Any], where: Path) -> Experiment:
     return experiment
 
 
+def data_of(experiment: Experiment) -> str:
+    """A fingerprint of what decides the numbers beside the fields: data from outside, and a person's own file."""
+    return " ".join(filter(None, (experiment.fingerprint, experiment.source.digest if experiment.source else "")))
+
+
 def digest_of(experiment: Experiment) -> str:
     """A fingerprint of everything that decides the numbers."""
-    data = {"fingerprint": experiment.fingerprint} if experiment.fingerprint else {}
-    text = json.dumps({"experiment": experiment.name, **config_of(experiment), **data}, sort_keys=True)
+    data = data_of(experiment)
+    more = {"fingerprint": data} if data else {}
+    text = json.dumps({"experiment": experiment.name, **config_of(experiment), **more}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -87,9 +87,8 @@ class Run(Generic[E]):
         self, columns: Mapping[str, Cell], levels: Mapping[str, Sequence[str]], caption: str, rows: Iterable[Row] = ()
     ) -> Table:
         """A line for each method, with its note, and one for each level, whose cells are those of the first columns."""
-        lines = [
-            [f"{row['name']} ({row['note']})", *(cell(row) for cell in columns.values())] for row in rows or self.rows
-        ]
+        name = lambda row: f"{row['name']} ({row['note']})" if row["note"] else row["name"]
+        lines = [[name(row), *(cell(row) for cell in columns.values())] for row in rows or self.rows]
         lines += [[name, *cells, *[""] * (len(columns) - len(cells))] for name, cells in levels.items()]
         best = " Of each method its best step size." if self.sizes_tried else ""
         return Table(["method", *columns], lines, caption + best)

@@ -39,6 +39,7 @@ class Method:
     after growth; `measure(example, info)` gives (metric, weight) of one step, to be averaged by
     weight; `monitor(example, info)` gives as many more by name: those in `monitored`. `batch_axis` is where
     independent runs lie: -1 for columns and small layers, 0 for matrix products.
+    A point of the curves is the mean of `point_every` steps, unless said a hundredth of all.
     `evaluate(state)` is an optional measurement on held-out data, made at every point. `tile` is how many runs
     advance together: one by one where a run's own arrays are large. `select` names one of the evaluated numbers: the
     state at the point where it was least (since the last growth) is kept of every run (early stopping), `inspect` at
@@ -55,7 +56,7 @@ class Method:
     growth: Growth = field(default_factory=Growth)
     batch_axis: int = -1
     tile: int = TILE
-    point_every: int = 10_000
+    point_every: int = 0
     examples_per_step: float = 1.0
     record_steps: int = 0
     evaluate: Evaluation | None = None
@@ -66,6 +67,10 @@ class Method:
     monitored: tuple[str, ...] = ()
     published: float | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.point_every:
+            object.__setattr__(self, "point_every", max(1, self.steps // 100))
 
     def loop(self, runs: Sequence[Run], programs: Programs | None = None) -> Loop:
         """The loop over these (step size, seed) pairs; `programs` as in `Loop`."""

@@ -12,6 +12,7 @@ from onward.errors import OnwardError
 from onward.lab.experiment import Experiment, config_of, digest_of, from_config
 from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields
 from onward.lab.method import step_sizes_of_tile
+from onward.lab.own import keep, kept_of, require_kept
 from onward.lab.papers import kind_of
 from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
@@ -38,10 +39,13 @@ def execute(
         with RunFolder(path, "run") as folder, Progress(quiet=quiet) as progress:
             if resume:
                 config = folder.resume()
+                require_kept(experiment, config, path)
                 same_fields(path, config["fields"], fields)
                 require_precision(path, config)
             else:
-                folder.begin(fields, replace=replace, experiment=experiment.name, precision=precision())
+                kept = kept_of(experiment)
+                folder.begin(fields, replace=replace, experiment=experiment.reference, precision=precision(), **kept)
+                keep(experiment, path)
             if experiment.notice:
                 progress.say(experiment.notice)
             ends: dict[str, dict[str, Any]] = {}
@@ -123,7 +127,7 @@ def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, An
                 }
             )
     return {
-        "experiment": experiment.name,
+        "experiment": experiment.reference,
         "config": config_of(experiment),
         "methods": methods,
         "references": experiment.references(),
@@ -175,7 +179,8 @@ def experiment_of(folder: Path) -> Experiment:
     """The experiment of a run folder; OnwardError where the folder is none, or of fields that there are no more."""
     config, file = read_config(folder, "run"), folder / CONFIG
     saving.check_meta(config.get("experiment"), str, f"{file}, experiment")
-    experiment = from_config(kind_of(config["experiment"]), config["fields"], file)
+    experiment = from_config(kind_of(config["experiment"], folder), config["fields"], file)
+    require_kept(experiment, config, folder)
     try:
         experiment.check()
     except OnwardError as error:
@@ -249,7 +254,7 @@ def as_markdown(folder: Path) -> str:
         numbers = map(show, (m["median"], m["std"], min(values), max(values)))
         more = (show(float(np.mean(m["also"][name]))) for name in kind.also)
         cost = f"{m['cpu_seconds'] / len(values):.1f}"
-        name = f"{m['name']}: {m['note']}"
+        name = ": ".join(filter(None, (m["name"], m["note"])))
         span = f"{show(low)} - {show(high)}"
         rows.append([name, show(m["mean"]), span, *numbers, *more, f"{m['step_size']:g}", f"{m['steps']:,}", cost])
     for name, value in summary["references"].items():

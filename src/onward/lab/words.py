@@ -109,6 +109,11 @@ class Words(argparse.ArgumentParser):
             self.add_value(Field("resume", what="a folder"), "go on with the run there, after a stop")
             self.add_value(Field("device", what="a device"), "cpu, gpu or tpu, or one of several: gpu:1")
 
+    def add_with(self) -> None:
+        """An option for a method of one's own."""
+        about = "one more method: FILE.py:NAME, a function that takes the experiment and returns a Method"
+        self.add_value(Field("with", what="a file"), about)
+
     @staticmethod
     def folder(said: Mapping[str, Any], usual: str = "") -> Path:
         """Where to, or where to go on; OnwardError where both are said, or a device that is none."""

@@ -1,9 +1,11 @@
 """Experiments: which parts, which published number, which report. Here only their names, which need no JAX."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from onward.errors import require_known
+from onward.lab import own
 
 # name: (module, class, one line).
 EXPERIMENTS = {
@@ -45,8 +47,15 @@ EXPERIMENTS = {
 }
 
 
-def kind_of(name: str) -> Any:
-    """The class of an experiment; OnwardError for another name."""
-    require_known("experiment", name, EXPERIMENTS)
-    module, kind, _ = EXPERIMENTS[name]
-    return getattr(import_module(module), kind)
+def kind_of(name: str, home: Path = Path()) -> Any:
+    """The class of an experiment: of a paper by its name, or of a file, FILE.py:NAME, in the folder `home`.
+
+    `memory+FILE.py:NAME` is a paper's experiment with one more method. OnwardError where there is none.
+    """
+    reference = own.Reference.of(name)
+    if reference.file and not reference.paper:
+        return own.experiment(reference, home)
+    require_known("experiment", reference.paper, EXPERIMENTS)
+    module, kind, _ = EXPERIMENTS[reference.paper]
+    found = getattr(import_module(module), kind)
+    return own.with_method(found, reference, home) if reference.file else found

@@ -18,7 +18,7 @@ import numpy as np
 from onward import saving
 from onward.devices import computing_in, platform, set_up_jax
 from onward.errors import OnwardError, Stopped
-from onward.lab.experiment import Experiment, from_config
+from onward.lab.experiment import Experiment, data_of, from_config
 from onward.lab.folder import CONFIG, LOCK, RunFolder
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
@@ -54,7 +54,7 @@ def set_up(settings: Mapping[str, Any]) -> None:
 
 def experiment_of(name: str, config: dict[str, Any], folder: Path) -> Experiment:
     """The experiment of a configuration."""
-    return from_config(kind_of(name), config, folder / CONFIG)
+    return from_config(kind_of(name, folder), config, folder / CONFIG)
 
 
 def measure(group: dict[str, Any], settings: dict[str, Any], side_by_side: int = 1) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Pr
         _padded(job, job.width),
         job=job.row,
         folder=place,
-        digest=f"{job.id} {experiment.fingerprint}".strip(),
+        digest=f"{job.id} {data_of(experiment)}".strip(),
         progress=progress,
         stop=stop,
         start_offset=0,

@@ -14,7 +14,7 @@ import numpy as np
 from onward import saving
 from onward.devices import require_device
 from onward.errors import OnwardError
-from onward.lab.experiment import Experiment, config_of
+from onward.lab.experiment import Experiment, config_of, data_of
 
 PLAN = "plan.json"
 """The file of a sweep's folder that lists its jobs."""
@@ -248,8 +248,8 @@ class Sweep:
         """The definition, as JSON."""
         fixed = {k: v for k, v in config_of(self.experiment).items() if k != "seeds" and k not in self.axes}
         definition = {
-            "experiment": self.experiment.name,
-            "data": self.experiment.fingerprint,
+            "experiment": self.experiment.reference,
+            "data": data_of(self.experiment),
             "fields": fixed,
             "axes": {k: asdict(v) if isinstance(v, Range) else v for k, v in self.axes.items()},
             "seeds": self.experiment.seeds,

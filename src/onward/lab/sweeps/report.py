@@ -13,7 +13,6 @@ from onward import saving
 from onward.lab import page
 from onward.lab.figures import Cell, Row, canvas, legend_beside, level
 from onward.lab.page import Picture, Table
-from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_environment
 from onward.lab.sweeps import results
 from onward.text import markdown_table
@@ -34,7 +33,7 @@ def write_report(folder: Path, errors: dict[str, str] | None = None, *, events: 
         results.write_events(ended, folder)
     with page.style():
         settings = json.dumps({**summary["definition"], "environment": load_environment(folder)}, indent=1)
-        title = f"Sweep: {kind_of(summary['experiment']).title}"
+        title = f"Sweep: {ended.kind.title}"
         return page.write_page(folder, title=title, lead=_lead(summary), parts=_parts(summary), settings=settings)
 
 

@@ -70,7 +70,7 @@ def read(folder: Path) -> Ended:
     config = read_config(folder, "sweep")
     saving.check_meta(config, Defined, str(folder / CONFIG))
     definition = config["fields"]
-    kind: type[Experiment] = kind_of(definition["experiment"])
+    kind: type[Experiment] = kind_of(definition["experiment"], folder)
     last = max((rung for rung, _ in read_plan(folder)[0]), default=0)
     runs, metric = [], ""
     for rung, job, result in jobs_of(folder):
@@ -113,7 +113,7 @@ def summarise(ended: Ended, folder: Path, errors: dict[str, str] | None = None) 
     for row in configurations:
         row["best"] = best.get(row["method"]) is row
     return {
-        "experiment": ended.kind.name,
+        "experiment": ended.kind.reference,
         "metric": ended.metric,
         "higher_is_better": ended.kind.higher_is_better,
         "chosen_by": "validation" if any("valid_least" in run for run in ended.runs) else "the metric itself",
@@ -242,7 +242,7 @@ def _references(kind: type[Experiment], configurations: Sequence[Configuration],
     for row in configurations:
         config = {**row["config"], "methods": [], "steps": 0}
         if str(config) not in seen:
-            seen[str(config)] = jobs.experiment_of(kind.name, row["config"], folder).references()
+            seen[str(config)] = jobs.experiment_of(kind.reference, row["config"], folder).references()
         if len(seen) > 1 and len({tuple(v.items()) for v in seen.values()}) > 1:
             return {}
     return next(iter(seen.values()), {})

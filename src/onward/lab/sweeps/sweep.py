@@ -15,6 +15,7 @@ from onward import saving
 from onward.devices import Process, precision
 from onward.errors import OnwardError, Stopped
 from onward.lab.folder import CONFIG, RunFolder, read_config
+from onward.lab.own import keep, kept_of, require_kept
 from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
@@ -84,18 +85,21 @@ class _State:
         self.settings = {
             **chosen,
             "device": options.device,
-            "experiment": sweep.experiment.name,
+            "experiment": sweep.experiment.reference,
             "folder": str(folder.path.resolve()),
             "onward": metadata.version("onward"),
             "precision": precision(),
         }
         jobs.set_up(self.settings)  # before anything asks JAX for its devices
-        more = {"experiment": sweep.experiment.name, "settings": chosen, "precision": precision()}
+        more = {"experiment": sweep.experiment.reference, "settings": chosen, "precision": precision()}
+        more |= kept_of(sweep.experiment)
         if before:
+            require_kept(sweep.experiment, before, folder.path)
             folder.resume()
             folder.configure(sweep.as_dict(), **more)
         else:
             folder.begin(sweep.as_dict(), replace=fresh, **more)
+            keep(sweep.experiment, folder.path)
         self.jobs, self.tiles = read_plan(folder.path) if (folder / PLAN).exists() else ([], {})
         self.save()
 
@@ -213,7 +217,7 @@ class _Watch(Progress):
         self._job = ""
 
     def _steps(self, job: Job) -> int:
-        experiment = jobs.experiment_of(self._state.sweep.experiment.name, job.config, self._state.folder.path)
+        experiment = jobs.experiment_of(self._state.sweep.experiment.reference, job.config, self._state.folder.path)
         return experiment.build(job.row).steps
 
     def __call__(self, task: Task | None, stop: Callable[[], bool]) -> dict[str, Any]:
