@@ -325,7 +325,7 @@ def test_the_page_shows_what_the_examples_are(file, said):
     assert said("run", GOOD, *SHORT, "--out", "example")[0] == 0
     assert said("run", file(whole), *SHORT, "--out", "page")[0] == 0
     assert values("page") == values("example")
-    words = ("--methods", "plain-rnn", "--steps", "100", "--seeds", "1")
+    words = ("--methods", "plain-rnn", "--steps", "200", "--seeds", "1")
     for text, out in ((method, "shown"), ((GOOD.parent / "own_method.py").read_text(), "there")):
         assert said("run", "memory", "--with", f"{file(text)}:plain_rnn", *words, "--out", out)[0] == 0
     assert values("shown") == values("there")
