@@ -14,6 +14,7 @@ import pytest
 
 from onward import cli
 from onward.errors import OnwardError
+from onward.lab.papers import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -116,7 +117,7 @@ def test_the_reference_lists_every_public_name():
 
 def test_the_reference_lists_every_experiment():
     page = (DOCS / "api" / "experiments.md").read_text()
-    for place, kind, *_ in cli.EXPERIMENTS.values():
+    for place, kind, *_ in EXPERIMENTS.values():
         assert f"\n{place}.{kind}\n" in page
 
 
