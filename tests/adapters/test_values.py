@@ -320,6 +320,38 @@ def test_a_feature_of_numbers_that_becomes_one_of_words_is_one():
         assert abs(one.predict_one({"code": "k1"}) - one.predict_one({"code": "k0"})) > 0.3
 
 
+@pytest.mark.parametrize("write", ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y"])
+def test_times_as_text_are_told_once_by_name(write):
+    model, silent = (OnlineRegressor(units=2) for _ in range(2))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for i in range(5):
+            text = datetime.datetime(2025, 3, 13 + i, 10).strftime(write)
+            for x in ({"a": float(i), "when": text}, {"when": text}):
+                assert model.predict_one(x) == silent.predict_one({k: v for k, v in x.items() if k == "a"})
+            model.learn_one({"a": float(i), "when": text}, 1.0 * i)
+            silent.learn_one({"a": float(i)}, 1.0 * i)
+    first = datetime.datetime(2025, 3, 13, 10).strftime(write)
+    assert [str(w.message) for w in told] == [
+        f"feature 'when' holds times as text, such as {first!r}, which are not read: give it as a datetime, as "
+        "datetime.fromisoformat or datetime.strptime make one"
+    ]
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("later", "kind"), [(lambda i: ("on", "off")[i % 2], "category"), (lambda i: f"{i % 2}.5", "number")]
+)
+def test_times_as_text_that_were_none_are_read_anew(later, kind):
+    model = OnlineRegressor(units=2, autoregressive=False)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        learn_all(model, [({"a": "2025-03-01" if i < 2 else later(i)}, float(i % 2)) for i in range(60)])
+    assert "was read as times, by its first values, and what follows is" in str(told[-1].message)
+    assert model._keeper.core.places.encoder.columns["a"].kind == kind
+    assert abs(model.predict_one({"a": later(1)}) - model.predict_one({"a": later(0)})) > 0.3
+
+
 def test_odd_values_now_and_then_revise_nothing():
     model = OnlineRegressor(units=2, autoregressive=False)
     with pytest.warns(UserWarning, match="held numbers before and holds text now"):

@@ -39,6 +39,8 @@ class Table:
     quoting: int = csv.QUOTE_MINIMAL
     time: str = "time"
     options: dict = field(default_factory=dict)
+    again: tuple[int, ...] = ()
+    spaced: bool = False
     habits: set = field(default_factory=set)
 
     def text(self):
@@ -53,7 +55,13 @@ class Table:
             writer.writerow(
                 [*([str(i - 1) if i else ""] if self.index else []), *row, *([""] if self.trailing else [])]
             )
-        return self.start + "".join(line + self.end for line in self.top) + out.getvalue()
+        header, *lines = out.getvalue().split(self.end)
+        text = self.end.join(
+            [header, *(each for i, line in enumerate(lines) for each in [header] * (i in self.again) + [line])]
+        )
+        if self.spaced:
+            text = text.replace(f'"{self.delimiter}"', f'"{self.delimiter} "')
+        return self.start + "".join(line + self.end for line in self.top) + text
 
 
 def clean(rng):
@@ -202,6 +210,48 @@ def in_brackets(table, rng):
     ]
 
 
+@habit("comma")
+def another_script(table, rng):
+    zero = rng.choice([0x660, 0x6F0, 0x966, 0xFF10]).item()
+    digits = {ord("0") + i: chr(zero + i) for i in range(10)}
+    point = {ord("."): "\u066b" if zero < 0x900 else "\uff0e" if zero > 0x1000 else "."}
+    table.cells["temp"] = [
+        c if math.isnan(v) else c.translate(digits | point)
+        for c, v in zip(table.cells["temp"], table.truth["temp"], strict=True)
+    ]
+
+
+@habit("formulas")
+def as_formulas(table, rng):
+    for name in ("time", "date", "temp", "state") if rng.integers(2) else ("temp",):
+        table.cells |= {name: [f'="{cell}"' for cell in table.cells[name]]} if name in table.names else {}
+
+
+@habit("gone")
+def a_wild_number(table, rng):
+    at = rng.choice([0, 0, 20]).item()
+    table.cells["temp"][at], table.truth["temp"][at] = rng.choice(["1e9", "-3e17", "1e300"]).item(), math.nan
+
+
+@habit("again")
+def the_header_again(table, rng):
+    table.again = (*rng.choice(ROWS, 3, replace=False).tolist(), *[0] * int(rng.integers(2)))
+
+
+@habit("quoting", "delimiter")
+def spaces_before_quotes(table, rng):
+    table.quoting, table.spaced = csv.QUOTE_ALL, True
+
+
+@habit("under", "top", "again")
+def a_logger(table, rng):
+    """Under the names of a TOA5 file stand units, and how each value was made."""
+    table.top = ['"TOA5","CR1000","CR1000","12345","CR1000.Std.32"']
+    table.under = ["TS", "Deg C", "", "", "kW"]
+    for name, word in zip(table.names, ["", "Avg", "", "", "Tot"], strict=True):
+        table.cells[name] = [word, *table.cells[name]]
+
+
 @habit("under")
 def units(table, rng):
     table.under = ["", "degC", "", "", "kW"] if rng.integers(2) else ["[UTC]", "[degC]", "[-]", "(text)", "[kW]"]
@@ -312,14 +362,29 @@ def shuffled(table, rng):
 
 
 # What is said of the whole file comes after what is said of its cells; a comma in a cell needs its quotes.
-ORDER = ["gone", "thousands", "comma", "sign", "beside", "time", "space", "under", "order", "edge", "delimiter", "top"]
+ORDER = [
+    "gone",
+    "thousands",
+    "comma",
+    "sign",
+    "beside",
+    "time",
+    "space",
+    "formulas",
+    "under",
+    "order",
+    "edge",
+    "delimiter",
+    "top",
+]
 PAIRS = [
     (a, b)
     for i, a in enumerate(HABITS)
     for b in list(HABITS)[i + 1 :]
     if not HABITS[a][1] & HABITS[b][1]
     and {a, b} not in ({"units", "skipped"}, {"comments_and_a_header_in_one", "shuffled"}, {"comments_and_a_header_in_one", "date_and_clock"},
-                       {"comments_and_a_header_in_one", "an_index"}, {"comments_and_a_header_in_one", "all_in_quotes"})
+                       {"comments_and_a_header_in_one", "an_index"}, {"comments_and_a_header_in_one", "all_in_quotes"},
+                       {"comments_and_a_header_in_one", "spaces_before_quotes"}, {"a_logger", "shuffled"}, {"a_logger", "date_and_clock"})
 ]  # fmt: skip
 
 
@@ -344,6 +409,7 @@ def read(path, **fields):
         reading, found = session.reading, {}
         for block in rows.blocks(37):
             for part in reading.parts(block):
+                assert {*reading.inputs(part.cells)} <= {"temp", "count", "state"}
                 for name, column in part.cells.items():
                     kept, kind = found.setdefault(name, []), reading.encoder.columns.get(name)
                     if name == options.time:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.rows import learn
+from onward.rows.columns import wild
 from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, Judge
 from onward.rows.options import Learn
@@ -26,6 +29,7 @@ NUMBERS = {
     "12.5": 12.5, "-3": -3, "+3": 3, " 7 ": 7, "1e3": 1000, ".5": 0.5, "5.": 5, "1,234": 1234, "1,234.5": 1234.5, "12,345,678": 12345678,
     "1,23,456": 123456, "1 234.5": 1234.5, "1'234": 1234, "1\u2019234.5": 1234.5, "1\u00a0234": 1234, "1\u202f234": 1234, "\u22125": -5,
     "\u20135": -5, "- 5": -5, "(5)": -5, "(1,234.5)": -1234.5, "5-": -5, "true": 1, "False": 0,
+    "'12.5": 12.5, "1.5D+03": 1500, "\u0661\u0662\u066b\u0665": 12.5, "\uff11\uff0c\uff12\uff13\uff14\uff0e\uff15": 1234.5,
 }  # fmt: skip
 COMMAS = {"12,5": 12.5, "1.234,5": 1234.5, "1.234": 1234, "1 234,5": 1234.5, "-0,123": -0.123, "7": 7, "1,5e3": 1500}
 NO_NUMBERS = [
@@ -42,6 +46,8 @@ NO_NUMBERS = [
     "3rd",
     "12 pm",
     "0x1F",
+    "'ten",
+    "5D3",
     "ten",
 ]
 NO_NUMBERS += ["1,23", "1,2345", "0,123", "(5", "5)", "-(5)", "--5", "12 34", "5 kW", "1e999", "\u00bd"]
@@ -243,6 +249,83 @@ def test_after_a_thousand_cells_nothing_is_revised():
     assert (encoder.columns["z"].kind, encoder.fits.get("z")) == ("number", None)
 
 
+def test_digits_of_every_script_are_digits_whatever_stands_beside_them():
+    """A mark beside them must not make them nothing: what is no ASCII digit was once dropped."""
+    zeros = [c for c in map(chr, range(sys.maxunicode)) if c.isdecimal() and unicodedata.decimal(c) == 0]
+    assert len(zeros) > 50
+    for zero in zeros:
+        text = "".join(chr(ord(zero) + int(each)) if each.isdigit() else each for each in "120.5")
+        for numerals, written in (
+            (Numerals(), text),
+            (Numerals(mark="%"), text + "%"),
+            (Numerals(mark="%"), text + "\uff05"),
+        ):
+            assert numerals.read(written) == 120.5, hex(ord(zero))
+        assert Numerals(",", "kWh").read(f"{text.replace('.', ',')} kWh") == 120.5
+
+
+# A number at the top that is none.
+
+CLEAN = {
+    "usual": lambda rng: rng.normal(5, 2, 400),
+    "a trend": lambda rng: np.arange(400.0),
+    "heavy tails": lambda rng: rng.lognormal(0, 2.5, 400),
+    "nearly all zero": lambda rng: np.where(rng.random(400) < 0.02, 10**5.0, 0),
+    "one thing": lambda rng: np.full(400, 7.0),
+    "two levels": lambda rng: np.r_[np.full(200, 1.0), np.full(200, 1e6)],
+    "grows a millionfold": lambda rng: np.exp(np.linspace(0, 14, 400)),
+    "gaps": lambda rng: np.where(np.arange(400) % 3 == 0, np.nan, rng.normal(size=400)),
+}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_no_number_of_a_clean_column_is_wild(name):
+    for seed in range(20):
+        values = CLEAN[name](np.random.default_rng(seed))
+        assert wild(values) == wild(values[::-1]) == []
+
+
+@pytest.mark.parametrize("size", [1e6, -1e6, 1e12, -1e30, 1e300])
+@pytest.mark.parametrize("at", [(0,), (1,), (0, 1), (49,), (3, 30)])
+@pytest.mark.parametrize("name", ["usual", "a trend", "two levels"])
+def test_a_number_among_the_first_that_is_like_no_other_is_wild(name, at, size):
+    values = CLEAN[name](np.random.default_rng(0))
+    values[list(at)] = size * (1e6 if name == "two levels" and abs(size) < 1e300 else 1)
+    assert wild(values) == list(at)
+    late = CLEAN[name](np.random.default_rng(0))
+    late[50] = size  # the guard's work
+    assert wild(late) == []
+
+
+@pytest.mark.parametrize("column", ["x", "y"])
+@pytest.mark.parametrize("first", ["3e6", "-1e15", "1e200"])
+def test_a_wild_first_number_is_a_missing_one(table, capsys, column, first):
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(3, 1, 120), 3)
+    cells = {"x": list(map(str, x)), "y": [f"{20 + 5 * v:.3f}" for v in x]}
+    found = []
+    for cell in ("", first):
+        cells[column][0] = cell
+        table(cells)
+        assert main(["learn", "data.csv", "--target", "y", "--replace", *SMALL]) == 0
+        found.append((Path("out/predictions.csv").read_text(), summary()["mean absolute error"]))
+    assert found[0] == found[1]
+    assert [note for note in summary()["notes"] if f"{column!r} holds {first} in row 1, more than 1,000 times" in note]
+    assert "it counts as missing" in capsys.readouterr().err
+
+
+def test_what_a_sample_did_not_believe_is_not_believed_after_a_restart(table):
+    options = Learn(target=("y",), horizon=0, network="columnar", units=2)
+    path = table({"x": ["1e9", *map(str, range(100))], "y": [*map(str, range(101))]})
+    session = Session(options, path, print)
+    learn.judge(session, path)
+    again = Session(options, path, print).reading
+    again.restore(json.loads(json.dumps(session.reading.as_dict())), session.reading.encoder)
+    block = Rows(1, range(1, 3), {"x": ["1e9", "0"], "y": ["0", "1"]}, {})
+    for reading in (session.reading, again):
+        assert [part.cells["x"] for part in reading.parts(block)] == [[None, "0"]]
+
+
 # From the file to the report.
 
 
@@ -309,6 +392,51 @@ def test_every_column_is_listed_with_what_it_was_read_as(table, capsys):
         assert words in notes
     assert main(["report", "out", "--markdown"]) == 0
     assert "| mixed | input | numbers with a decimal comma | --categories mixed | 5 | 5 |" in capsys.readouterr().out
+
+
+SAID = {
+    "leading zeros": ({"x": [f"{i % 50:05}" for i in range(60)]}, "'x' is read as numbers, though it has leading zeros"),
+    "many digits": ({"x": [str(10**18 + i) for i in range(60)]}, "'x' is read as numbers of 16 digits"),
+    "an index": ({"Unnamed: 0": list(map(str, range(60)))}, "--ignore 'Unnamed: 0'"),
+    "hex": ({"x": [hex(900 + i) for i in range(60)]}, "such as '0x384': they share 16 inputs"),
+    "date and clock": ({"d": [f"2025-03-{1 + i // 24:02}" for i in range(60)], "c": [f"{i % 24}:30" for i in range(60)]},
+                       "'c' looks like the time of day of 'd' (--time d+c)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "said"), SAID.values(), ids=SAID)
+def test_what_a_column_may_be_is_said(table, capsys, columns, said):
+    table(columns | {"y": [str(i % 7) for i in range(60)]})
+    assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 0
+    assert said in capsys.readouterr().err
+    assert sum(said in note for note in summary()["notes"]) == 1
+
+
+def test_days_of_a_spreadsheet_are_said(table, capsys):
+    for day, told in ((45717, True), (1, False)):
+        table({"t": [str(day + i / 24) for i in range(60)], "x": ["1", "2"] * 30, "y": [str(i % 7) for i in range(60)]})
+        assert main(["learn", "data.csv", "--target", "y", "--time", "t", "--replace", *SMALL]) == 0
+        assert ("--time-format excel" in capsys.readouterr().err) == told
+
+
+def test_a_file_of_one_column_says_what_parts_columns(table, capsys, tmp_path):
+    for text in ("x   y\n1   2\n", '"x,y"\n"1,2"\n', "x:y\n1:2\n"):
+        (tmp_path / "data.csv").write_text(text)
+        assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 1
+        assert "has one column, " in (err := capsys.readouterr().err)
+        assert "say --delimiter; where spaces part the columns, tr -s" in err
+
+
+def test_the_page_lists_its_remarks(table, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(
+        Path(table({"a": ["n/a?"] + ["1", "2"] * 30, "y": ["3", "4", "5<"] * 20 + ["1"]})).absolute().parent
+    )
+    assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 0
+    notes, page = summary()["notes"], Path("out/report.html").read_text()
+    assert f"<p>Remarks on the data ({len(notes)}):</p><ul><li>" in page
+    assert page.count("<li>") == len(notes) > 1
+    assert "5&lt;" in page
 
 
 def test_a_clean_table_says_nothing(table, capsys):

@@ -118,7 +118,8 @@ def test_header_over_several_lines(write):
         ("a,b,a,b,c\n1,2,3,4,5\n", "several columns are named 'a', 'b'"),
         ("1.5,2,3e4\n1,2,3\n", r"only numbers \(1.5, 2, 3e4 ...\); a header is needed"),
         (b"a,\xff\n1,2\n", r"its header is not UTF-8 \(try --encoding cp1252 or latin-1\)"),
-        ("a,b\r1,2\r3,4\r", "header is not CSV: a quote or a carriage return"),
+        ("a,b\r1,2\r3,4\r", r"lines end with carriage returns alone; tr '.r' '.n'"),
+        ("a,b\r1,2\n3,4\n", "header is not CSV: a quote or a carriage return"),
         ('a,"b\n1,2\n', r"header \(line 1\): a quote opens and does not close by the end"),
         ('a,b\n1,2\n3,"4\n5,6\n', r"row 2 \(line 3\): a quote opens and does not close by the end"),
         ('a,b\n1,"x\ny"\n3,"4' + "\n5,6" * 300_000, r"row 2 \(line 4\): a quote opens .* within 1 MiB"),
@@ -301,6 +302,34 @@ def test_json_that_is_no_lines(write, monkeypatch):
     monkeypatch.setattr(jsonl, "MAX_COLUMNS", 50)
     with pytest.raises(OnwardError, match="more than 50 different keys"):
         read(write("".join(f'{{"k{i}": 1}}\n' for i in range(51)), "t.jsonl"))
+
+
+WHOLE = {
+    '{"data": [' + '{"a": 1},' * 9 + '{"a": 1}], "count": 10}': r"jq -c '\.data\[\]' makes them",
+    '{"a": [1, 2], "b": [3, 4]}': r"read_json\(FILE\)\.to_json",
+    '{"a": {"0": 1, "1": 2}, "b": {"0": 3, "1": 4}}': r"read_json\(FILE\)\.to_json",
+    '{"columns": ["a"], "index": [0], "data": [[1]]}': r"read_json\(FILE, orient='split'\)",
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), WHOLE.items())
+def test_a_whole_table_in_one_object_says_how_to_make_lines(write, text, wanted):
+    for end in ("", "\n"):
+        with pytest.raises(OnwardError, match=f"not JSON lines, an object a line: .*{wanted}"):
+            read(write(text + end, "t.json"))
+    assert len(read(write(f"{text}\n{text}\n", "t.json"))) == 2  # rows, whatever they hold
+
+
+def test_one_row_is_no_whole_table(write):
+    row = '{"a": {"b": 1, "c": 2}, "d": 3, "l": [{"x": 1}, {"x": 2}], "p": [[1, 2], [3, 4]]}\n'
+    assert read(write(row, "t.jsonl")) == [(1, {"a.b": 1, "a.c": 2, "d": 3})]
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ","), ("", " , "), ("\x1e", ""), (" ", ""), ("\x1e", ",")])
+def test_what_stands_around_an_object_is_no_part_of_it(write, said, before, after):
+    text = "".join(f'{before}{{"a": {i}}}{after}\n' for i in range(3))
+    assert read(write(text, "t.jsonl"), said) == [(i + 1, {"a": i}) for i in range(3)]
+    assert said == []
 
 
 def test_json_line_cut_off(write, said):
@@ -687,6 +716,42 @@ def test_every_kind_of_column(tmp_path, said, feather):
         source.check(source.fingerprint(positions[0]), positions[0])
         source.resume(positions[0])
         assert [block.numbers[0] for block in source.blocks(1)] == [3]
+
+
+@pytest.mark.parametrize("feather", [False, True])
+def test_a_struct_is_read_by_its_paths_as_an_object_of_json_is(tmp_path, write, said, feather):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    rows = [
+        {"a": i, "p": None if i % 7 == 3 else {"t": i / 4, "q": None if i % 5 == 1 else {"w": f"w{i % 3}", "l": [i]}}}
+        for i in range(5000)
+    ]
+    path, table_ = str(tmp_path / "t.parquet"), arrow.Table.from_pylist(rows)
+    pyarrow.feather.write_feather(table_, path) if feather else pyarrow.parquet.write_table(table_, path)
+    with open_rows(path, complain=said.append) as source:
+        assert source.names == ("a", "p.t", "p.q.w", "p.q.l")
+        whole, positions = table(source, 999)
+    assert said == [
+        f"{path}, column 'p.q.l': list<{'item' if feather else 'element'}: int64> is not for a cell; counts as missing"
+    ]
+    assert whole == read(write("".join(json.dumps(row) + "\n" for row in rows), "t.jsonl"))
+    for position in positions[::3]:
+        with open_rows(path, complain=print) as source:
+            source.check(source.fingerprint(position), position)
+            source.resume(position)
+            assert table(source)[0] == whole[position["row"] :]
+
+
+def test_paths_of_structs_and_names_alike_are_refused(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    path = str(tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(arrow.Table.from_pylist([{"a.b": 1, "a": {"b": 2}}]), path)
+    with pytest.raises(OnwardError, match=r"several columns are named 'a\.b'; rename them"):
+        open_rows(path, complain=print)
 
 
 @pytest.mark.parametrize("name", ["t.arrow", "t.feather", "t.csv", "t"])

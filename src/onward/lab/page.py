@@ -107,10 +107,16 @@ details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;f
 """
 
 
-def write_page(folder: Path, *, title: str, lead: str, parts: Sequence[Picture | Table | str], settings: str) -> Path:
+def _list(texts: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
+
+
+def write_page(
+    folder: Path, *, title: str, lead: str, parts: Sequence[Picture | Table | str | list[str]], settings: str
+) -> Path:
     """Save every figure as PNG and SVG in `folder`/figures, and report.html, which needs no other file; returns its path.
 
-    `lead`: the paragraph under the title. `parts`: what follows, in order; a text is a paragraph. `settings`: shown folded at
+    `lead`: the paragraph under the title. `parts`: what follows, in order; a text is a paragraph, a list of texts a list. `settings`: shown folded at
     the end.
     """
     body = "".join(
@@ -118,6 +124,8 @@ def write_page(folder: Path, *, title: str, lead: str, parts: Sequence[Picture |
         if isinstance(p, Picture)
         else _table(p)
         if isinstance(p, Table)
+        else _list(p)
+        if isinstance(p, list)
         else f"<p>{html.escape(p)}</p>"
         for p in parts
     )

@@ -37,6 +37,7 @@ class _Reading(TypedDict):
     names: list[str]
     backwards: int
     timeless: int
+    wild: dict[str, list[int]]
 
 
 class _Strange(TypedDict):
@@ -116,6 +117,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "waiting.rows": len(meta["waiting"]["rows"]) == len(waiting.rows)
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
+        "reading.wild": all(meta["reading"]["wild"].values()),
         "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),
     }
     if wrong := [name for name, good in allowed.items() if not good]:

@@ -32,7 +32,7 @@ WORDS = {
 }
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _CLOCK = (
-    r"(?:[T ,]+(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?(?:[:.](?P<second>\d{2})(?:[.,:](?P<part>\d{1,9}))?)?"
+    r"(?:[T ,:]+(?P<hour>\d{1,2})(?:[:.h](?P<minute>\d{2}))?(?:[:.](?P<second>\d{2})(?:[.,:](?P<part>\d{1,9}))?)?"
     r" ?(?P<half>[ap]\.?m\.?)?)? ?(?P<zone>Z|UTC|GMT|[-+]\d{2}:?(?:\d{2})?)?"
 )
 _DATE = re.compile(
@@ -40,6 +40,10 @@ _DATE = re.compile(
     r"(?:(?P<b>\d{1,2})|(?P<name>[^\W\d]{3,9}))(?:(?P=mark)|\.? |, ?)(?P<c>\d{1,4})" + _CLOCK,
     re.IGNORECASE,
 )
+_COMMA = re.compile(r"\s*-?\d{4,},\d+\s*")
+# What stands around a date, and the order of C and of the shell: Sat Mar  1 00:00:00 UTC 2025.
+_AROUND = re.compile(r"\[?([^\[\]]*?)(?:\[\w+(?:/[-\w]+)*\])?\]?")
+_SHELL = re.compile(r"[^\W\d]{3} ([^\W\d]{3}) +(\d{1,2}) (\d\d:\d\d:\d\d)( UTC| GMT)? (\d{4})", re.IGNORECASE)
 _COMPACT = re.compile(
     r"(?P<y>(?:19|20)\d\d)(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
     r"(?:[T ]?(?P<H>[01]\d|2[0-3])(?P<M>[0-5]\d)?(?P<S>[0-5]\d)?)?Z?"
@@ -81,7 +85,7 @@ class Clock(NamedTuple):
         if self.pattern:
             return _by_pattern(cell, self.pattern)
         if self.form in (*SCALES, "steps", "excel"):
-            value = None if isinstance(cell, bool) else number(cell)
+            value = _count(cell)
             if value is None:
                 return math.nan
             return (value - _EXCEL) * 86400 if self.form == "excel" else value / SCALES.get(self.form, 1.0)
@@ -130,7 +134,7 @@ def judged(cells: Iterable[Cell]) -> Clock | None:
     shares = {form: np.mean([not math.isnan(m) for m in Clock(form).moments(known)]) for form in ("compact", "iso")}
     if shares["compact"] > 0.9:
         return Clock("compact")
-    values = [value for cell in known if not isinstance(cell, bool) and (value := number(cell)) is not None]
+    values = [value for cell in known if (value := _count(cell)) is not None]
     if len(values) > 0.9 * len(known):
         return Clock(_scale(values))
     if shares["iso"] > 0.9 and all(isinstance(cell, str) for cell in known):
@@ -167,6 +171,15 @@ def _ordered(cells: Sequence[Cell]) -> Clock | None:
     return Clock("month-first" if "/" in str(cells[0]) else "day-first", "", False)
 
 
+def _count(cell: Cell) -> float | None:
+    """A time that is a number; with a decimal comma too, where that cannot separate thousands."""
+    if isinstance(cell, bool):
+        return None
+    if isinstance(cell, str) and _COMMA.fullmatch(cell):
+        cell = cell.replace(",", ".")
+    return number(cell)
+
+
 def _by_pattern(cell: Cell, pattern: str) -> float:
     try:
         return seconds(datetime.datetime.strptime(str(cell).strip(), pattern))
@@ -185,7 +198,8 @@ def _compact(cell: Cell) -> float:
 
 
 def _dated(cell: str, form: str) -> float:
-    found = _DATE.fullmatch(cell.strip())
+    around = _AROUND.fullmatch(cell.strip())
+    found = _DATE.fullmatch(_SHELL.sub(r"\1 \2 \5 \3\4", around[1]) if around else cell)
     if found is None:
         return math.nan
     a, b, c = found["a"], found["b"], found["c"]

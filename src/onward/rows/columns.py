@@ -1,17 +1,21 @@
 """What the columns of a table were read as, in words: what is surprising in a sample, and the list of a report."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from onward.rows.clock import SCALES, Clock, judged
-from onward.rows.kinds import SOME, Column, hint_of, says_nothing
+from onward.rows.kinds import ODD, SOME, Column, hint_of, says_nothing, some
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, is_missing, number_in
 from onward.rows.sources.numerals import KNOWN_MARKS
+from onward.rows.stream.guard import WARM as BELIEVED
 
+# Values by which is judged whether one of the first is wild.
+ENOUGH = 50
 # Numbers that stand for nothing in many loggers, if they lie far outside of all others.
 SENTINELS = (
     -9999.0,
@@ -28,6 +32,10 @@ SENTINELS = (
     1e20,
     9.96921e36,
 )
+# Among the first `BELIEVED` values of a column a value is wild if it lies so many times as far from the middle as all
+# but a hundredth of its sample, which holds `ENOUGH` values: no later row could tell that it is strange.
+WILD = 1000.0
+_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?", re.IGNORECASE)
 # Of the rows of a sample, a column of which so many have no number is told of.
 TOLD = 0.02
 
@@ -43,6 +51,18 @@ def is_units_row(row: Mapping[str, Cell], columns: Mapping[str, Column]) -> bool
     units = [text for text in texts if re.fullmatch(r"[\[(].*[\])]", text) or text in KNOWN_MARKS - {"x", "N"}]
     over = [name for name in says if name in columns and columns[name].kind == "number"]
     return bool(units) or bool(over)
+
+
+def wild(numbers: np.ndarray) -> list[int]:
+    """Where the first values of a sample of numbers are wild: nothing of what follows is of their size."""
+    known = np.flatnonzero(np.isfinite(numbers))
+    if len(known) < ENOUGH:
+        return []
+    values = numbers[known]
+    with np.errstate(over="ignore"):
+        away = np.abs(values - np.median(values))
+    usual = np.quantile(away, 0.99, method="lower")
+    return [at for at, far in zip(known[:BELIEVED].tolist(), away.tolist(), strict=False) if far > WILD * usual > 0]
 
 
 def surprises(
@@ -70,9 +90,12 @@ def surprises(
                 f"in row {rows[none[0]]:,}): taken as missing (else: {hint_of(name, 'category')})"
             )
         found += _sentinels(name, numbers)
+        found += _identifiers(name, cells)
     elif column.kind == "hashed":
+        shown = next(cell for cell in cells if not is_missing(cell))
         found.append(
-            f"{name!r} holds nearly as many texts as rows: they share 16 inputs, and say little (--ignore {name})"
+            f"{name!r} holds nearly as many texts as rows, such as {shown!r:.40}: they share 16 inputs, and say little "
+            f"(--ignore {shlex.quote(name)})"
         )
     elif column.kind == "time":
         found.append(f"{name!r} looks like a time and is not read (--time {name}, or {hint_of(name, 'category')})")
@@ -101,6 +124,18 @@ def describe(
     return column.words, "" if said else hint_of(name, "category" if column.kind == "number" else "number")
 
 
+def looks_like_clock(cells: Sequence[Cell]) -> bool:
+    """Whether cells of a sample are times of day."""
+    known = [str(cell).strip() for cell in some(cells) if not is_missing(cell)]
+    return bool(known) and all(_OF_DAY.fullmatch(text) for text in known)
+
+
+def looks_like_days(numbers: np.ndarray) -> bool:
+    """Whether numbers of a sample may be days since 1900: they grow, and lie from 1982 to 2064."""
+    known = numbers[np.isfinite(numbers)]
+    return len(known) > 1 and known.min() > 30_000 and known.max() < 60_000 and not (np.diff(known) < 0).any()
+
+
 def looks_like_time(cells: Sequence[Cell], numbers: np.ndarray) -> bool:
     """Whether numbers of a sample are times: they grow, and lie where times since 1970 or dates without marks do."""
     known = numbers[np.isfinite(numbers)]
@@ -114,6 +149,23 @@ def _may_be_decimal(cells: Sequence[Cell]) -> bool:
     """Whether all commas of a column stand before three last digits: they may be decimal marks after all."""
     commas = [cell for cell in cells if isinstance(cell, str) and "," in cell]
     return bool(commas) and all(re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell.strip()) for cell in commas)
+
+
+def _identifiers(name: str, cells: Sequence[Cell]) -> list[str]:
+    """What a column of numbers says that looks like one of names of things."""
+    hint = hint_of(name, "category")
+    known = [cell for cell in some(cells) if not is_missing(cell)]
+    texts = [cell.strip() for cell in known if isinstance(cell, str)]
+    if len(texts) > 1 and any(re.fullmatch(r"0\d+", text) for text in texts) and len({*map(len, texts)}) == 1:
+        return [f"{name!r} is read as numbers, though it has leading zeros, as identifiers have (else: {hint})"]
+    long = [cell for cell in known if re.fullmatch(r"\d{17,}", str(cell).strip())]
+    if len(long) > ODD * len(known):
+        return [f"{name!r} is read as numbers of 16 digits, though it has more, as identifiers have (else: {hint})"]
+    if re.fullmatch(r"Unnamed: \d+|index|level_\d+|__index_level_\d+__", name) and all(
+        number_in(cell) == at for at, cell in enumerate(cells[:SOME])
+    ):
+        return [f"{name!r} only counts the rows, as an index of pandas does (--ignore {shlex.quote(name)})"]
+    return []
 
 
 def _sentinels(name: str, numbers: np.ndarray) -> list[str]:

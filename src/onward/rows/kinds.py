@@ -97,7 +97,7 @@ class Judge(NamedTuple):
             return Column("number", numerals, many) if odd < len(known) else None
         if odd < len(known) and (odd <= ODD * len(known) or (odd <= 0.5 * len(known) and len(words) <= FEW_WORDS)):
             return Column("number", numerals, many)
-        clock = judged(_some(known)) if all(isinstance(cell, str) for cell in known) else None
+        clock = judged(some(known)) if all(isinstance(cell, str) for cell in known) else None
         if clock and clock.dates:
             return Column("time", sure=many)
         if len(known) >= ENOUGH and len(words) > NEW * len(known):
@@ -106,7 +106,7 @@ class Judge(NamedTuple):
 
     def numerals(self, cells: Sequence[Cell], many: bool) -> Numerals:
         """How these cells write numbers: as most of those that leave no doubt."""
-        texts = [cell for cell in _some(cells) if isinstance(cell, str)]
+        texts = [cell for cell in some(cells) if isinstance(cell, str)]
         found = [each for text in texts if (each := numeral(text))]
         votes = Counter(each.decimal for each in found)
         decimal = self.decimal or ("," if votes[","] > votes["."] or _points_part_thousands(found, votes) else ".")
@@ -118,7 +118,7 @@ class Judge(NamedTuple):
         return Numerals(decimal, mark if usual else "")
 
 
-def _some(cells: Sequence[Cell]) -> Sequence[Cell]:
+def some(cells: Sequence[Cell]) -> Sequence[Cell]:
     """Enough of many, from all over."""
     return cells[:: max(1, len(cells) // SOME)]
 
@@ -134,7 +134,7 @@ def agreed_decimal(columns: Collection[Sequence[Cell]]) -> str:
     """The decimal mark on which the columns of a table agree; "" if they do not, or none says."""
     votes: Counter[str] = Counter()
     for cells in columns:
-        texts = [cell for cell in _some(cells) if isinstance(cell, str)]
+        texts = [cell for cell in some(cells) if isinstance(cell, str)]
         here = Counter(each.decimal for text in texts if (each := numeral(text)))
         if here["."] or here[","]:
             votes["," if here[","] > here["."] else "."] += 1

@@ -103,6 +103,11 @@ def number_of(value: Any) -> float:
     return number if isinstance(number, float) and -HUGE < number < HUGE else math.nan
 
 
+def _key(names: Mapping[Hashable, str], name: Hashable) -> str:
+    """What the encoder calls a feature."""
+    return names.get(name) or (name if isinstance(name, str) else repr((name,)))
+
+
 def _kind(said: Any) -> str:
     return "a number" if isinstance(said, float) else "text" if isinstance(said, str) else "a time"
 
@@ -254,6 +259,14 @@ class Places:
         said = self._said(name, value)
         if said is None:
             return True
+        column = self.encoder.columns.get(_key(self.names, name))
+        if column and column.kind == "time" and isinstance(said, str) and column.fit(said) != "against":
+            self.told(
+                name,
+                f"feature {name!r:.80} holds times as text, such as {said!r:.40}, which are not read: give it as a "
+                "datetime, as datetime.fromisoformat or datetime.strptime make one",
+            )
+            return True
         if self.encoder.full:
             room = self.encoder.capacity
             self.told(_FULL, f"more than {room} numbers and categories: {name!r:.80} and all later ones are not read")
@@ -279,7 +292,7 @@ class Places:
         encoder, names = Encoder.from_dict(self.encoder.as_dict()), dict(self.names)
         for name, value in x.items():
             said = value_of(value)
-            key = names.get(name) or (name if isinstance(name, str) else repr((name,)))
+            key = _key(names, name)
             place = self.plan.get(name)
             if place is not None:
                 if self._is_against(place[0], key, said):
@@ -290,6 +303,10 @@ class Places:
                     continue
             elif self._passed_over(name, value):
                 continue
+            elif key in encoder.fits and isinstance(said, float | str):  # times as text, so far
+                self._revise(name, key, said, encoder, learner.rows)
+                if encoder.columns[key] == self.encoder.columns[key]:
+                    continue
             if isinstance(said, datetime.date | np.datetime64):
                 # Waves are numbers of size 1, from zero.
                 waves = {f"{key} {part}": [0.0] for part in CALENDAR}

@@ -2,6 +2,8 @@
 
 import difflib
 import math
+import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +11,16 @@ import numpy as np
 
 from onward.errors import OnwardError
 from onward.rows.clock import CALENDAR, Clock, calendar, clock_of, judged
-from onward.rows.columns import describe, is_units_row, looks_like_time, surprises
+from onward.rows.columns import (
+    WILD,
+    describe,
+    is_units_row,
+    looks_like_clock,
+    looks_like_days,
+    looks_like_time,
+    surprises,
+    wild,
+)
 from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, agreed_decimal, says_nothing
 from onward.rows.options import Learn
@@ -21,6 +32,8 @@ from onward.text import number
 FIRST = 20
 # What is surprising in a sample is told in one line, which names so many columns.
 TOLD = 3
+# Rows under the header that may hold units and the like.
+UNITS_ROWS = 3
 
 
 class Reading:
@@ -38,7 +51,9 @@ class Reading:
         }
         self.encoder = self._encoder()
         self.names: dict[str, None] = {}
-        self.judged = self.begun = self.units_row = False
+        self.judged = self.begun = False
+        self.units_rows = 0  # rows at the top of a table which hold no values, that are still to be left out
+        self.wild: dict[str, list[int]] = {}  # rows of a column whose numbers are not believed, by its sample
         self.clock, self.backwards, self.timeless = -np.inf, 0, 0
 
     def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
@@ -56,6 +71,11 @@ class Reading:
         asked = (*options.target, *self.time_columns(names), *options.features, *options.categories, *options.numbers)
         for name in (*asked, *options.ignore):
             if name not in names and whole:
+                if len(names) == 1 and name in re.split(r"\W+", names[0]):
+                    raise OnwardError(
+                        f"{source} has one column, {names[0]!r:.80}: say --delimiter; where spaces part the columns, "
+                        "tr -s ' ' , <FILE makes commas of them"
+                    )
                 near = difflib.get_close_matches(name, names, 1, 0.4)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(map(repr, names[:20]))}"
                 raise OnwardError(f"{source} has no column {name!r}{hint}")
@@ -93,21 +113,45 @@ class Reading:
             judge = judge._replace(decimal=agreed_decimal(list(cells.values())))
         columns = {name: judge.column(column, name, many=True) for name, column in cells.items()}
         known = {name: column for name, column in columns.items() if column is not None}
-        self.units_row = is_units_row({name: column[0] for name, column in cells.items()}, known)
-        cells = {name: column[self.units_row :] for name, column in cells.items()}
-        self._require_target(cells, known, sample.numbers[self.units_row :], 0 if whole else FIRST)
+        top = self.units_rows = self._units_rows(cells, known)
+        cells = {name: column[top:] for name, column in cells.items()}
+        rows = sample.numbers[top:]
+        self._require_target(cells, known, rows, 0 if whole else FIRST)
         self._begin(cells, known)
         self.judged = True
         found: list[str] = []
         for name in dict.fromkeys([*self.options.target, *self.inputs(cells)]):
             column = known.get(name)
             values = numbers(cells.get(name, ()), column.numerals if column else PLAIN)[0]
-            found += surprises(name, cells.get(name, ()), column, values, sample.numbers[self.units_row :])
+            found += surprises(name, cells.get(name, ()), column, values, rows)
+            if column and column.kind == "number" and (at := wild(values)):
+                self.wild[name] = [rows[i] for i in at]
+                counts = "it counts" if len(at) == 1 else f"{len(at)} such numbers count"
+                found.append(
+                    f"{name!r} holds {cells[name][at[0]]} in row {rows[at[0]]:,}, more than {WILD:,.0f} times as far "
+                    f"off as nearly all others: {counts} as missing"
+                )
             if column and column.kind == "number" and np.isnan(values).any():
                 self.encoder.quiet.append(name)
             if not self.options.time and name not in self.options.target and looks_like_time(cells[name], values):
                 found.append(f"{name!r} looks like a time, and is read as a number (--time {name})")
-        return found
+        return found + self._of_time(cells, known)
+
+    def _of_time(self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column]) -> list[str]:
+        """What a person may want to say of the times of a sample."""
+        name = self.options.time
+        if name:
+            plain = self.moments is not None and self.moments.form == "steps" and not self.options.time_format
+            if not plain or not looks_like_days(numbers(cells.get(name, ()))[0]):
+                return []
+            return [
+                f"{name!r} is read as plain numbers, which say nothing of the time of day; if they are days since "
+                "1900, as spreadsheets count them: --time-format excel"
+            ]
+        dates = [date for date in self.inputs(cells) if date in columns and columns[date].kind == "time"]
+        clocks = [clock for clock in self.inputs(cells) if looks_like_clock(cells[clock])]
+        both = [f"{dates[0]}+{clocks[0]}"] if dates and clocks else []
+        return [f"{clocks[0]!r} looks like the time of day of {dates[0]!r} (--time {shlex.quote(t)})" for t in both]
 
     def _require_target(
         self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int], most: int
@@ -130,10 +174,10 @@ class Reading:
 
     def parts(self, block: Rows) -> Iterator[Rows]:
         """A block in parts, in each of which every column is one thing."""
-        cells, start, n = self.cells(block), 0, len(block.numbers)
+        cells, start, n = self._believed(self.cells(block), block.numbers), 0, len(block.numbers)
         self.names |= dict.fromkeys(block.cells)
         if not self.begun:
-            start = self._start(cells, block.numbers[0])
+            start = self._start(cells, block.numbers)
         wanted = {*self.inputs(cells), *(self.options.target if self.options.task != "classification" else ())}
         while start < n:
             stop = self.encoder.settle({name: cells[name] for name in wanted & {*cells}}, start, n)
@@ -141,13 +185,31 @@ class Reading:
             yield block._replace(numbers=block.numbers[start:stop], cells=part)
             start = stop
 
-    def _start(self, cells: Mapping[str, Sequence[Cell]], row: int) -> int:
-        """The first row that holds values: that after a row of units."""
-        start, top = 0, {name: column[0] for name, column in cells.items()}
-        if row == 1 and (self.units_row or is_units_row(top, self.encoder.columns)):
-            shown = ", ".join(repr(cell) for cell in top.values() if not is_missing(cell))
-            self.complain(f"row 1 holds units and no values ({shown:.60}); left out")
-            start = 1
+    def _believed(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> dict[str, Sequence[Cell]]:
+        """Cells of rows, without the numbers of which the sample said that they are wild."""
+        for name, wild_rows in self.wild.items():
+            if name in cells and wild_rows[-1] >= rows[0]:
+                gone = {*wild_rows}
+                cells[name] = [None if row in gone else cell for row, cell in zip(rows, cells[name], strict=True)]
+        return cells
+
+    def _units_rows(self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column]) -> int:
+        """How many rows at the top hold units, or say how values were made, and hold no values."""
+        rows = [
+            dict(zip(cells, row, strict=True)) for row in zip(*(c[:UNITS_ROWS] for c in cells.values()), strict=True)
+        ]
+        return next((i for i, row in enumerate(rows) if not is_units_row(row, columns)), len(rows))
+
+    def _start(self, cells: Mapping[str, Sequence[Cell]], rows: Sequence[int]) -> int:
+        """The first row that holds values: that after rows of units."""
+        if not self.judged:
+            top = {name: column[0] for name, column in cells.items()}
+            self.units_rows = int(rows[0] == 1 and is_units_row(top, self.encoder.columns))
+        start = min(self.units_rows, len(rows))
+        self.units_rows -= start
+        for i in range(start):
+            shown = ", ".join(repr(column[i]) for column in cells.values() if not is_missing(column[i]))
+            self.complain(f"row {rows[i]} holds units and no values ({shown:.60}); left out")
         first = {name: column[start : start + 1] for name, column in cells.items()}
         self.begun = any(first.values())
         if self.begun and not self.judged:
@@ -156,7 +218,7 @@ class Reading:
 
     def cells(self, block: Rows) -> dict[str, Sequence[Cell]]:
         """The columns of a block, without the cells that a person has said to stand for nothing."""
-        cells, marks = block.cells, self.marks
+        cells, marks = dict(block.cells), self.marks
         if marks:
             bare = lambda cell: cell.strip() if isinstance(cell, str) else cell
             stands = lambda cell: bare(cell) in marks or number(cell) in marks
@@ -165,7 +227,8 @@ class Reading:
             nothing = [None] * len(block.numbers)
             both = zip(*(cells.get(part) or nothing for part in parts), strict=True)
             joined: list[Cell] = [None if is_missing(date) else f"{date} {clock}" for date, clock in both]
-            cells = {**cells, self.options.time: joined}
+            others = {name: column for name, column in cells.items() if name not in parts}
+            cells = {**others, self.options.time: joined}
         return cells
 
     # Times.
@@ -184,9 +247,10 @@ class Reading:
             if not is_missing(column[i]) and self.timeless < 3:
                 self.timeless += 1
                 self.complain(
-                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r} is no time"
+                    f"row {block.numbers[i]}, column {name!r}: {column[i]!r:.60} is no time"
                     + (f" where {self.moments.words} are read" if self.moments else "")
-                    + "; write it as 2026-01-31T23:59:00 or as a number, or say --time-format"
+                    + "; write it as 2026-01-31T23:59:00 or as a number, or say how it is written, as in "
+                    "--time-format '%d.%m.%Y %H:%M'"
                 )
         latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
         for i in np.flatnonzero(moments < latest[:-1]).tolist():
@@ -243,6 +307,7 @@ class Reading:
             "names": list(self.names),
             "backwards": self.backwards,
             "timeless": self.timeless,
+            "wild": self.wild,
         }
 
     def restore(self, kept: Mapping[str, Any], encoder: Encoder) -> None:
@@ -251,4 +316,4 @@ class Reading:
         self.moments = None if kept["moments"] is None else Clock(*kept["moments"])
         self.clock = -np.inf if kept["clock"] is None else float(kept["clock"])
         self.names = dict.fromkeys(kept["names"])
-        self.backwards, self.timeless = kept["backwards"], kept["timeless"]
+        self.backwards, self.timeless, self.wild = kept["backwards"], kept["timeless"], kept["wild"]

@@ -21,6 +21,8 @@ from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
+# Remarks on the data that the page lists.
+NOTES = 20
 
 
 class _Window(TypedDict):
@@ -247,7 +249,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
     return Picture("last-rows", figure, caption)
 
 
-def _remarks(scores: dict[str, Any], options: Learn) -> list[str]:
+def _remarks(scores: dict[str, Any], options: Learn) -> list[str | list[str]]:
     texts, notes, targets = [], scores["notes"], scores["targets"]
     if "interval" in scores:
         each = list(zip(targets, each_target(targets, scores["interval"]), strict=True))
@@ -276,8 +278,14 @@ def _remarks(scores: dict[str, Any], options: Learn) -> list[str]:
             f"Far from all before it was a reading in {counted(strange, 'row')}; it was not followed unless the next "
             'one agreed. The column "strange" of predictions.csv marks each.'
         )
-    if notes:
-        name = f"{scores['source']}: "
-        said = "; ".join(note.removeprefix(name) for note in notes[:8])
-        texts.append(f"Remarks on the data ({len(notes)}): {said}{'; ...' * (len(notes) > 8)}")
-    return texts
+    return [*texts, *_notes(scores["source"], notes)]
+
+
+def _notes(source: str, notes: list[str]) -> list[str | list[str]]:
+    """What was told of the data, as a list; where it is long, its beginning."""
+    if not notes:
+        return []
+    bare = [note.removeprefix(source).lstrip(":, ") for note in notes[:NOTES]]
+    more = len(notes) - len(bare)
+    rest = [f"and {more:,} more, in summary.json"] if more else []
+    return [f"Remarks on the data ({len(notes):,}):", [*bare, *rest]]

@@ -188,7 +188,8 @@ def checked_names(source: str, names: Sequence[str], header: bool = False) -> tu
             raise OnwardError(f"{source}: column {i + 1} of {len(names)} has no name; name it in the header")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise OnwardError(f"{source}: several columns are named {', '.join(map(repr, twice[:5]))}; rename them")
+        later = ", or say --skip if the header is a later line" if header else ""
+        raise OnwardError(f"{source}: several columns are named {', '.join(map(repr, twice[:5]))}; rename them{later}")
     if not 0 < len(names) <= MAX_COLUMNS:
         raise OnwardError(f"{source} has {len(names):,} columns; 1 to {MAX_COLUMNS:,} are allowed")
     return tuple(names)

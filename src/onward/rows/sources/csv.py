@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from onward.errors import OnwardError
 from onward.rows.sources.cells import Cell, checked_names
@@ -39,18 +39,26 @@ class CsvSource(TextSource):
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
         if delimiter and (len(delimiter) > 1 or delimiter in '"\r\n\0'):
             raise OnwardError(f"a delimiter is one character, not {delimiter!r}")
-        self._comment = comment.encode()
+        self._comment, self._spaced, self._header, self._header_line = comment.encode(), False, [""], b""
         for _ in range(skip):
             self._pass("there are fewer lines than are to be skipped")
         said = self._before_header(comment)
         self._delimiter = delimiter or said or self._sniff(len(names or ()) - 1)
         if names is None and not skip:
             self._pass_preamble(bool(delimiter or said))
+        if names is None:
+            self._header_line = self._lines.held[self._lines.next].strip()
+            self._spaced = re.search(f'{re.escape(self._delimiter)} +"'.encode(), self._header_line) is not None
         try:
             header = [name.strip() for name in names or self._cells(False)]
         except Bad as bad:
+            if b"\r" in self._header_line and len(self._lines.held) == 1:
+                raise OnwardError(
+                    f"{self.name}: its lines end with carriage returns alone; tr '\\r' '\\n' <FILE makes others"
+                ) from None
             raise OnwardError(f"{self.name}: its header is {bad.text}; is it a CSV file?") from None
         if names is None:
+            self._header = list(header)
             header = self._widened(header)
             header[0] = header[0].removeprefix("#").lstrip() if self._hash_header else header[0]
         self._width = len(header)
@@ -79,6 +87,10 @@ class CsvSource(TextSource):
             mark = self._comment or b"#"
             if names and not said:
                 said = names[1].decode()
+            elif re.match(rb'"?TOA5"?,', line):
+                self._passed += 1
+                text = "its first line describes a logger (TOA5) and is left out"
+                self.complaints.add("a preamble", text, bad=False)
             elif line.startswith(mark) and not (not comment and self._is_header(said)):
                 self._passed += 1
             elif line:
@@ -170,10 +182,14 @@ class CsvSource(TextSource):
                 f"and does not close {where}; close it, or write a quote within quotes as two"
             )
 
+    def _reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The rows of lines; spaces before a quote are passed over where the header has some."""
+        return csv.reader(lines, delimiter=self._delimiter, strict=True, skipinitialspace=self._spaced)
+
     def _cells(self, hold: bool) -> list[str]:
         self._garbled = False
         try:
-            cells = next(csv.reader(self._texts(hold), delimiter=self._delimiter, strict=True))
+            cells = _bare(next(self._reader(self._texts(hold))))
         except StopIteration:
             raise EOFError from None
         except csv.Error:
@@ -192,10 +208,14 @@ class CsvSource(TextSource):
         if len(cells) != width:
             text = f"{len(cells):,} cell{'s' * (len(cells) != 1)} where the header has {width:,}"
             raise Bad("too few or too many cells", text, cut=len(cells) < width)
+        if cells[0].strip() == self._header[0] and [cell.strip() for cell in cells] == self._header:
+            raise Bad("the header again", "the header again")
         return cells
 
     def _fast(self, lines: list[bytes]) -> dict[str, Sequence[Cell]] | None:
         data, width = b"".join(lines), self._width
+        if self._header_line and self._header_line in data:
+            return None
         if self._comment and (data.startswith(self._comment) or b"\n" + self._comment in data):
             return None
         try:
@@ -204,9 +224,10 @@ class CsvSource(TextSource):
             return None
         if not text.endswith("\n"):
             return None
-        if '"' in text:
+        if '"' in text or self._spaced:
             try:
-                rows = list(csv.reader(text[:-1].split("\n"), delimiter=self._delimiter, strict=True))
+                rows = list(self._reader(text[:-1].split("\n")))
+                rows = list(map(_bare, rows)) if '="' in text else rows
             except csv.Error:
                 return None
             return self._columns(rows) if len(rows) == len(lines) and set(map(len, rows)) == {width} else None
@@ -221,3 +242,8 @@ class CsvSource(TextSource):
     def _columns(self, rows: list[list[str]]) -> dict[str, Sequence[Cell]]:
         columns = list(zip(*rows, strict=True))
         return {name: columns[i] for i, name in self._named.items()}
+
+
+def _bare(cells: list[str]) -> list[str]:
+    """Cells without what keeps a spreadsheet from reading them as numbers: ="007"."""
+    return [cell[2:-1] if cell.startswith('="') and cell.endswith('"') and len(cell) > 2 else cell for cell in cells]

@@ -12,6 +12,7 @@ from onward.rows.sources.complaints import Bad, Complaints
 from onward.rows.sources.lines import Lines, TextSource
 
 DEEP = 16  # objects within one another
+TABLE = 10  # objects of a list in an only line that are taken for the rows of a table
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -29,9 +30,29 @@ class JsonSource(TextSource):
         self._known: set[str] = set()
         start = lines.held[0].strip()
         if start.startswith(b"[") or start == b"{":
-            raise OnwardError(f"{self.name} is not JSON lines, an object a line: jq -c '.[]' makes them of a list")
+            how = "jq -c . makes them of objects" if start == b"{" else "jq -c '.[]' makes them of a list"
+            raise OnwardError(f"{self.name} is not JSON lines, an object a line: {how}")
         with suppress(Bad):
+            if len(lines.held) == 1 and lines.moves:
+                self._refuse_whole_table(start)
             self._learn(self._object(start))
+
+    def _refuse_whole_table(self, line: bytes) -> None:
+        """Refuse an only line that holds a table, and not a row of one."""
+        pairs = self._pairs(line)
+        if not isinstance(pairs, _Pairs):
+            return
+        for key, value in pairs:
+            if isinstance(value, list) and len(value) >= TABLE and all(isinstance(each, _Pairs) for each in value):
+                raise OnwardError(f"{self.name} is not JSON lines, an object a line: jq -c '.{key}[]' makes them of it")
+        sizes = {len(value) if isinstance(value, list) else 0 for _, value in pairs}
+        split = {"columns", "data"} <= {key for key, _ in pairs}
+        if split or (len(pairs) > 1 and len(sizes) == 1 and min(sizes) > 1):
+            form = ", orient='split'" if split else ""
+            raise OnwardError(
+                f"{self.name} is one object that holds a whole table, and not JSON lines, an object a line: pandas "
+                f"makes them by read_json(FILE{form}).to_json(OUT, orient='records', lines=True)"
+            )
 
     def _learn(self, keys: Iterable[str]) -> None:
         new = [key for key in keys if key not in self._known]
@@ -40,15 +61,21 @@ class JsonSource(TextSource):
         if len(self.names) > MAX_COLUMNS:
             raise OnwardError(f"{self.name}: more than {MAX_COLUMNS:,} different keys; are some of them data?")
 
-    def _object(self, raw: bytes) -> dict[str, Any]:
+    def _pairs(self, raw: bytes) -> Any:
+        """What a line says; a comma after it, or a record separator before it, is no part of it."""
+        bare = raw.strip()
         try:
-            pairs = self._decode(raw.decode())
+            pairs = self._decode(bare.removeprefix(b"\x1e").removesuffix(b",").decode())
             if b"\\u" in raw:
                 json.dumps(pairs, ensure_ascii=False).encode()  # half a character
         except UnicodeDecodeError:
             raise self._foreign() from None
         except (ValueError, RecursionError):
             raise Bad("not JSON", "not JSON", cut=True) from None
+        return pairs
+
+    def _object(self, raw: bytes) -> dict[str, Any]:
+        pairs = self._pairs(raw)
         if not isinstance(pairs, _Pairs):
             raise Bad("not an object", "not a JSON object")
         if b"{" in raw[raw.index(b"{") + 1 :]:

@@ -1,6 +1,7 @@
 """Numbers as people write them: decimal comma, thousands, percent, currencies, units, signs of all kinds."""
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from onward.text import number
@@ -11,6 +12,9 @@ _ASCII = str.maketrans(
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
         **dict.fromkeys("\u00a0\u2007\u2009\u202f", " "),
         "\u2019": "'",
+        **dict.fromkeys("\u066b\uff0e", "."),
+        **dict.fromkeys("\u066c\uff0c", ","),
+        **dict.fromkeys("\u066a\uff05", "%"),
     }
 )
 _SYMBOLS = "$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u0e3f"
@@ -20,9 +24,11 @@ _CODES = (
 )
 _NUMERAL = re.compile(
     rf"(?P<open>\()?(?P<sign>[-+])?(?P<before>[{_SYMBOLS}]|{'|'.join(map(re.escape, _CODES))})? ?(?P<inner>[-+])?"
-    r"(?P<body>\d+(?:[.,' ]\d+)*[.,]?|[.,]\d+)(?P<power>[eE][-+]?\d+)?(?P<trail>-)?"
+    r"(?P<body>\d+(?:[.,' ]\d+)*[.,]?|[.,]\d+)(?P<power>(?:[eE][-+]?|[dD][-+])\d+)?(?P<trail>-)?"
     r"(?P<closed>\))? ?(?P<after>[^\d\s.,'()+\-/:;_][^\d.,:;()]{0,11}(?:[23](?:/[^\W\d]{1,3})?)?\.?)?(?P<close>\))?"
 )
+# What keeps a spreadsheet from reading a number as one.
+_KEPT = re.compile(r"^'(?=[-+\d.])")
 _ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 # Units that are one where a single cell shows them; others only where a whole column does.
 KNOWN_MARKS = frozenset(
@@ -176,7 +182,11 @@ PLAIN = Numerals()
 
 def numeral(text: str) -> Numeral | None:
     """A text taken apart, if it is a number in some way of writing."""
-    text = text.strip().translate(_ASCII)
+    text = text.strip()
+    if not text.isascii():
+        digits = (str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
+        text = "".join(digits).translate(_ASCII)
+    text = _KEPT.sub("", text)
     found = _NUMERAL.fullmatch(text)
     if found is None or _ADDRESS.fullmatch(text):
         return None
@@ -186,4 +196,4 @@ def numeral(text: str) -> Numeral | None:
         return None
     if after.lower() in _NO_UNITS:
         return None
-    return Numeral(bool(minus), found["body"], found["power"] or "", before or after)
+    return Numeral(bool(minus), found["body"], (found["power"] or "").lower().replace("d", "e"), before or after)

@@ -1,4 +1,7 @@
-"""Parquet and Arrow (Feather): columns of a file with a schema; places are rows. Needs pyarrow."""
+"""Parquet and Arrow (Feather): columns of a file with a schema; places are rows. Needs pyarrow.
+
+What lies in a struct has its path as a name, as in JSON lines: payload.temp.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +44,8 @@ class ParquetSource(Source):
                 self._file = self._held = pyarrow.parquet.ParquetFile(path)
                 schema = self._file.schema_arrow
         try:
+            self._structs = self._has_structs(schema)
+            schema = self._flat(schema.empty_table()).schema if self._structs else schema
             self.names = checked_names(self.name, schema.names)
             for field in schema:
                 if self._kept_as(field.type) is None:
@@ -55,6 +60,15 @@ class ParquetSource(Source):
         self._cells: dict[str, Sequence[Cell]] = {}
         self._at = self._used = self._size = 0
         self._batches = self._unpacked(0)
+
+    def _has_structs(self, schema: Any) -> bool:
+        return any(self._arrow.types.is_struct(field.type) for field in schema)
+
+    def _flat(self, table: Any) -> Any:
+        """A table of which no column is a struct; names within one another are joined by a dot."""
+        while self._has_structs(table.schema):
+            table = table.flatten()
+        return table
 
     def _kept_as(self, kind: Any) -> Any:
         """The type that a column is cast to, to give cells; None if it cannot."""
@@ -98,9 +112,11 @@ class ParquetSource(Source):
                         break
                     first += batch.num_rows
                     batch = batch.slice(max(0, batch.num_rows - max(0, first - at)))
-                    cells = {
-                        name: self._list(name, column) for name, column in zip(self.names, batch.columns, strict=True)
-                    }
+                    columns = batch.columns
+                    if self._structs:
+                        flat = self._flat(self._arrow.Table.from_batches([batch]))
+                        columns = [column.combine_chunks() for column in flat.columns]
+                    cells = {name: self._list(name, column) for name, column in zip(self.names, columns, strict=True)}
                 if batch.num_rows:
                     yield batch.num_rows, cells
 
