@@ -151,3 +151,20 @@ def test_every_row_is_answered_however_many_come_together(fields, target, other)
         said.append([line.split(",")[0] for line in text.splitlines()])
     ahead = fields.get("horizon", 1)
     assert said == 4 * [[str(row + ahead) for row in range(1, 22)]]
+
+
+@pytest.mark.parametrize(("discount", "kept"), [(0.0, 0), (0.3, 5), (0.9, 65)])
+def test_a_return_keeps_the_rewards_that_it_still_needs_and_no_more(discount, kept):
+    """Those of the last `lag` rows but one; a return of lag 1 is the row's own reward, and needs none."""
+    options = Learn(target=("y",), task="return", discount=discount)
+    assert options.lag == kept + 1
+    session = Session(options, "data.csv", lambda text: None)
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(200, 1))
+    cuts = np.sort(rng.integers(0, 200, 20))
+    known = np.concatenate([session._arrived(part) for part in np.split(y, cuts)])
+    assert len(session.rewards) == kept
+    for row in range(kept, 200):
+        part = y[row - kept : row + 1, 0]
+        assert known[row, 0] == pytest.approx(sum(discount**i * reward for i, reward in enumerate(part)), rel=1e-9)
+    assert np.isnan(known[:kept]).all()
