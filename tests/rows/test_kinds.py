@@ -12,7 +12,7 @@ import pytest
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.rows import learn
-from onward.rows.columns import wild
+from onward.rows.columns import surprises, wild
 from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, Judge
 from onward.rows.options import Learn
@@ -509,3 +509,22 @@ def test_words_of_failure_are_no_categories_in_a_column_of_numbers():
     for word in sorted(NO_NUMBER):
         assert Judge().column([word]) is None
         assert Judge().column(["red", word.upper(), "green"], many=True) == Column("category", sure=True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "units"),
+    [
+        ([f"{i} kW" if i % 3 else f"{1000 * i} W" for i in range(200)], "'W', 'kW'"),
+        ([f"{i}K" if i % 2 else f"{i}M" for i in range(100)], "'M', 'K'"),
+        ([f"{i / 2} °C" if i % 2 else f"{i} °F" for i in range(100)], "'°F', '°C'"),
+        (["5 Main St", "12 Oak Av", "3 Elm Rd"] * 50, ""),
+        (["1 x 2", "2 x 3", "1 x 3"] * 50, ""),
+        ([f"{i} kW" for i in range(100)], ""),
+        (["a", "b"] * 50, ""),
+    ],
+)
+def test_numbers_in_several_units_are_told(cells, units):
+    column = Judge().column(cells, "x", many=True)
+    said = " ".join(surprises("x", cells, column, np.full(len(cells), np.nan), range(1, len(cells) + 1)))
+    assert ("in several units" in said) == bool(units)
+    assert units in said

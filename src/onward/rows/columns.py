@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from onward.rows.clock import SCALES, Clock, judged
-from onward.rows.kinds import ODD, SOME, Column, hint_of, says_nothing, some
+from onward.rows.kinds import FEW_WORDS, ODD, SOME, Column, hint_of, says_nothing, some
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, is_missing, number_in
-from onward.rows.sources.numerals import KNOWN_MARKS
+from onward.rows.sources.numerals import KNOWN_MARKS, numeral
 from onward.rows.stream.guard import WARM as BELIEVED
 
 # Values by which is judged whether one of the first is wild.
@@ -35,6 +35,7 @@ SENTINELS = (
 # Among the first `BELIEVED` values of a column a value is wild if it lies so many times as far from the middle as all
 # but a hundredth of its sample, which holds `ENOUGH` values: no later row could tell that it is strange.
 WILD = 1000.0
+_UNIT = re.compile(r"[^\d\s]{1,4}")
 _OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?", re.IGNORECASE)
 # Of the rows of a sample, a column of which so many have no number is told of.
 TOLD = 0.02
@@ -91,6 +92,10 @@ def surprises(
             )
         found += _sentinels(name, numbers)
         found += _identifiers(name, cells)
+    elif units := _units(cells):
+        found.append(
+            f"{name!r} holds numbers in several units ({units}), and is read as {column.words}: write all in one unit"
+        )
     elif column.kind == "hashed":
         shown = next(cell for cell in cells if not is_missing(cell))
         found.append(
@@ -149,6 +154,14 @@ def _may_be_decimal(cells: Sequence[Cell]) -> bool:
     """Whether all commas of a column stand before three last digits: they may be decimal marks after all."""
     commas = [cell for cell in cells if isinstance(cell, str) and "," in cell]
     return bool(commas) and all(re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell.strip()) for cell in commas)
+
+
+def _units(cells: Sequence[Cell]) -> str:
+    """The units of a sample in which most cells are numbers, each with one of a few units beside it; else empty."""
+    known = [cell for cell in some(cells) if isinstance(cell, str) and not is_missing(cell)]
+    marks = Counter(found.mark for cell in known if (found := numeral(cell)) and _UNIT.fullmatch(found.mark))
+    few = len(marks) in range(2, FEW_WORDS + 1)
+    return ", ".join(map(repr, marks)) if few and marks.total() > 0.5 * len(known) else ""
 
 
 def _identifiers(name: str, cells: Sequence[Cell]) -> list[str]:
