@@ -5,10 +5,12 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import onward
-from onward.lab.figures import Run
+from onward.lab.figures import Run, spread_columns
+from onward.lab.page import ENOUGH, interval, span
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.papers.memory import MemoryExperiment
 from onward.lab.papers.piano import PianoExperiment
@@ -63,3 +65,27 @@ def test_levels_fill_the_first_columns_of_the_table_of_methods(tmp_path):
     assert table.header == ["method", "mean", "steps"]
     assert table.rows == [["rtrl (exact)", "0.3", "10"], ["best possible", "0.1", ""]]
     assert table.caption == "a caption. Of each method its best step size."
+
+
+@pytest.mark.parametrize("seeds", range(1, 9))
+def test_an_interval_of_few_seeds_is_none(seeds):
+    """Of two values a bootstrap interval is their range, which holds the mean half of the time."""
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    low, high = interval(values)
+    told = span(low, high, lambda value: f"{value:.2f}")
+    if seeds < ENOUGH:
+        assert np.isnan([low, high]).all()
+        assert told == "too few seeds"
+    else:
+        drawn = np.random.default_rng(1).choice(values, (20_000, seeds)).mean(1)
+        np.testing.assert_allclose([low, high], np.percentile(drawn, [2.5, 97.5]), atol=0.05 * np.ptp(values))
+        assert told == f"{low:.2f} - {high:.2f}"
+    assert span(None, None, str) == "too few seeds"
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_best_is_best_in_the_direction_of_the_metric(higher):
+    columns = spread_columns(1, higher_is_better=higher)
+    row = {"values": [1.0, 3.0, 2.0], "mean": 2.0, "std": 1.0}
+    assert (columns["best"](row), columns["worst"](row)) == (("3.0", "1.0") if higher else ("1.0", "3.0"))
+    assert columns["95 % interval"](row) == "too few seeds"

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.experiment import Experiment
-from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, style, write_page
+from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, span, style, write_page
 from onward.lab.records import Record, load_record
 from onward.lab.results import base_name, best_rows, curves_of, jobs_of, load_environment, load_summary
 from onward.lab.train import METRICS, read_metrics
@@ -214,15 +214,16 @@ def published(row: Row) -> str:
 
 def interval_cell(digits: int) -> Cell:
     """A column of 95 % intervals of the mean."""
-    return lambda row: "{:.{d}f} - {:.{d}f}".format(*interval(row["values"]), d=digits)
+    return lambda row: span(*interval(row["values"]), lambda value: f"{value:.{digits}f}")
 
 
-def spread_columns(digits: int) -> dict[str, Cell]:
-    """Columns of an error over seeds: mean and its interval, standard deviation, best and worst."""
+def spread_columns(digits: int, *, higher_is_better: bool = False) -> dict[str, Cell]:
+    """Columns of a number over seeds: mean and its interval, standard deviation, best and worst."""
+    best, worst = (max, min) if higher_is_better else (min, max)
     return {
         "mean": cell(f".{digits}f"),
         "95 % interval": interval_cell(digits),
         "sd": cell(f".{digits}f", "std"),
-        "best": lambda row: f"{min(row['values']):.{digits}f}",
-        "worst": lambda row: f"{max(row['values']):.{digits}f}",
+        "best": lambda row: f"{best(row['values']):.{digits}f}",
+        "worst": lambda row: f"{worst(row['values']):.{digits}f}",
     }

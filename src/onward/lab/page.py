@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from onward import saving
 # Okabe and Ito's colours, told apart by colour-blind readers too; methods take them in this order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
+# Values of which a bootstrap interval says something.
+ENOUGH = 5
 STYLE: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
@@ -57,9 +60,21 @@ def style() -> Iterator[None]:
         yield
 
 
+def span(low: float | None, high: float | None, show: Callable[[float], str]) -> str:
+    """An interval for a table, on one line; where there is none, why."""
+    if low is None or high is None or math.isnan(low):
+        return "too few seeds"
+    return f"{show(low)} - {show(high)}"
+
+
 def interval(values: Sequence[float] | np.ndarray, *, draws: int = 10_000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of `values` (percentiles of `draws` resamplings, seeded)."""
+    """95 % bootstrap interval of the mean of `values` (percentiles of `draws` resamplings, seeded); NaN where they are few.
+
+    Of fewer than `ENOUGH` values it would be too short: of two it is their range, and holds the mean half of the time.
+    """
     array = np.asarray(values, float)
+    if len(array) < ENOUGH:
+        return float("nan"), float("nan")
     chosen = np.random.default_rng(0).integers(0, len(array), (draws, len(array)))
     low, high = np.percentile(array[chosen].mean(1), [2.5, 97.5])
     return float(low), float(high)
@@ -86,7 +101,8 @@ def _save(folder: Path, picture: Picture) -> str:
 def _table(table: Table) -> str:
     kind = lambda i: " class=text" if 0 < i < table.texts else ""
     head = "".join(f"<th{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
-    cells = lambda row: "".join(f"<td{kind(i)}>{html.escape(c)}</td>" for i, c in enumerate(row))
+    whole = lambda text: html.escape(text).replace(" - ", "&nbsp;-&nbsp;")  # an interval stays on one line
+    cells = lambda row: "".join(f"<td{kind(i)}>{whole(c)}</td>" for i, c in enumerate(row))
     body = "".join(f"<tr>{cells(row)}</tr>" for row in table.rows)
     caption = f"<p class=caption>{html.escape(table.caption)}</p>" if table.caption else ""
     return f"{caption}<table><tr>{head}</tr>{body}</table>"

@@ -6,6 +6,7 @@ import numpy as np
 
 from onward.lab.experiment import Experiment
 from onward.lab.figures import (
+    Row,
     Run,
     canvas,
     cell,
@@ -24,7 +25,7 @@ from onward.text import counted
 
 def report(run: Run[Experiment]) -> tuple[str, list[Any]]:
     """Lead and parts of the page."""
-    parts: list[Any] = [_table(run), _curves(run), finals(run.rows, run.references, label=_measured(run))]
+    parts: list[Any] = [_table(run), _curves(run), _finals(run)]
     if run.sizes_tried:
         parts.append(_step_sizes(run))
     return _lead(run), parts
@@ -34,9 +35,13 @@ def _measured(run: Run[Experiment]) -> str:
     return run.experiment.final_metric.replace("_", " ")
 
 
-def _lead(run: Run[Experiment]) -> str:
+def _best_first(run: Run[Experiment]) -> list[Row]:
     sign = -1 if run.experiment.higher_is_better else 1
-    best = min(run.rows, key=lambda row: sign * row["mean"])
+    return sorted(run.rows, key=lambda row: sign * row["mean"])
+
+
+def _lead(run: Run[Experiment]) -> str:
+    best = _best_first(run)[0]
     of = f" of {counted(len(run.rows), 'method')}" if len(run.rows) > 1 else ""
     sense = "more" if run.experiment.higher_is_better else "less"
     levels = ", ".join(f"{name} {value:.4g}" for name, value in run.references.items())
@@ -47,12 +52,16 @@ def _lead(run: Run[Experiment]) -> str:
 
 
 def _table(run: Run[Experiment]) -> Table:
-    columns = spread_columns(4)
+    columns = spread_columns(4, higher_is_better=run.experiment.higher_is_better)
     if any(row["published"] is not None for row in run.rows):
         columns["published"] = published
     columns |= {"step size": cell("g", "step_size"), "CPU us a step": cpu_a_step(2)}
     levels = {f"{name} ({run.experiment.levels})": [f"{value:.4f}"] for name, value in run.references.items()}
-    return run.table(columns, levels, f"{_measured(run).capitalize()} at the end, over {run.seeds}.")
+    return run.table(columns, levels, f"{_measured(run).capitalize()} at the end, over {run.seeds}.", _best_first(run))
+
+
+def _finals(run: Run[Experiment]) -> Picture:
+    return finals(_best_first(run), run.references, label=_measured(run), colours=colours_of(run.rows))
 
 
 def _curves(run: Run[Experiment]) -> Picture:

@@ -237,7 +237,7 @@ def best_rows(summary: dict[str, Any], kind: type[Experiment]) -> list[dict[str,
 
 def as_markdown(folder: Path) -> str:
     """The summary of a finished run as Markdown: of each method the best step size, then all of them, then every seed."""
-    from onward.lab.page import interval
+    from onward.lab.page import interval, span
 
     experiment, summary = finished(folder)
     kind = type(experiment)
@@ -255,8 +255,18 @@ def as_markdown(folder: Path) -> str:
         more = (show(float(np.mean(m["also"][name]))) for name in kind.also)
         cost = f"{m['cpu_seconds'] / len(values):.1f}"
         name = ": ".join(filter(None, (m["name"], m["note"])))
-        span = f"{show(low)} - {show(high)}"
-        rows.append([name, show(m["mean"]), span, *numbers, *more, f"{m['step_size']:g}", f"{m['steps']:,}", cost])
+        rows.append(
+            [
+                name,
+                show(m["mean"]),
+                span(low, high, show),
+                *numbers,
+                *more,
+                f"{m['step_size']:g}",
+                f"{m['steps']:,}",
+                cost,
+            ]
+        )
     for name, value in summary["references"].items():
         rows.append([f"*{name}* ({kind.levels})", show(value), *[""] * (len(header) - 2)])
     parts = [markdown_table(header, rows)]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab import page
 from onward.lab.folder import RunFolder
 from onward.lab.sweeps import jobs, results
 from onward.lab.sweeps import sweep as sweeping
@@ -224,10 +226,15 @@ def test_help(capsys):
     assert main(["sweep", "trace-pattern"]) == 1
 
 
-def test_the_report_again(done, capsys):
+@pytest.mark.parametrize("enough", [4, 5])
+def test_the_report_again(done, capsys, monkeypatch, enough):
+    """Four seeds: of a fifth on there are intervals, and ranks; here as if four were enough, and as it is."""
+    monkeypatch.setattr(results, "ENOUGH", enough)
+    monkeypatch.setattr(page, "ENOUGH", enough)
+    shutil.rmtree(done / "figures")
     (done / "report.html").unlink()
     assert main(["report", str(done)]) == 0
-    page = (done / "report.html").read_text()
+    text = (done / "report.html").read_text()
     known = (
         "best of each method",
         "chosen on other seeds",
@@ -235,8 +242,9 @@ def test_the_report_again(done, capsys):
         "every configuration",
         "bayes",
     )
-    assert [words for words in known if words not in page] == []
-    assert (done / "figures" / "ranks.png").exists()
+    assert [words for words in known if words not in text] == []
+    assert (done / "figures" / "ranks.png").exists() == (enough == 4)
+    assert ("too few seeds" in text) == (enough == 5)
     capsys.readouterr()
     assert main(["report", str(done), "--markdown"]) == 0
     assert "| best of each method | step size | mean |" in capsys.readouterr().out

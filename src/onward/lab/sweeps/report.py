@@ -59,7 +59,7 @@ def _lead(summary: dict[str, Any]) -> str:
         first = min(best, key=lambda r: sign * r["mean"])
         text += (
             f". The best of all, chosen by {summary['chosen_by']}: {results.label(first, results.varied(summary))}, "
-            f"{_name(summary)} {_show(first['mean'])} (95 % interval {_show(first['low'])} to {_show(first['high'])}, "
+            f"{_name(summary)} {_show(first['mean'])} (95 % interval: {_span(first)}; "
             f"{len(first['seeds'])} seeds)"
         )
     return text + "."
@@ -75,7 +75,7 @@ def _show(value: float | None) -> str:
 
 def _span(row: dict[str, Any]) -> str:
     """The interval, on one line."""
-    return f"{_show(row['low'])}\N{NO-BREAK SPACE}-\N{NO-BREAK SPACE}{_show(row['high'])}"
+    return page.span(row["low"], row["high"], _show)
 
 
 def _parts(summary: dict[str, Any]) -> list[Any]:
@@ -176,9 +176,10 @@ def _sensitivity(summary: dict[str, Any], name: str, others: list[str]) -> Pictu
         if best:
             x = [row[name] for row in best]
             means = np.asarray([row["mean"] for row in best])
-            bars = [means - [r["low"] for r in best], np.asarray([r["high"] for r in best]) - means]
+            low, high = (np.asarray([math.nan if r[end] is None else r[end] for r in best]) for end in ("low", "high"))
+            bars = [means - low, high - means]
             axes.errorbar(x, means, np.maximum(bars, 0), fmt=f"{mark}-", ms=4, lw=1.5, capsize=3, color=colour, label=method)  # fmt: skip
-            tops += [row["high"] for row in best]
+            tops += [row["mean"] if row["high"] is None else row["high"] for row in best]
     if sign > 0 and tops:
         levels = [v for v in summary["references"].values() if v <= 2 * np.median(tops)]
         top = min(max([*tops, *levels]), max(4 * np.median(tops), *levels, 0) if levels else 4 * np.median(tops))

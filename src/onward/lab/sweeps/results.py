@@ -15,7 +15,7 @@ from onward import saving
 from onward.errors import OnwardError
 from onward.lab.experiment import Experiment
 from onward.lab.folder import CONFIG, read_config
-from onward.lab.page import interval
+from onward.lab.page import ENOUGH, interval, span
 from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_json
 from onward.lab.sweeps import jobs
@@ -180,7 +180,7 @@ def cross_validated(configurations: Sequence[Configuration], method: str) -> dic
     reported = [own[best]["values"][i] for i, best in enumerate(chosen)]
     if None in reported:
         return None
-    low, high = interval(reported)
+    low, high = (None if math.isnan(end) else end for end in interval(reported))
     return {"mean": float(np.mean(reported)), "low": low, "high": high}
 
 
@@ -200,13 +200,14 @@ def show_value(value: Any) -> str:
 def ranks(configurations: Sequence[Configuration], best: Sequence[Configuration]) -> dict[str, Any] | None:
     """How often each is first, second, ... when the seeds are drawn anew (paired bootstrap).
 
-    Of the best of every method; where there is one method only, of its best configurations.
+    Of the best of every method; where there is one method only, of its best configurations. None of fewer than `ENOUGH`
+    seeds: two that agree are no certainty.
     """
     rows = sorted(best, key=mean_score)
     if len(rows) == 1:
         rows = sorted([c for c in configurations if c["last"]], key=mean_score)[:SHOWN_RANKS]
     table = _table_of_scores(rows)
-    if table is None:
+    if table is None or table.shape[1] < ENOUGH:
         return None
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, table.shape[1], (RESAMPLED, table.shape[1]))
@@ -350,8 +351,8 @@ def as_lines(folder: Path) -> list[str]:
         if row["best"]:
             failed = f", {len(row['failed'])} failed" if row["failed"] else ""
             lines.append(
-                f"{label(row, vary):44} {summary['metric']} {_show(row['mean'])} ({_show(row['low'])} to "
-                f"{_show(row['high'])}, {len(row['seeds'])} seeds{failed}, {row['steps']:,} steps)"
+                f"{label(row, vary):44} {summary['metric']} {_show(row['mean'])} "
+                f"({span(row['low'], row['high'], _show)}, {len(row['seeds'])} seeds{failed}, {row['steps']:,} steps)"
             )
     failures = sum(len(row["failed"]) for row in summary["configurations"])
     if failures:
