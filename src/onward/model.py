@@ -10,11 +10,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from onward.cells.base import AbstractCell
 from onward.heads.base import AbstractHead
+from onward.parts import AbstractPart
 from onward.trees import trainable
 from onward.types import Carry, PyTree
 
 
-class Model(eqx.Module):
+class Model(AbstractPart):
     """A recurrent network that answers: a cell and a head over its features.
 
     >>> import jax, jax.numpy as jnp

@@ -249,3 +249,13 @@ def test_errors_of_construction(key):
         with pytest.raises(ValueError, match=match):
             build()
     assert math.isinf(ow.Moments().prior)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_part_says_what_it_is_made_of(name):
+    """Every field, at its default too, but for limits of memory."""
+    part = ROWS[name](4) if name in zoo.HEADS else ROWS[name]()
+    said = repr(part)
+    assert said.startswith(type(part).__name__)
+    for field in dataclasses.fields(part):
+        assert (f"{field.name}=" in said) == (field.name != "memory_limit"), field.name

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
 from onward.cells.moments import Moments, MomentState
+from onward.parts import AbstractPart
 from onward.trees import depends
 from onward.types import Carry, PyTree
 
@@ -29,7 +30,7 @@ States = tuple[Float[Array, " units"], ...]
 Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Array | None, ...]]
 
 
-class AbstractGates(eqx.Module):
+class AbstractGates(AbstractPart):
     """The elementwise half of a cell, for any number of units at once.
 
     A unit has `states` numbers, of which the last is the one that others read. It is driven by
@@ -140,7 +141,7 @@ def push_forward(derivatives: list[Derivatives], slots: States, states: States) 
     return new
 
 
-class AbstractCell(eqx.Module):
+class AbstractCell(AbstractPart):
     """A recurrent network: its parameters, its state and one step of it."""
 
     @property

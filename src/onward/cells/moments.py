@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from onward.batching import pointwise
+from onward.parts import AbstractPart
 
 
 class MomentState(NamedTuple):
@@ -20,7 +21,7 @@ class MomentState(NamedTuple):
     scale: Float[Array, " size"]
 
 
-class Moments(eqx.Module):
+class Moments(AbstractPart):
     """Normalise a stream by its running moments: (x - mean) / sqrt(max(variance, floor)).
 
     mean <- mean + eta (x - mean);  variance <- variance + eta ((x - mean)^2 - variance)

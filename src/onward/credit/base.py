@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from onward.cells.base import AbstractCell
+from onward.parts import AbstractPart
 from onward.types import Carry, PyTree
 
 Kind = Literal["exact", "unbiased", "biased"]
@@ -44,7 +45,7 @@ class AbstractKernel(eqx.Module, Generic[State]):
         """The cell-shaped gradient for a cotangent on `carry.hidden`."""
 
 
-class AbstractCredit(eqx.Module):
+class AbstractCredit(AbstractPart):
     """A credit rule: it carries forward in time what is needed to assign credit.
 
     A rule of one's own says its `kind` and answers `on`: the kernel that does the work on a cell, and a TypeError for

@@ -24,7 +24,7 @@ class RFLO(AbstractCredit):
     """
 
     kind: ClassVar[Kind] = "biased"
-    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def claim(self, cell: AbstractCell, steps: int) -> Kind:
         """Exact for the first step."""

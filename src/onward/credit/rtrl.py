@@ -42,7 +42,7 @@ class RTRL(AbstractCredit):
     """
 
     kind: ClassVar[Kind] = "exact"
-    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
         """The factorised step of a dense layer, or the full Jacobians of any other cell."""

@@ -44,7 +44,7 @@ class SnAp(AbstractCredit):
 
     kind: ClassVar[Kind] = "biased"
     n: int = eqx.field(default=1, static=True)
-    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def __check_init__(self) -> None:
         require_size("SnAp", n=self.n)

@@ -51,7 +51,7 @@ class TBPTT(AbstractCredit):
 
     kind: ClassVar[Kind] = "biased"
     window: int = eqx.field(default=10, static=True)
-    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def __check_init__(self) -> None:
         require_size("TBPTT", window=self.window)

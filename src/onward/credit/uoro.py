@@ -42,7 +42,7 @@ class UORO(AbstractCredit):
 
     kind: ClassVar[Kind] = "unbiased"
     scaling: Literal["uoro", "nobacktrack", "none"] = eqx.field(default="uoro", static=True)
-    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True)
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def __check_init__(self) -> None:
         if self.scaling not in ("uoro", "nobacktrack", "none"):

@@ -6,10 +6,11 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from onward.parts import AbstractPart
 from onward.types import PyTree
 
 
-class AbstractHead(eqx.Module):
+class AbstractHead(AbstractPart):
     """Reads the features of a cell and answers with (the parameters of) a distribution of y."""
 
     @abc.abstractmethod

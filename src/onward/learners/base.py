@@ -16,6 +16,7 @@ from onward.heads.base import AbstractHead
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.objectives.supervised import Supervised
+from onward.parts import AbstractPart
 from onward.trees import apply_scaled
 from onward.types import Info, PyTree, Sequence, Step
 
@@ -25,7 +26,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class AbstractLearner(eqx.Module):
+class AbstractLearner(AbstractPart):
     """Keeps the model in its state and improves it with every example.
 
     States are pytrees of arrays: they go through `jit`, `scan` and `vmap`, and `onward.save` writes them.

@@ -19,6 +19,7 @@ from onward.batching import runs
 from onward.cells.base import AbstractCell, Derivatives, Parameters, States, pull_back, push_forward
 from onward.cells.dense import Dense, loop_back
 from onward.cells.hybrid import Hybrid
+from onward.parts import AbstractPart
 from onward.types import Carry, PyTree
 
 Training = Literal["reconstruction", "difference"]
@@ -34,7 +35,7 @@ class Transition(NamedTuple):
     key: PRNGKeyArray
 
 
-class AbstractInverse(eqx.Module):
+class AbstractInverse(AbstractPart):
     """A way back through one step of a cell; weights are a state that `init` makes and the learner trains."""
 
     @abc.abstractmethod

@@ -3,14 +3,14 @@
 import abc
 from collections.abc import Callable
 
-import equinox as eqx
 from jaxtyping import Array, Bool
 
 from onward.model import Model
+from onward.parts import AbstractPart
 from onward.types import Info, PyTree, Step
 
 
-class AbstractObjective(eqx.Module):
+class AbstractObjective(AbstractPart):
     """Turns predictions into a gradient to descend, by pulling cotangents of the prediction."""
 
     @abc.abstractmethod

@@ -2,13 +2,13 @@
 
 import abc
 
-import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
+from onward.parts import AbstractPart
 from onward.types import PyTree, Sequence, Step
 
 
-class AbstractTask(eqx.Module):
+class AbstractTask(AbstractPart):
     """A stream of examples, generated inside the compiled loop: `emit` is pure."""
 
     @property
