@@ -367,7 +367,8 @@ def test_the_report_tells_of_every_target(learned, capsys, monkeypatch):
     for axes, name in zip(pictures["last-rows"].axes, ("small", "large"), strict=False):
         assert len(axes.collections) == 1
         assert 0 < axes.lines[0].get_ydata()[-2] / SIZES[name] - MEANS.get(name, 2) + 2 < 5
-    texts = " ".join(part for part in parts if isinstance(part, str))
+    lists = [" ".join(part) for part in parts if isinstance(part, list)]
+    texts = " ".join([*(part for part in parts if isinstance(part, str)), *lists])
     for name in ("small", "large"):
         part = found["interval"][name]
         assert f"{part['inside']:.1%} of {name} (mean width {part['size']:.4g})" in texts
