@@ -428,10 +428,9 @@ def test_a_file_of_one_column_says_what_parts_columns(table, capsys, tmp_path):
 
 
 def test_the_page_lists_its_remarks(table, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.chdir(
-        Path(table({"a": ["n/a?"] + ["1", "2"] * 30, "y": ["3", "4", "5<"] * 20 + ["1"]})).absolute().parent
-    )
+    place = Path(table({"a": ["n/a?"] + ["1", "2"] * 30, "y": ["3", "4", "5<"] * 20 + ["1"]})).absolute().parent
+    monkeypatch.undo()  # the report is to be drawn
+    monkeypatch.chdir(place)
     assert main(["learn", "data.csv", "--target", "y", *SMALL]) == 0
     notes, page = summary()["notes"], Path("out/report.html").read_text()
     assert f"<p>Remarks on the data ({len(notes)}):</p><ul><li>" in page

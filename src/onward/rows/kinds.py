@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+
 from onward.errors import OnwardError
 from onward.rows.clock import judged
 from onward.rows.sources import Cell, is_missing, numbers
@@ -87,7 +89,7 @@ class Judge(NamedTuple):
         """The column that these cells are of; None where they say nothing. `many`: that they are a sample of it."""
         if name in self.categories:
             return Column("category", sure=True) if any(not is_missing(cell) for cell in cells) else None
-        known = [cell for cell in cells if not says_nothing(cell)]
+        known = cells if _all_numbers(cells) else [cell for cell in cells if not says_nothing(cell)]
         if not known:
             return None
         numerals = self.numerals(known, many)
@@ -156,6 +158,14 @@ def hint_of(name: str, kind: str) -> str:
     """The option that says of a column that it is of a kind."""
     option = {"number": "--numbers", "time": "--time"}.get(kind, "--categories")
     return f"{option} {shlex.quote(name)}"
+
+
+def _all_numbers(cells: Sequence[Cell]) -> bool:
+    """Whether each cell is a finite number, plainly written: what is so most often, told fast."""
+    try:
+        return bool(np.isfinite(np.array(cells, float)).all())
+    except (ValueError, TypeError, OverflowError):
+        return False
 
 
 def says_nothing(cell: Cell) -> bool:
