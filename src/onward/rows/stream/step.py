@@ -309,7 +309,7 @@ class Stream:
     def _normalised(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
         """What the network reads of a row; the moments have seen it."""
         inputs = state.inputs.see(jnp.where(plain, jnp.nan, row.x), RATE_INPUTS)
-        carried, z = state.carried.fill(inputs.normalise(row.x), jnp.isfinite(row.x))
+        carried, z = state.carried.fill(inputs.normalise(row.x), jnp.isfinite(row.x) & ~plain)
         z, moves = jnp.where(plain, row.x, z), state.moves
         if self.target.anchored:
             move = row.y - jnp.where(row.targets.moved, row.targets.other, state.base)
