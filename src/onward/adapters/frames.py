@@ -9,12 +9,19 @@ import numpy as np
 
 def _frame(rows: Any) -> Any:
     """A data frame that narwhals knows (pandas, polars, pyarrow, ...); None if it is none."""
-    frame = nw.from_native(rows, eager_only=True, pass_through=True)
+    frame = None if _is_built_in(rows) else nw.from_native(rows, eager_only=True, pass_through=True)
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
-def _is_series(values: Any) -> bool:
-    return isinstance(nw.from_native(values, series_only=True, pass_through=True), nw.Series)
+def _series(values: Any) -> Any:
+    """A series of such a library; None if it is none."""
+    series = None if _is_built_in(values) else nw.from_native(values, series_only=True, pass_through=True)
+    return series if isinstance(series, nw.Series) else None
+
+
+def _is_built_in(values: Any) -> bool:
+    # To ask narwhals takes as long as to learn from some rows.
+    return values.__class__ in (list, tuple, dict, str)
 
 
 def records(owner: object, rows: Any) -> list[Mapping[Any, Any]]:
@@ -34,7 +41,7 @@ def records(owner: object, rows: Any) -> list[Mapping[Any, Any]]:
         return [dict(zip(rows.dtype.names, row, strict=True)) for row in rows.tolist()]
     if isinstance(rows, np.ndarray) and rows.ndim == 2:
         return [dict(enumerate(row)) for row in rows.tolist()]
-    single = isinstance(rows, Mapping | str) or _is_series(rows)
+    single = isinstance(rows, Mapping | str) or _series(rows) is not None
     if hasattr(rows, "to_pylist"):
         rows = rows.to_pylist()
     elif hasattr(rows, "to_dict") and not single:
@@ -55,8 +62,8 @@ def values(owner: object, ys: Any) -> list[Any]:
         raise ValueError(f"{type(owner).__name__}: the targets must be one column, got a {type(ys).__name__}")
     if hasattr(ys, "to_pylist"):
         return list(ys.to_pylist())
-    series = nw.from_native(ys, series_only=True, pass_through=True)
-    return series.to_list() if isinstance(series, nw.Series) else list(ys)
+    series = _series(ys)
+    return list(ys) if series is None else series.to_list()
 
 
 def series_like(rows: Any, answers: Sequence[Any] | np.ndarray) -> Any:

@@ -77,7 +77,7 @@ def surprises(
     if column is None:
         return [f"{name!r} holds nothing in its first {n:,} rows"]
     if column.kind == "number":
-        commas = any(isinstance(cell, str) and "," in cell for cell in cells)
+        commas = _with_commas(cells)
         if column.words != "numbers" and (commas or column.numerals.mark):
             found.append(f"{name!r} is read as {column.words}")
         if column.numerals.plain and _may_be_decimal(cells):
@@ -150,9 +150,14 @@ def looks_like_time(cells: Sequence[Cell], numbers: np.ndarray) -> bool:
     return clock is not None and (clock.form in SCALES or clock.form == "compact") and bool(known[0] > 1e9)
 
 
+def _with_commas(cells: Sequence[Cell]) -> list[str]:
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    return [cell for cell in texts if "," in cell] if "," in "".join(texts) else []
+
+
 def _may_be_decimal(cells: Sequence[Cell]) -> bool:
     """Whether all commas of a column stand before three last digits: they may be decimal marks after all."""
-    commas = [cell for cell in cells if isinstance(cell, str) and "," in cell]
+    commas = _with_commas(cells)
     return bool(commas) and all(re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell.strip()) for cell in commas)
 
 

@@ -209,9 +209,13 @@ class Encoder:
             if name in self.slots or name in self.shared or kind == "time":
                 continue
             if kind in ("number", "hashed"):
-                says = (lambda cell: not is_missing(cell)) if kind == "hashed" else self._is_number(name)
-                first = next((i for i in range(start, stop) if says(column[i])), None)
-                news += [] if first is None else [(first, name, column[first])]
+                part = column[start:stop]
+                if kind == "number":
+                    said = np.isfinite(numbers(part, self.numerals(name))[0])
+                else:
+                    said = np.array([not is_missing(cell) for cell in part], bool)
+                first = start + int(np.argmax(said))
+                news += [(first, name, column[first])] if said.any() else []
                 continue
             known, part = self.vocabulary.get(name, {}), column[start:stop]
             # By their text: 1, 1.0 and True are equal, and three categories.
@@ -220,10 +224,6 @@ class Encoder:
             new = (at for text, at in first_row.items() if text not in known and not is_missing(part[at]))
             news += [(start + at, name, part[at]) for at in new]
         return news
-
-    def _is_number(self, name: str) -> Callable[[Cell], bool]:
-        numerals = self.numerals(name)
-        return lambda cell: math.isfinite(self.number(cell, numerals))
 
     def numerals(self, name: str) -> Numerals:
         """How a column writes its numbers."""

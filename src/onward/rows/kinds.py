@@ -4,6 +4,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -110,7 +111,7 @@ class Judge(NamedTuple):
         """How these cells write numbers: as most of those that leave no doubt."""
         texts = [cell for cell in some(cells) if isinstance(cell, str)]
         found = [each for text in texts if (each := numeral(text))]
-        votes = Counter(each.decimal for each in found)
+        votes = Counter(_decimal(text) for text in texts)
         decimal = self.decimal or ("," if votes[","] > votes["."] or _points_part_thousands(found, votes) else ".")
         marks = Counter(each.mark for each in found if each.mark)
         if not marks:
@@ -125,7 +126,14 @@ def some(cells: Sequence[Cell]) -> Sequence[Cell]:
     return cells[:: max(1, len(cells) // SOME)]
 
 
-def _points_part_thousands(found: Sequence[Numeral], votes: Counter[str]) -> bool:
+@lru_cache(maxsize=8192)
+def _decimal(text: str) -> str | None:
+    """`Numeral.decimal` of a text; None where it is no number. Asked twice of each cell of a sample."""
+    found = numeral(text)
+    return found and found.decimal
+
+
+def _points_part_thousands(found: Sequence[Numeral], votes: Counter[str | None]) -> bool:
     """Whether points stand before three digits only, and not in small numbers, which would have decimals too."""
     pointed = [each for each in found if "." in each.body]
     small = [each for each in found if "." not in each.body and "," not in each.body]
@@ -137,7 +145,7 @@ def agreed_decimal(columns: Collection[Sequence[Cell]]) -> str:
     votes: Counter[str] = Counter()
     for cells in columns:
         texts = [cell for cell in some(cells) if isinstance(cell, str)]
-        here = Counter(each.decimal for text in texts if (each := numeral(text)))
+        here = Counter(decimal for text in texts if (decimal := _decimal(text)) is not None)
         if here["."] or here[","]:
             votes["," if here[","] > here["."] else "."] += 1
     return next(iter(votes)) if len(votes) == 1 else ""

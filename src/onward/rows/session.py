@@ -155,9 +155,9 @@ class Session:
 
     def _season(self) -> dict[str, Sequence[Cell]]:
         """One more input a target, where a season is known: the value one season before what is to be predicted."""
-        if not self.seasonal:
-            return {}
-        return {name: self.baselines.ahead[:, i].tolist() for i, name in enumerate(self.seasonal)}
+        ahead, slots = self.baselines.ahead, self.reading.encoder.slots
+        met = [i for i, name in enumerate(self.seasonal) if name in slots or np.isfinite(ahead[:, i]).any()]
+        return {self.seasonal[i]: ahead[:, i].tolist() for i in met}
 
     def _arrived(self, y: np.ndarray) -> np.ndarray:
         """What each row makes known: its target, or the return of `lag` rows before."""

@@ -153,7 +153,8 @@ def _odd(values: np.ndarray, cells: Sequence[Cell], numerals: Numerals) -> list[
     """Where a cell is no number and not missing; NaN is put there."""
     if np.isfinite(values).all():
         return []
-    odd = [i for i in np.flatnonzero(~np.isfinite(values)).tolist() if number_in(cells[i], numerals) is None]
+    none = ((i, cells[i]) for i in np.flatnonzero(~np.isfinite(values)).tolist())
+    odd = [i for i, cell in none if cell is not None and cell == cell and number_in(cell, numerals) is None]
     values[odd] = math.nan
     return odd
 

@@ -16,6 +16,8 @@ from onward.types import PyTree
 
 # How much wider what is said of a strange row is, and how likely a strange value is the first of a new level.
 WIDER, NEW = 3.0, 0.25
+# Bisections of an end: single precision has no more digits.
+HALVED = 26
 _OPTIMISER = optax.adam(3e-3)
 
 
@@ -101,15 +103,17 @@ def _ends(spread: Array, share: Array) -> Array:
     log_pi, mu, log_sigma = jnp.split(spread.T, 3)
     pi, sigma = jnp.exp(log_pi), jnp.exp(log_sigma)
 
-    def end(level: Array) -> Array:
+    def end(mu: Array, level: Array) -> Array:
         def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
             middle = 0.5 * (low + high)
-            below = jnp.sum(pi * jax.scipy.special.ndtr((middle[None] - mu) / sigma), 0) < level
+            below = jnp.sum(pi * lax.erfc((mu - middle[None]) / wide), 0) < 2 * level
             return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
         bracket = jnp.min(mu - 6 * sigma, 0), jnp.max(mu + 6 * sigma, 0)
-        low, high = lax.fori_loop(0, 32, halve, bracket)
+        low, high = lax.fori_loop(0, HALVED, halve, bracket)
         return 0.5 * (low + high)
 
-    return jnp.stack([end((1 - share) / 2), end(jnp.full_like(share, 0.5)), end((1 + share) / 2)], 1)
+    # The upper end is the lower one of the mirrored mixture: both to the digits of a small tail.
+    wide, tail = np.float32(np.sqrt(2)) * sigma, (1 - share) / 2
+    return jnp.stack([end(mu, tail), end(mu, jnp.full_like(share, 0.5)), -end(-mu, tail)], 1)
