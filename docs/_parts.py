@@ -17,6 +17,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.ext.autodoc.mock import mock
 
 
 def groups() -> dict[str, list[str]]:
@@ -33,6 +34,10 @@ def groups() -> dict[str, list[str]]:
 
 
 PUBLIC = {name for names in groups().values() for name in names}
+
+
+# Libraries of interfaces that the reference does without.
+OPTIONAL = ("safetensors", "torch")
 
 
 class Parts(Directive):
@@ -59,7 +64,8 @@ class Parts(Directive):
 
 def _directive(name: str) -> list[str]:
     module, _, attribute = name.rpartition(".")
-    found = getattr(import_module(module), attribute)
+    with mock([other for other in OPTIONAL if find_spec(other) is None]):
+        found = getattr(import_module(module), attribute)
     if inspect.isclass(found):
         ours = any(base.__module__.startswith("onward") and base.__name__[0] != "_" for base in found.__bases__)
         options = ["   :members:", "   :special-members: __call__", *["   :show-inheritance:"] * ours]
