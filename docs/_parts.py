@@ -69,8 +69,16 @@ def _directive(name: str) -> list[str]:
     if inspect.isclass(found):
         ours = any(base.__module__.startswith("onward") and base.__name__[0] != "_" for base in found.__bases__)
         options = ["   :members:", "   :special-members: __call__", *["   :show-inheritance:"] * ours]
-        return [f".. autoclass:: {name}", *options, ""]
+        return [f".. autoclass:: {name}{_own_signature(found)}", *options, ""]
     return [f".. autofunction:: {name}", ""]
+
+
+def _own_signature(found: type) -> str:
+    """What a class is made with where a stand-in for its base, of a missing library, hides it; else empty."""
+    if list(inspect.signature(found).parameters) != ["args", "kwargs"]:
+        return ""
+    _, *own = inspect.signature(found.__init__).parameters.values()
+    return str(inspect.Signature([each.replace(annotation=each.empty) for each in own]))
 
 
 def as_rst(lines: list[str]) -> list[str]:

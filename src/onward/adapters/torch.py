@@ -127,7 +127,7 @@ class OnlineCell(torch.nn.Module):
             said = torch.tensor(np.asarray(features))
         self._stream = after
 
-        def pull(cotangent: torch.Tensor, on_x: bool) -> tuple[torch.Tensor | None, ...]:
+        def pull(cotangent: torch.Tensor, on_x: bool) -> "tuple[torch.Tensor | None, ...]":
             with self._as_made():
                 back = _array(cotangent)
                 gradient = _pull(self._rule, cell, after, back)
@@ -136,7 +136,7 @@ class OnlineCell(torch.nn.Module):
 
         return _Answer.apply(said, pull, x, *parameters)
 
-    def reset(self, where: torch.Tensor | None = None) -> None:
+    def reset(self, where: "torch.Tensor | None" = None) -> None:
         """Start an episode: hidden state and traces begin anew, running moments and weights go on.
 
         `where`: in which streams, (streams,) bools; None: everywhere. ValueError for another shape or dtype.
@@ -275,7 +275,7 @@ class _Answer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, cotangent: torch.Tensor) -> "tuple[torch.Tensor | None, ...]":
         return None, None, *ctx.pull(cotangent, ctx.needs_input_grad[2])
 
 
