@@ -64,20 +64,23 @@ class Parts(Directive):
 
 def _directive(name: str) -> list[str]:
     module, _, attribute = name.rpartition(".")
-    with mock([other for other in OPTIONAL if find_spec(other) is None]):
+    missing = [library for library in OPTIONAL if find_spec(library) is None]
+    with mock(missing):
         found = getattr(import_module(module), attribute)
     if inspect.isclass(found):
         ours = any(base.__module__.startswith("onward") and base.__name__[0] != "_" for base in found.__bases__)
         options = ["   :members:", "   :special-members: __call__", *["   :show-inheritance:"] * ours]
-        return [f".. autoclass:: {name}{_own_signature(found)}", *options, ""]
+        return [
+            f".. autoclass:: {name}{_own_signature(found) if module.rpartition('.')[2] in missing else ''}",
+            *options,
+            "",
+        ]
     return [f".. autofunction:: {name}", ""]
 
 
 def _own_signature(found: type) -> str:
-    """What a class is made with where a stand-in for its base, of a missing library, hides it; else empty."""
-    if list(inspect.signature(found).parameters) != ["args", "kwargs"]:
-        return ""
-    _, *own = inspect.signature(found.__init__).parameters.values()
+    """What a class is made with, which the stand-in for a base of a missing library would hide from Sphinx."""
+    own = inspect.signature(found).parameters.values()
     return str(inspect.Signature([each.replace(annotation=each.empty) for each in own]))
 
 
