@@ -37,7 +37,7 @@ PUBLIC = {name for names in groups().values() for name in names}
 
 
 # Libraries of interfaces that the reference does without.
-OPTIONAL = ("safetensors", "torch")
+OPTIONAL = ("flatbuffers", "safetensors", "torch")
 
 
 class Parts(Directive):
@@ -70,11 +70,8 @@ def _directive(name: str) -> list[str]:
     if inspect.isclass(found):
         ours = any(base.__module__.startswith("onward") and base.__name__[0] != "_" for base in found.__bases__)
         options = ["   :members:", "   :special-members: __call__", *["   :show-inheritance:"] * ours]
-        return [
-            f".. autoclass:: {name}{_own_signature(found) if module.rpartition('.')[2] in missing else ''}",
-            *options,
-            "",
-        ]
+        signature = _own_signature(found) if module.split(".")[-1] in missing else ""
+        return [f".. autoclass:: {name}{signature}", *options, ""]
     return [f".. autofunction:: {name}", ""]
 
 
