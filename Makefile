@@ -40,9 +40,11 @@ test-interfaces: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -m 'slow or experiment'
 
-# Against PyTorch's autograd and braintrace, in an environment of their own with the locked versions of everything else.
+# Against PyTorch's autograd and braintrace, and cells as PyTorch's modules, with their page: in an environment of their
+# own with the locked versions of everything else.
 test-oracles: .oracles/.done
-	.oracles/bin/python -m pytest -q -p no:cacheprovider tests/oracles
+	.oracles/bin/python -m pytest -q -p no:cacheprovider -m 'not slow' tests/oracles tests/adapters/test_online_cell.py \
+	  src/onward/adapters/torch.py 'tests/test_site.py::test_examples_of_a_page_run_and_print_what_it_says[torch]'
 
 .oracles/.done: requirements.lock pyproject.toml
 	test -x .oracles/bin/python || $(PYTHON) -m venv .oracles

@@ -17,6 +17,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
+from sphinx.ext.autodoc.mock import mock
 
 
 def groups() -> dict[str, list[str]]:
@@ -33,6 +34,10 @@ def groups() -> dict[str, list[str]]:
 
 
 PUBLIC = {name for names in groups().values() for name in names}
+
+
+# Libraries of interfaces that the reference does without.
+OPTIONAL = ("flatbuffers", "safetensors", "torch")
 
 
 class Parts(Directive):
@@ -59,12 +64,21 @@ class Parts(Directive):
 
 def _directive(name: str) -> list[str]:
     module, _, attribute = name.rpartition(".")
-    found = getattr(import_module(module), attribute)
+    missing = [library for library in OPTIONAL if find_spec(library) is None]
+    with mock(missing):
+        found = getattr(import_module(module), attribute)
     if inspect.isclass(found):
         ours = any(base.__module__.startswith("onward") and base.__name__[0] != "_" for base in found.__bases__)
         options = ["   :members:", "   :special-members: __call__", *["   :show-inheritance:"] * ours]
-        return [f".. autoclass:: {name}", *options, ""]
+        signature = _own_signature(found) if module.split(".")[-1] in missing else ""
+        return [f".. autoclass:: {name}{signature}", *options, ""]
     return [f".. autofunction:: {name}", ""]
+
+
+def _own_signature(found: type) -> str:
+    """What a class is made with, which the stand-in for a base of a missing library would hide from Sphinx."""
+    own = inspect.signature(found).parameters.values()
+    return str(inspect.Signature([each.replace(annotation=each.empty) for each in own]))
 
 
 def as_rst(lines: list[str]) -> list[str]:

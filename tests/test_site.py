@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,23 @@ def module(name):
     return loaded
 
 
+# What a page's examples import that not every environment has, by the extra that the page names.
+EXTRAS = {"export": "flatbuffers", "safetensors": "safetensors", "torch": "torch"}
+
+
+def require_extras(page):
+    """Skip where one is missing. PyTorch warns while it is imported."""
+    for extra in re.findall(r"onward\[(\w+)\]", page.read_text()):
+        if extra in EXTRAS:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                pytest.importorskip(EXTRAS[extra], reason=f'the page needs pip install "onward[{extra}]"')
+
+
 @pytest.mark.interfaces
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
 def test_examples_of_a_page_run_and_print_what_it_says(page, tmp_path, monkeypatch):
+    require_extras(page)
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in BLOCK.finditer(page.read_text()):

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
+from onward.cells.base import AbstractCell
 from onward.credit.base import AbstractCredit
 from onward.learners.base import AbstractLearner, Rate, compiled, descend, inside, require_scalar, start_optimiser
 from onward.model import Model
@@ -210,15 +211,8 @@ class Online(AbstractLearner):
         of old stages and their running moments go on. Prediction is unchanged by growth itself.
         TypeError for a cell that does not grow.
         """
-        grow_cell = state.model.cell.grow
         key, stage_key, credit_key = jax.random.split(state.key, 3)
-        carry = state.carry
-        if self.streams is None:
-            cell, carry = grow_cell(carry, key=stage_key)
-        else:  # one network for all streams: fold the mean of their moments into its weights
-            stats = jax.tree.map(lambda a: jnp.broadcast_to(jnp.mean(a, 0), a.shape), carry.stats)
-            cells, carry = eqx.filter_vmap(lambda c: grow_cell(c, key=stage_key))(Carry(carry.hidden, stats))
-            cell = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, cells)
+        cell, carry = grown(state.model.cell, state.carry, self.streams, key=stage_key)
         model = Model(cell, state.model.head.grow(cell.feature_count))
         credit = self.credit.init(cell, self._first(example.x), key=credit_key)
         objective = lambda o: self.objective.grow(o, model)
@@ -227,6 +221,19 @@ class Online(AbstractLearner):
             objective = jax.vmap(objective, axis_size=self.streams)
         optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
         return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps)
+
+
+def grown(cell: AbstractCell, carry: Carry, streams: int | None, *, key: PRNGKeyArray) -> tuple[AbstractCell, Carry]:
+    """The larger cell and its carry; with parallel streams, whose axis leads in `carry`, one cell for all of them.
+
+    TypeError for a cell that does not grow.
+    """
+    if streams is None:
+        return cell.grow(carry, key=key)
+    # One network for all streams: fold the mean of their moments into its weights.
+    stats = jax.tree.map(lambda a: jnp.broadcast_to(jnp.mean(a, 0), a.shape), carry.stats)
+    cells, carry = eqx.filter_vmap(lambda c: cell.grow(c, key=key))(Carry(carry.hidden, stats))
+    return jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, cells), carry
 
 
 def _mean(gradients: Float[Array, "streams ..."]) -> Array:
