@@ -212,7 +212,7 @@ def _verify(arguments: Sequence[str]) -> Work:
     names = lambda what: Field(what, count=None, what="names")
     words.add_value(names("rule"), "these rules only, such as SnAp or SnAp(1)", several=True)
     words.add_value(names("cell"), "these cells only: GRU, sparse or 'GRU sparse'", several=True)
-    words.add_flag("quick", "every rule in one setting, on two cells, in seconds")
+    words.add_flag("quick", "every rule in one setting, on two cells")
     words.add_value(Field("junit", what="a file"), "also write the results as JUnit's XML")
     words.add_flag("json", "print the results as JSON")
     words.add_flag("markdown", "print them as Markdown")

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # What --quick compares: every rule, on two cells, and seeds of an unbiased one.
 QUICK_CELLS, QUICK_SAMPLES = ("Elman sparse", "Elman columns"), 2_000
-# Where each process has less to do than this, starting another one takes longer.
-JOBS_WORTH = 4
 
 
 class Found(NamedTuple):
@@ -87,7 +85,12 @@ class Choice:
             rules = [r for r in self._rules(start[1]) if not self.rules or {*_called(r)} & {*self.rules}]
             settings = matrix.SETTINGS[2:3] if self.quick else matrix.SETTINGS
             samples = QUICK_SAMPLES if self.quick else SAMPLES
+            before = jax.config.read("jax_disable_most_optimizations")
+            jax.config.update(
+                "jax_disable_most_optimizations", self.quick or before
+            )  # it compiles more than it computes
             found = Found([*matrix.judged(job, start, rules, settings=settings, samples=samples)], [])
+            jax.config.update("jax_disable_most_optimizations", before)
         jax.clear_caches()  # programs of one cell are of no use to another one
         return found
 
@@ -135,7 +138,7 @@ def _names_cell(word: str, name: str) -> bool:
 
 def verified(choice: Choice, jobs: Sequence[str], progress: Progress, workers: int = 0) -> Found:
     """All jobs, in as many processes as there are cores, or `workers`; in their order, whichever ends first."""
-    workers = min(workers or _cores(), -(-len(jobs) // JOBS_WORTH))
+    workers = min(workers or _cores(), len(jobs))
     began, done = time.monotonic(), {}
     progress.show("verify", 0, len(jobs), rate=0, metric="", value=None, note="", unit="jobs")
     for job, found in _done(choice, jobs, workers):
