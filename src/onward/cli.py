@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onward.devices import Process, cache_programs, out_of_memory, set_up_jax
+from onward.devices import Process, out_of_memory, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
 from onward.lab import commands
 from onward.lab.commands import Work, words_of
@@ -34,7 +34,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward learn SOURCE --resume FOLDER       go on after a stop, or after SOURCE has grown
   onward predict FOLDER SOURCE [--out FILE] predict with what FOLDER has learned, and learn nothing
   onward report FOLDER [--markdown]         draw the figures and report.html of a run again, or print its tables
-  onward verify [--json | --markdown]       compare every rule with BPTT and finite differences, and check the rest
+  onward verify [FILE.py:NAME] [--quick]    compare every rule, or yours, with BPTT and finite differences
   onward data list|fetch|import|where       the data sets: which there are, and how to get one
 
 All options of a command: onward COMMAND --help; the fields of an experiment: onward run EXPERIMENT --help."""
@@ -198,34 +198,40 @@ def _write_report(path: Path, *, markdown: bool) -> int:
 
 
 def _verify(arguments: Sequence[str]) -> Work:
+    from onward.lab.fields import Field
+    from onward.lab.own import is_file
+    from onward.lab.verifying import Choice, verify
+
     words = words_of(
-        *("verify", "[--json | --markdown]"),
+        *("verify", "[FILE.py[:NAME]] [--rule NAME ...] [--cell NAME ...] [--quick]"),
         "Compare every credit rule with BPTT and finite differences on every kind of cell, and check target "
-        "propagation. The exit status is 1 if one is not what it claims to be.",
+        "propagation; or a cell, gates or a rule of your own file. The exit status is 1 if one is not what it claims "
+        "to be.",
         arguments,
     )
+    names = lambda what: Field(what, count=None, what="names")
+    words.add_value(names("rule"), "these rules only, such as SnAp or SnAp(1)", several=True)
+    words.add_value(names("cell"), "these cells only: GRU, sparse or 'GRU sparse'", several=True)
+    words.add_flag("quick", "every rule in one setting, on two cells")
+    words.add_value(Field("junit", what="a file"), "also write the results as JUnit's XML")
     words.add_flag("json", "print the results as JSON")
     words.add_flag("markdown", "print them as Markdown")
-    said = words.finish()
-    if len(said) == 2:
+    said = words.finish(most=1)
+    file = words.rest[0] if words.rest else ""
+    if file and not is_file(file):
+        raise OnwardError(f"verify: {file!r} stands alone; name a file, FILE.py:NAME, or see onward verify --help")
+    forms = [form for form in ("json", "markdown") if form in said]
+    if len(forms) == 2:
         raise OnwardError("--json and --markdown are two forms: choose one")
-    import_module("onward.verify.targets")
-    return partial(_print_verify, next(iter(said), ""))
-
-
-def _print_verify(form: str) -> int:
-    cache_programs()
-    from onward.verify import costs, matrix, tables, targets
-
-    rows, spent, checks = matrix.rows(), costs.measured(), targets.checks()
-    if form == "json":
-        print(tables.as_json(rows, checks, spent))
-    elif form:
-        print(f"{tables.as_markdown(rows, spent)}\n\n{tables.checks_markdown(checks)}")
-    else:
-        print("\n".join([*tables.as_table(rows, spent), "", *tables.checks_table(checks)]))
-    ok = all(row.ok for row in rows) and all(check.ok for check in checks)
-    return 0 if ok else 1
+    choice = Choice(file, said.get("rule", ()), said.get("cell", ()), "quick" in said)
+    if forms == ["markdown"] and not choice.whole:
+        raise OnwardError("--markdown is the page of all comparisons: leave out what chooses some, or take --json")
+    junit = said.get("junit", "")
+    if junit and not Path(junit).parent.is_dir():
+        raise OnwardError(f"--junit {junit}: there is no folder {Path(junit).parent}")
+    if not choice.whole:
+        choice.jobs()
+    return partial(verify, choice, next(iter(forms), ""), junit)
 
 
 # data

@@ -202,14 +202,15 @@ def test_faulty_derivatives_are_caught(fault, key):
 @pytest.fixture
 def of_few_parts(monkeypatch):
     """`onward verify` of rows that are given, without measuring costs and without the checks of targets."""
-    from onward import cli
+    from onward import cli, devices
+    from onward.lab import verifying
 
     def run(rules, cell, *words):
-        monkeypatch.setattr(cli, "cache_programs", lambda: None)
+        monkeypatch.setattr(devices, "cache_programs", lambda: None)
         monkeypatch.setattr(v.costs, "measured", list)
-        monkeypatch.setattr(v.targets, "checks", lambda: [v.targets.Check("a", "b", 0.0, "= 0", True)])
-        rows = lambda: [v.verify(cell, rule, steps=6, resets=False) for rule in rules]
-        monkeypatch.setattr(v.matrix, "rows", rows)
+        rows = [(v.verify(cell, rule, steps=6, resets=False), None) for rule in rules]
+        checks = [v.targets.Check("a", "b", 0.0, "= 0", True)]
+        monkeypatch.setattr(verifying, "verified", lambda *_: verifying.Found(rows, checks))
         return cli.main(["verify", *words])
 
     return run

@@ -68,7 +68,7 @@ def experiment(reference: Reference, home: Path) -> Any:
     """
     from onward.lab.experiment import Experiment
 
-    module, source = _loaded(home / reference.file)
+    module, source = loaded(home / reference.file)
     its_own = lambda value: isinstance(value, type) and value.__module__ == module.__name__
     found = {n: v for n, v in vars(module).items() if its_own(v) and issubclass(v, Experiment) and n == v.__name__}
     whole = {name: kind for name, kind in found.items() if not isabstract(kind) and not name.startswith("_")}
@@ -104,7 +104,7 @@ def with_method(kind: Any, reference: Reference, home: Path) -> Any:
     """
     from onward.lab.experiment import Experiment
 
-    module, source = _loaded(home / reference.file)
+    module, source = loaded(home / reference.file)
     found = {n: v for n, v in vars(module).items() if isfunction(v) and v.__module__ == module.__name__}
     if not reference.name:
         raise OnwardError(f"--with {source.path}: say which function makes the method, FILE.py:NAME")
@@ -141,13 +141,13 @@ def _checked(function: Any, path: Path, *arguments: Any, name: str) -> Any:
 
     from onward.lab.method import Method
 
-    with _in_file(path):
+    with in_file(path):
         method = function(*arguments)
     if not isinstance(method, Method):
         raise OnwardError(f"{path}: {function.__name__} must return a Method, not {type(method).__name__}")
 
     def measure(example: Any, info: Any) -> Any:
-        with _in_file(path):
+        with in_file(path):
             found = method.measure(example, info)
         shapes = [getattr(part, "shape", ()) for part in found] if isinstance(found, tuple) else None
         if shapes != [(), ()]:
@@ -216,10 +216,10 @@ def _difference(before: str, now: str) -> str:
     return "\n".join([*(f"  {line}" for line in changed[:_SHOWN]), *more])
 
 
-def _loaded(path: Path) -> tuple[types.ModuleType, Source]:
-    """The module that a file makes, loaded once, and its text."""
+def loaded(path: Path, what: str = "an experiment") -> tuple[types.ModuleType, Source]:
+    """The module that a file makes, loaded once, and its text; `what` it should hold, if it is not there."""
     if not path.is_file():
-        raise OnwardError(f"{path} is not there: name a Python file that holds an experiment")
+        raise OnwardError(f"{path} is not there: name a Python file that holds {what}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -234,7 +234,7 @@ def _loaded(path: Path) -> tuple[types.ModuleType, Source]:
     linecache.checkcache(str(path))
     sys.modules[name] = module
     try:
-        with _in_file(path), contextlib.redirect_stdout(sys.stderr):
+        with in_file(path), contextlib.redirect_stdout(sys.stderr):
             exec(compile(text, str(path), "exec"), vars(module))
     except BaseException:
         del sys.modules[name]
@@ -243,7 +243,7 @@ def _loaded(path: Path) -> tuple[types.ModuleType, Source]:
 
 
 @contextlib.contextmanager
-def _in_file(path: Path) -> Any:
+def in_file(path: Path) -> Any:
     """Errors of a person's file in one line, with the line in it."""
     try:
         yield

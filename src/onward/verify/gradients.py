@@ -124,6 +124,24 @@ def finite_difference_error(
     cell: AbstractCell, carry: Carry, xs: Array, resets: Array, cotangents: Array, gradient: PyTree, key: PRNGKeyArray
 ) -> float:
     """Largest relative error of a gradient along one random direction for each array; running moments are replayed."""
+    found = slopes(cell, carry, xs, resets, cotangents, gradient, key)
+    return max((abs(s.measured - s.claimed) / max(s.scale, 1e-300) for s in found), default=0.0)
+
+
+class Slope(NamedTuple):
+    """Along a random direction of one array: the slope by finite differences, by the gradient, and how large it could
+    be expected to be.
+    """
+
+    measured: float
+    claimed: float
+    scale: float
+
+
+def slopes(
+    cell: AbstractCell, carry: Carry, xs: Array, resets: Array, cotangents: Array, gradient: PyTree, key: PRNGKeyArray
+) -> list[Slope]:
+    """The slope of each trainable array, in their order; arguments as in `finite_difference_error`."""
     parameters, rest = eqx.partition(cell, cell.trainable())
     _, stats = _values(cell, carry, xs, resets, cotangents, None)
     leaves, structure = jax.tree.flatten(parameters)
@@ -132,7 +150,7 @@ def finite_difference_error(
         moved = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
         return float(_values(moved, carry, xs, resets, cotangents, stats)[0])
 
-    worst = 0.0
+    found = []
     for i, (leaf, slope) in enumerate(zip(leaves, jax.tree.leaves(gradient), strict=True)):
         direction = jax.random.normal(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
         at = lambda h, i=i, d=direction: value([a + h * d if j == i else a for j, a in enumerate(leaves)])
@@ -140,8 +158,8 @@ def finite_difference_error(
         measured = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
         claimed = float(jnp.sum(slope * direction))
         scale = float(jnp.linalg.norm(slope) * jnp.linalg.norm(direction)) / leaf.size**0.5
-        worst = max(worst, abs(measured - claimed) / max(scale, 1e-300))
-    return worst
+        found.append(Slope(measured, claimed, scale))
+    return found
 
 
 class Comparison(NamedTuple):

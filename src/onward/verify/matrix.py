@@ -1,6 +1,6 @@
 """Which rules are compared on which cells: every structure with every kind of unit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 import onward as ow
 from onward.verify.claims import SAMPLES, Row, case_of, judge, random_streams
+from onward.verify.faults import Fault, locate
 from onward.verify.gradients import in_float64
 
 # Steps of a stream, and parallel streams.
@@ -35,12 +36,12 @@ def cascade(gates: ow.AbstractGates, depth: int, *, key: PRNGKeyArray) -> tuple[
     return cell, carry
 
 
-def cells() -> dict[str, Callable[[], Start]]:
+def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[str, Callable[[], Start]]:
     """By name, what makes the depth, the cell and a carry to start from: every structure with every kind of unit."""
     key = jax.random.key(1)
     fresh = lambda depth, cell: (depth, cell, cell.init())
     made: dict[str, Callable[[], Start]] = {}
-    for label, kind in GATES.items():
+    for label, kind in kinds.items():
         layer = lambda kind=kind, units=3, key=key, **options: ow.Dense(kind(), 3, units, key=key, **options)
         made |= {
             f"{label} dense": lambda layer=layer: fresh(1, layer(units=4, **NORMAL)),
@@ -72,24 +73,37 @@ def rows(*, only_cells: Sequence[str] | None = None) -> list[Row]:
 
     `only_cells` chooses some cells by name. All of them take some minutes.
     """
-    compared = []
+    chosen = {name: make for name, make in cells().items() if only_cells is None or name in only_cells}
+    return [row for name, make in chosen.items() for row, _ in judged(name, make())]
+
+
+def judged(
+    name: str,
+    start: Start,
+    chosen: Sequence[ow.AbstractCredit] | None = None,
+    *,
+    settings: Sequence[tuple[int, bool, int]] = SETTINGS,
+    samples: int = SAMPLES,
+) -> Iterator[tuple[Row, Fault | None]]:
+    """Rules on one cell, by default those of the matrix, and of what is not as claimed where it goes wrong.
+
+    start: depth, cell and carry. settings: steps, resets and streams of each comparison. samples: seeds of an unbiased
+    rule.
+    """
     with jax.enable_x64(True):
-        for name, make in cells().items():
-            if only_cells is not None and name not in only_cells:
-                continue
-            depth, cell, start = make()
-            cell, start = in_float64(cell), in_float64(start)
-            data = random_streams(cell, STEPS, STREAMS, jax.random.key(3))
-            cases = []
-            for steps, resets, streams in SETTINGS:
-                # From a clean state one step has no recurrent gradient to compare, so it starts warm.
-                carry = start if steps > 1 else warm(cell, start)
-                cases.append(case_of(name, depth, cell, carry, data, steps=steps, resets=resets, streams=streams))
-            for rule in rules(cell):
-                # Of an unbiased rule the mean over streams would be one more average.
-                chosen = [case for case in cases if rule.kind != "unbiased" or case.streams == 1]
-                compared += [judge(rule, case, SAMPLES, jax.random.key(4)) for case in chosen]
-    return compared
+        depth, cell, carry = start
+        cell, carry = in_float64(cell), in_float64(carry)
+        data = random_streams(cell, STEPS, STREAMS, jax.random.key(3))
+        cases = []
+        for steps, resets, streams in settings:
+            # From a clean state one step has no recurrent gradient to compare, so it starts warm.
+            begin = carry if steps > 1 else warm(cell, carry)
+            cases.append(case_of(name, depth, cell, begin, data, steps=steps, resets=resets, streams=streams))
+        for rule in rules(cell) if chosen is None else chosen:
+            # Of an unbiased rule the mean over streams would be one more average.
+            for case in (case for case in cases if rule.kind != "unbiased" or case.streams == 1):
+                row = judge(rule, case, samples, jax.random.key(4))
+                yield row, None if row.ok else locate(rule, case)
 
 
 def warm(cell: ow.AbstractCell, carry: ow.Carry) -> ow.Carry:

@@ -1,20 +1,82 @@
 """What `onward verify` prints: text, Markdown and JSON."""
 
 import json
+import math
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from onward.text import markdown_table
 from onward.verify.claims import SAMPLES, Row
 from onward.verify.costs import Cost
+from onward.verify.faults import Fault
 from onward.verify.matrix import STEPS, STREAMS
 from onward.verify.targets import Check
 
 
-def as_json(rows: Sequence[Row], checks: Sequence[Check], spent: Sequence[Cost]) -> str:
-    """Every comparison, claim and cost by the names of its fields, and whether all is as it should be."""
+def as_json(
+    rows: Sequence[Row], checks: Sequence[Check], spent: Sequence[Cost], faults: Sequence[Fault | None] = ()
+) -> str:
+    """Every comparison, claim and cost by the names of its fields, and whether all is as it should be.
+
+    faults: of each row where it goes wrong, or None; those that there are follow with the rule and the cell.
+    """
     ok = all(row.ok for row in rows) and all(check.ok for check in checks)
-    return json.dumps({"ok": ok, "rows": rows, "checks": checks, "costs": spent}, indent=1, default=asdict)
+    told = [
+        {"rule": row.rule, "cell": row.cell, **asdict(fault), "ratio": None if math.isnan(fault.ratio) else fault.ratio}
+        for row, fault in zip(rows, faults, strict=False)
+        if fault
+    ]
+    found = {"ok": ok, "rows": rows, "checks": checks, "costs": spent, "faults": told}
+    return json.dumps(found, indent=1, default=asdict)
+
+
+def as_junit(found: Sequence[tuple[Row, Fault | None]], checks: Sequence[Check]) -> str:
+    """A test case for each comparison and claim, as JUnit's XML."""
+    failed = sum(not r.ok for r, _ in found) + sum(not c.ok for c in checks)
+    suite = ET.Element("testsuite", name="onward verify", tests=str(len(found) + len(checks)), failures=str(failed))
+    for row, fault in found:
+        case = ET.SubElement(suite, "testcase", classname=row.cell, name=f"{row.rule}, {_setting(row)}")
+        if not row.ok:
+            ET.SubElement(case, "failure", message=as_failure(row, fault))
+    for check in checks:
+        case = ET.SubElement(suite, "testcase", classname="checks", name=check.name)
+        if not check.ok:
+            ET.SubElement(case, "failure", message=f"{check.what}: {check.value:.5g}, must be {check.limit}")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _setting(row: Row) -> str:
+    resets, streams = ", resets" * row.resets, f", {row.streams} streams" * (row.streams > 1)
+    return f"{row.steps} step{'s' * (row.steps > 1)}{resets}{streams}"
+
+
+def as_failure(row: Row, fault: Fault | None) -> str:
+    """One line: what a rule claims on a cell, what it is, and where it goes wrong: array, step and ratio."""
+    line = f"{row.rule} on {row.cell} ({_setting(row)}) claims {row.claim}, is {row.found}"
+    if fault is None:
+        return f"{line}; relative error {row.relative_error:.2g}"
+    should = "BPTT's" if fault.of == "rule" else "that of finite differences"
+    whose = "its gradient" if fault.of == "rule" else "a derivative of the cell"
+    ratio = "should be zero" if math.isnan(fault.ratio) else f"is {fault.ratio:.6g} times {should}"
+    size = (
+        f"{fault.error:.1f} standard errors"
+        if row.claim == "unbiased" and fault.of == "rule"
+        else f"relative error {fault.error:.2g}"
+    )
+    return f"{line}; {whose} of {fault.leaf!r} {ratio} at step {fault.step} ({size})"
+
+
+def as_text(found: Sequence[tuple[Row, Fault | None]], checks: Sequence[Check]) -> list[str]:
+    """Lines of text: the count, what failed and where, and the tables."""
+    rows = [row for row, _ in found]
+    bad = sum(not r.ok for r in rows) + sum(not c.ok for c in checks)
+    counts = f"{len(rows)} comparisons" + (f" and {len(checks)} other claims" if checks else "")
+    first = f"FAILED: {bad} of {counts}" if bad else f"ok: {counts}, all as claimed"
+    failures = [f"  {as_failure(row, fault)}" for row, fault in found if not row.ok]
+    failures += [f"  {c.name}: {c.what}: {c.value:.5g}, must be {c.limit}" for c in checks if not c.ok]
+    told = ["", *checks_table(checks)] if checks else []
+    return [first, *failures, "", *as_table(rows), *told]
 
 
 def as_table(rows: Sequence[Row], spent: Sequence[Cost] = ()) -> list[str]:
