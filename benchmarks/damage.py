@@ -45,12 +45,12 @@ import onward as ow
 from onward import saving
 from onward.errors import OnwardError
 from onward.lab import train
-from onward.lab.experiment import digest_of
+from onward.lab.experiment import digest_of, plan_of
 from onward.lab.folder import CONFIG, RunFolder, newest_first, newest_good, read_config
 from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.records import load_record
-from onward.lab.results import execute, experiment_of, finished, plan_of
+from onward.lab.results import execute, experiment_of, finished
 from onward.lab.sweeps import jobs, plan, results
 from onward.lab.sweeps.sweep import run_sweep
 from onward.rows import learn

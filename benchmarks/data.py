@@ -34,7 +34,7 @@ SECONDS, ROUNDS = 0.2, 5
 
 def ours(experiment, name, *, stage=0):
     """A function that learns for so many steps, and examples a step: the very loop of `onward run`, at a stage of growth."""
-    from onward.lab.results import plan_of
+    from onward.lab.experiment import plan_of
 
     method, tile = experiment.build(name), plan_of(experiment, name)[0]
     loop = method.loop(tile)

@@ -145,7 +145,7 @@ def cases(place: Path) -> list[Case]:
             "run with growth",
             ["run", "trace-patterning", *NETWORK, "--steps", "20000", "--seeds", "2", "--out", "out"],
             ["run", "--resume", "out"],
-            ("metrics.jsonl",),
+            ("jobs/*.jsonl", "metrics.jsonl"),
             6,
         )
     ]

@@ -18,12 +18,12 @@ from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.lab import train
-from onward.lab.experiment import digest_of
+from onward.lab.experiment import digest_of, plan_of
 from onward.lab.fields import fields_of, from_json
 from onward.lab.folder import CONFIG, RunFolder, newest_first
 from onward.lab.papers import EXPERIMENTS, kind_of
 from onward.lab.progress import Progress
-from onward.lab.results import execute, experiment_of, plan_of
+from onward.lab.results import execute, experiment_of
 from onward.lab.sweeps.plan import Options
 from onward.rows import learn
 from onward.rows.options import Learn

@@ -72,6 +72,13 @@ def platform() -> str:
     return str(getattr(chosen, "platform", chosen) or jax.default_backend())
 
 
+def cores() -> list[int]:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def cache_programs() -> None:
     """Keep compiled programs in the user's cache folder."""
     import jax

@@ -44,7 +44,7 @@ def method(batch_axis=0, **fields):
 def run(folder, stop=lambda: False, **fields):
     with RunFolder(folder, "run") as held:
         train(
-            method(**fields), RUNS, job="m", folder=held, digest="d", progress=Progress(quiet=True), stop=stop, start_offset=0
+            method(**fields), RUNS, job="m", folder=held, digest="d", progress=Progress(quiet=True), stop=stop
         )  # fmt: skip
     return read_metrics(folder)
 

@@ -13,7 +13,8 @@ from onward import saving
 from onward.cli import main
 from onward.devices import DOUBLE, SINGLE, precision
 from onward.lab import train as run
-from onward.lab.results import experiment_of, jobs_of, load_summary
+from onward.lab.experiment import jobs_of
+from onward.lab.results import experiment_of, load_summary
 from onward.lab.sweeps import jobs
 from onward.lab.sweeps.plan import read_plan
 from onward.loop import Loop

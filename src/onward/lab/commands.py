@@ -86,6 +86,8 @@ def _no_name(command: str) -> OnwardError:
 
 def run(arguments: Sequence[str]) -> Work:
     """What `onward run` asks for."""
+    from onward.lab.fields import Field
+
     words = words_of(
         *("run", "EXPERIMENT [--field value ...]"),
         "Run an experiment, or go on with one. Its curves and numbers are in report.html of its folder.\n\n"
@@ -94,24 +96,28 @@ def run(arguments: Sequence[str]) -> Work:
     )
     words.add_folder("runs/EXPERIMENT")
     words.add_with()
+    words.add_value(Field("workers", int), "processes that share the jobs (default: as many as pay, a core each)")
     said = words.take()
+    if said.get("workers", 1) < 1:
+        raise OnwardError(f"--workers must be at least 1, got {said['workers']}")
     kind = _experiment_among(words, said.get("with", ""))
     if kind:
         words.describe(kind.__doc__ or "")
     words.help_if_asked()
     import_module("onward.lab.results")
+    how = {"device": said.get("device", ""), "workers": said.get("workers")}
     if "resume" in said:
         asked = words.finish() if kind else {}
-        return partial(_resume, words.folder(said), kind, words, asked, said.get("device", ""))
+        return partial(_resume, words.folder(said), kind, words, asked, **how)
     if kind is None:
         raise _no_name("run")
     experiment = kind(**words.finish())
     experiment.check()
     folder = words.folder(said, f"runs/{kind.name}")
-    return partial(_execute, experiment, folder, replace="replace" in said, device=said.get("device", ""))
+    return partial(_execute, experiment, folder, replace="replace" in said, **how)
 
 
-def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", asked: dict[str, Any], device: str) -> int:
+def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", asked: dict[str, Any], **how: Any) -> int:
     from onward.lab.experiment import config_of
     from onward.lab.folder import read_config, same_fields
     from onward.lab.own import require_kept, require_original
@@ -127,17 +133,23 @@ def _resume(folder: Path, kind: "type[Experiment] | None", words: "Words", asked
         raise OnwardError(f"{folder} is a run of {experiment.reference}, not of {kind.reference}")
     require_kept(kind, read_config(folder), folder)
     same_fields(folder, config_of(experiment), asked)
-    return _execute(experiment, folder, resume=True, device=device)
+    return _execute(experiment, folder, resume=True, **how)
 
 
 def _execute(
-    experiment: "Experiment", folder: Path, *, resume: bool = False, replace: bool = False, device: str = ""
+    experiment: "Experiment",
+    folder: Path,
+    *,
+    resume: bool = False,
+    replace: bool = False,
+    device: str = "",
+    workers: int | None = None,
 ) -> int:
     from onward.lab.results import execute, load_summary
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
     set_up_jax(columns=Process.of_command and experiment.fuse_outputs, single=single, device=device)
-    report = execute(experiment, folder, resume=resume, replace=replace)
+    report = execute(experiment, folder, resume=resume, replace=replace, workers=workers)
     summary = load_summary(folder)
     for method in summary["methods"]:
         print(

@@ -18,7 +18,7 @@ import onward as ow
 from onward.batching import WIDE_LANES
 from onward.credit.rtrl import WIDE_UNITS
 from onward.lab.fields import from_json
-from onward.lab.method import TILE, Method
+from onward.lab.method import TILE, Method, step_sizes_of_tile
 from onward.lab.own import Source
 
 
@@ -222,6 +222,19 @@ def digest_of(experiment: Experiment) -> str:
     more = {"fingerprint": data} if data else {}
     text = json.dumps({"experiment": experiment.name, **config_of(experiment), **more}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:
+    """(step size, seed) of every run of a method, in tiles."""
+    seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
+    sizes = experiment.step_sizes or (experiment.default_step_size(name),)
+    return step_sizes_of_tile(seeds, sizes, experiment.tile_of(name))
+
+
+def jobs_of(experiment: Experiment, name: str) -> dict[str, list[tuple[float, int]]]:
+    """The jobs of a method: each advances one tile of `plan_of`."""
+    tiles = plan_of(experiment, name)
+    return {name: tiles[0]} if len(tiles) == 1 else {f"{name}.{i}": tile for i, tile in enumerate(tiles)}
 
 
 def rule_named(name: str) -> ow.AbstractCredit:

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onward.lab.experiment import Experiment
+from onward.lab.experiment import Experiment, jobs_of
 from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, span, style, write_page
 from onward.lab.records import Record, load_record
-from onward.lab.results import base_name, best_rows, curves_of, jobs_of, load_environment, load_summary
+from onward.lab.results import base_name, best_rows, curves_of, load_environment, load_summary
 from onward.lab.train import METRICS, read_metrics
 from onward.saving import reading
 from onward.text import counted

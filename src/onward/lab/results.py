@@ -7,17 +7,17 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward import saving
-from onward.devices import computing_in, precision
+from onward.devices import Process, computing_in, precision
 from onward.errors import OnwardError
-from onward.lab.experiment import Experiment, config_of, digest_of, from_config
+from onward.lab.engine import Jobs, run_jobs
+from onward.lab.experiment import Experiment, config_of, from_config, jobs_of
 from onward.lab.folder import CONFIG, ENVIRONMENT, RunFolder, read_config, same_fields
-from onward.lab.method import step_sizes_of_tile
 from onward.lab.own import keep, kept_of, require_kept
 from onward.lab.papers import kind_of
 from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
-from onward.lab.train import METRICS, read_metrics, train
+from onward.lab.train import METRICS, read_metrics
 from onward.saving import Number
 from onward.text import markdown_table
 
@@ -25,17 +25,25 @@ SUMMARY = "summary.json"
 
 
 def execute(
-    experiment: Experiment, path: Path, *, resume: bool = False, replace: bool = False, quiet: bool = False
+    experiment: Experiment,
+    path: Path,
+    *,
+    resume: bool = False,
+    replace: bool = False,
+    quiet: bool = False,
+    workers: int | None = None,
 ) -> Path:
     """Run every method in the folder `path`, then write summary and report; returns the path of the report.
 
-    `resume` goes on in a folder of the same experiment, `replace` deletes an older run there. Raises OnwardError where
+    `resume` goes on in a folder of the same experiment, `replace` deletes an older run there. `workers`: processes that
+    share the jobs, with the same numbers to the bit; left out, as many as pay, or this one alone where a program goes
+    on (others start as `multiprocessing`'s do by spawn). Raises OnwardError where
     the experiment or the folder does not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     experiment.check()
     with stopping() as stop, computing_in(precision()):
         methods = [experiment.build(name) for name in experiment.rows]
-        digest, fields = digest_of(experiment), config_of(experiment)
+        fields = config_of(experiment)
         with RunFolder(path, "run") as folder, Progress(quiet=quiet) as progress:
             if resume:
                 config = folder.resume()
@@ -48,42 +56,26 @@ def execute(
                 keep(experiment, path)
             if experiment.notice:
                 progress.say(experiment.notice)
-            ends: dict[str, dict[str, Any]] = {}
-            offset = 0
-            for method in methods:
-                jobs = jobs_of(experiment, method.name)
-                # A last, smaller tile needs programs of its own.
-                programs: dict[int, dict[str, Any]] = {len(tile): {} for tile in jobs.values()}
-                for job, tile in jobs.items():
-                    ends[job] = train(
-                        method,
-                        tile,
-                        job=job,
-                        folder=folder,
-                        digest=digest,
-                        progress=progress,
-                        stop=stop,
-                        start_offset=offset,
-                        programs=programs[len(tile)],
-                    )
-                    offset = ends[job]["metrics_bytes"]
+            ends = run_jobs(
+                Jobs(experiment, methods),
+                folder,
+                progress=progress,
+                stop=stop,
+                load=experiment_of if _found_again(experiment, path) else None,
+                workers=workers if workers or Process.of_command else 1,
+            )
             folder.settle()
             saving.write_json(folder / SUMMARY, summarise(experiment, path, ends))
             progress.say("drawing the report ...")
             return experiment.write_report(path)
 
 
-def plan_of(experiment: Experiment, name: str) -> list[list[tuple[float, int]]]:
-    """(step size, seed) of every run of a method, in tiles."""
-    seeds = range(experiment.first_seed, experiment.first_seed + experiment.seeds)
-    sizes = experiment.step_sizes or (experiment.default_step_size(name),)
-    return step_sizes_of_tile(seeds, sizes, experiment.tile_of(name))
-
-
-def jobs_of(experiment: Experiment, name: str) -> dict[str, list[tuple[float, int]]]:
-    """The jobs of a method: each advances one tile of `plan_of`."""
-    tiles = plan_of(experiment, name)
-    return {name: tiles[0]} if len(tiles) == 1 else {f"{name}.{i}": tile for i, tile in enumerate(tiles)}
+def _found_again(experiment: Experiment, path: Path) -> bool:
+    """Whether another process finds the class of an experiment by what the folder says."""
+    try:
+        return type(experiment).__qualname__ == kind_of(experiment.reference, path).__qualname__
+    except OnwardError:
+        return False
 
 
 def summarise(experiment: Experiment, folder: Path, ends: dict[str, dict[str, Any]]) -> dict[str, Any]:

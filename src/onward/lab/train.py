@@ -60,21 +60,20 @@ def train(
     digest: str,
     progress: Progress,
     stop: Callable[[], bool],
-    start_offset: int,
+    metrics: str = METRICS,
     programs: Programs | None = None,
     tolerant: bool = False,
 ) -> dict[str, Any]:
     """Run one job to its end, from its newest good checkpoint if there is one; returns the last checkpoint's meta.
 
-    `digest` says what decides the numbers: a checkpoint with another one is refused. `start_offset` is the length of
-    the metrics before this job's first line. `programs`: compiled programs, shared by jobs of one method and as many
-    runs. `tolerant`: a run that becomes NaN or infinite is noted in the meta's `failed` (its index: the step), and the
+    `digest` says what decides the numbers: a checkpoint with another one is refused. `metrics`: the file of the folder
+    for this job's lines, and no other's. `programs`: compiled programs, shared by jobs of one method and as many runs.
+    `tolerant`: a run that becomes NaN or infinite is noted in the meta's `failed` (its index: the step), and the
     others go on; else it ends the job with `NotFinite`. Raises `Stopped` soon after `stop()` is true, with a checkpoint
     written.
     """
-    training = Training(method, method.loop(tile, programs), folder, job, digest, tolerant)
-    if not training.resume(progress):
-        training.position.metrics_bytes = start_offset
+    training = Training(method, method.loop(tile, programs), folder, job, digest, tolerant, metrics)
+    training.resume(progress)
     if training.done:
         return training.meta()
     training.begin()
@@ -127,8 +126,16 @@ class Training:
     """One job: a method's loop over a tile of runs, in a folder, at a position."""
 
     def __init__(
-        self, method: Method, loop: Loop, folder: RunFolder, job: str, digest: str, tolerant: bool = False
+        self,
+        method: Method,
+        loop: Loop,
+        folder: RunFolder,
+        job: str,
+        digest: str,
+        tolerant: bool = False,
+        metrics: str = METRICS,
     ) -> None:
+        self.metrics = metrics
         self.method, self.loop, self.job, self.tolerant = method, loop, job, tolerant
         self.folder, self.checkpoints = folder, folder.checkpoints
         self.position = Position()
@@ -200,7 +207,7 @@ class Training:
 
     def begin(self) -> None:
         """Cut the metrics back to where the job stands, and draw its networks if it has none yet."""
-        self.folder.cut({METRICS: self.position.metrics_bytes})
+        self.folder.cut({self.metrics: self.position.metrics_bytes})
         if self.loop.state is None:
             self.loop.start()
             self.record("start")
@@ -238,7 +245,7 @@ class Training:
                 measured[f"{method.select}_least"] = np.asarray(self.loop.best[0])
         extra = {name: value.tolist() for name, value in (measured | monitored).items()}
         head = {"job": self.job, "step": step, "count": step - self._point_before(), "values": values.tolist()}
-        self.folder.append(METRICS, json.dumps({**head, **extra}) + "\n")
+        self.folder.append(self.metrics, json.dumps({**head, **extra}) + "\n")
 
     def grow(self) -> None:
         """Let the networks grow, if it is time and there are steps left."""
@@ -251,7 +258,7 @@ class Training:
         """Write a checkpoint, and remove old ones."""
         at = self.position
         at.compile_seconds = self._compiled_before + self.loop.compile_seconds
-        at.metrics_bytes = self.folder.sizes(METRICS)[METRICS]
+        at.metrics_bytes = self.folder.sizes(self.metrics)[self.metrics]
         self.loop.save(run_folder.path_of(self.checkpoints, self.job, at.step), **self.meta())
         run_folder.prune(self.checkpoints, self.job)
         self.folder.hold()

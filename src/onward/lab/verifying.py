@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from onward.devices import cores
 from onward.errors import OnwardError, require_known
 from onward.lab.progress import Progress
 
@@ -138,7 +139,7 @@ def _names_cell(word: str, name: str) -> bool:
 
 def verified(choice: Choice, jobs: Sequence[str], progress: Progress, workers: int = 0) -> Found:
     """All jobs, in as many processes as there are cores, or `workers`; in their order, whichever ends first."""
-    workers = min(workers or _cores(), len(jobs))
+    workers = min(workers or len(cores()), len(jobs))
     began, done = time.monotonic(), {}
     progress.show("verify", 0, len(jobs), rate=0, metric="", value=None, note="", unit="jobs")
     for job, found in _done(choice, jobs, workers):
@@ -160,10 +161,6 @@ def _done(choice: Choice, jobs: Sequence[str], workers: int) -> Iterator[tuple[s
         yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _begin(counter: object) -> None:
     """In a process of the pool: one core of its own, and an end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -179,8 +176,8 @@ def _begin(counter: object) -> None:
         mine = counter.value  # type: ignore[attr-defined]
         counter.value += 1  # type: ignore[attr-defined]
     if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[mine % len(cores)]})
+        here = cores()
+        os.sched_setaffinity(0, {here[mine % len(here)]})
     from onward.devices import cache_programs
 
     cache_programs()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from onward.lab.experiment import plan_of
 from onward.lab.figures import (
     Row,
     Run,
@@ -19,7 +20,6 @@ from onward.lab.figures import (
 )
 from onward.lab.page import COLOURS, GREY, Picture
 from onward.lab.papers.memory import WINDOWS, MemoryExperiment
-from onward.lab.results import plan_of
 
 LEVELS = {
     "predict-marginal": "frequencies",

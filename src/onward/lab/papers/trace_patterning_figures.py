@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from onward.lab.experiment import plan_of
 from onward.lab.figures import (
     Row,
     Run,
@@ -23,7 +24,6 @@ from onward.lab.figures import (
 )
 from onward.lab.page import COLOURS, Picture
 from onward.lab.papers.trace_patterning import STRUCTURES, TracePatterningExperiment
-from onward.lab.results import plan_of
 
 LEVELS = {"predict-zero": "predict zero", "pattern-blind": "pattern-blind timer", "bayes": "Bayes: the best possible"}
 # More methods than this are drawn with intervals of the mean, and of more than MOST truncated ones only the best.

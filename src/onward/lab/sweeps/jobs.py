@@ -24,6 +24,7 @@ from onward.lab.papers import kind_of
 from onward.lab.progress import Progress
 from onward.lab.sweeps.plan import Job, require_digest, with_digest
 from onward.lab.train import METRICS, read_metrics, train
+from onward.lab.watch import ProgressFile
 from onward.loop import Loop
 
 STOP, AT = "stop", "at.json"
@@ -31,20 +32,6 @@ CANDIDATES = {"cpu": (1, 16, 64), "gpu": (64, 1024, 16384)}
 WORTH_MEASURING = 20.0
 """CPU seconds of a group below which no other tile is tried: each costs a compilation."""
 MEMORY_SHARE = 0.25
-
-
-class ProgressFile(Progress):
-    """What a job would show, kept as a file for whoever watches the folder."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(quiet=True)
-        self._path, self._written = path, 0.0
-
-    def show(self, job: str, step: int, steps: int | None, **more: Any) -> None:
-        """Where the job is; about once a second."""
-        if time.monotonic() - self._written > 1 or step == steps:
-            self._written = time.monotonic()
-            saving.write_json(self._path, {"step": step, "value": more["value"]})
 
 
 def set_up(settings: Mapping[str, Any]) -> None:
@@ -227,7 +214,6 @@ def _train(job: Job, settings: Mapping[str, Any], place: RunFolder, progress: Pr
         digest=f"{job.id} {data_of(experiment)}".strip(),
         progress=progress,
         stop=stop,
-        start_offset=0,
         programs=_PROGRAMS[program],
         tolerant=True,
     )

@@ -1,13 +1,11 @@
 """A sweep from its definition to its table: plan what is missing, run it, compare."""
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +32,7 @@ from onward.lab.sweeps.plan import (
     read_plan,
     write_plan,
 )
+from onward.lab.watch import Watch
 
 
 def run_sweep(sweep: Sweep, options: Options, path: Path, *, fresh: bool = False, quiet: bool = False) -> Path:
@@ -194,83 +193,35 @@ def enough(tiles: list[int], runs: list[int], workers: int) -> list[int]:
     return tiles
 
 
-class _At(TypedDict):
-    step: int
-    value: saving.Number | None
+class _Watch(Watch):
+    """How far the whole sweep is."""
 
-
-class _Watch(Progress):
-    """How far the whole sweep is, told by the job that runs here or read from the files of those that run elsewhere."""
-
-    def __init__(self, state: _State, progress: Progress, where: Here | Cluster, named: str, todo: list[Job]) -> None:
-        super().__init__(quiet=True)
-        self._state, self._progress, self._named, self._where = state, progress, named, where
-        self._all = [job for _, job in state.jobs]
-        steps = {job.program: job for job in self._all}  # building a task may take a second: once for all that share it
-        lengths = {program: self._steps(job) for program, job in steps.items()}
-        self._lengths = {job.id: lengths[job.program] * len(job.runs) for job in self._all}
-        left = {job.id for job in todo}
-        self._at = {job.id: 0.0 if job.id in left else 1.0 for job in self._all}
-        self._values: dict[str, float] = {}
-        self._began, self._read = time.monotonic(), 0.0
-        self._before: int | None = None
-        self._job = ""
-
-    def _steps(self, job: Job) -> int:
-        experiment = jobs.experiment_of(self._state.sweep.experiment.reference, job.config, self._state.folder.path)
-        return experiment.build(job.row).steps
+    def __init__(self, state: _State, progress: Progress, where: Here | Cluster, todo: list[Job]) -> None:
+        every, reference = [job for _, job in state.jobs], state.sweep.experiment.reference
+        lengths: dict[str, int] = {}
+        for job in every:  # building a task may take a second: once for all that share it
+            if job.program not in lengths:
+                experiment = jobs.experiment_of(reference, job.config, state.folder.path)
+                lengths[job.program] = experiment.build(job.row).steps
+        super().__init__(
+            progress,
+            state.sweep.experiment.name,
+            steps={job.id: lengths[job.program] for job in every},
+            runs={job.id: len(job.runs) for job in every},
+            left={job.id for job in todo},
+            file=lambda name: state.folder / f"jobs/{name}/{jobs.AT}",
+            workers=lambda: where.workers,
+            metric="mean",
+            look=state.hold,
+        )
 
     def __call__(self, task: Task | None, stop: Callable[[], bool]) -> dict[str, Any]:
         """Before a task that runs here, or while others run elsewhere."""
         if task is not None:
-            self._job = task.name
+            self.job = task.name
             return {"progress": self, "stop": stop}
-        if time.monotonic() - self._read > 1:
-            self._read = time.monotonic()
-            for name in [name for name, at in self._at.items() if at < 1]:
-                with suppress(saving.Unreadable):
-                    file = self._state.folder / f"jobs/{name}/{jobs.AT}"
-                    at = saving.read_json(file)
-                    saving.check_meta(at, _At, str(file))
-                    self._tell(name, at["step"], at["value"])
-            self._draw()
+        self.poll()
         return {}
-
-    def say(self, text: str) -> None:
-        """A line of the job that runs here."""
-        self._progress.say(text)
-
-    def show(self, job: str, step: int, steps: int | None, **more: Any) -> None:
-        """Of the job that runs here."""
-        self._tell(self._job, step, more["value"])
-        self._draw(f"  {job} {step / steps:.0%}" if steps else "")
-
-    def ended(self, task: Task) -> None:
-        """A job has ended, one way or the other."""
-        self._at[task.name] = 1.0
-        self._draw()
-
-    def _tell(self, name: str, step: int, value: float | None) -> None:
-        job = next(job for job in self._all if job.id == name)
-        self._at[name] = min(1.0, step * len(job.runs) / self._lengths[name])
-        if value is not None:
-            self._values[name] = value
-
-    def _draw(self, note: str = "") -> None:
-        self._state.hold()
-        total = sum(self._lengths.values())
-        now = round(sum(self._at[k] * n for k, n in self._lengths.items()))
-        if self._before is None:
-            self._before = now
-        rate = (now - self._before) / max(time.monotonic() - self._began, 1e-3)
-        done = sum(at >= 1 for at in self._at.values())
-        many = f", {self._where.workers} workers" if self._where.workers > 1 else ""
-        note = f"  {done} of {len(self._at)} jobs{many}{note}"
-        best = self._values.values()
-        self._progress.show(
-            self._named, now, total, rate=rate, metric="mean", value=float(np.mean(list(best))) if best else None,
-            note=note, unit="run-steps",
-        )  # fmt: skip
 
 
 def _run(
@@ -288,7 +239,7 @@ def _run(
         progress.say(f"{len(mine) - len(todo)} of {len(mine)} jobs have ended before; {len(todo)} to run")
     if not todo:
         return {}
-    watch = _Watch(state, progress, where, state.sweep.experiment.name, todo)
+    watch = _Watch(state, progress, where, todo)
     if where.workers > 1:
         # A program is compiled by one worker, and read by the next from the cache on disk.
         programs = [job.program for job in todo]
@@ -296,7 +247,7 @@ def _run(
     tasks = [Task(jobs.run_job, job.as_dict(), job.id) for job in todo]
     errors = {}
     for task in where.run(tasks, state.settings, watch, stop):
-        watch.ended(task)
+        watch.ended(task.name)
         if task.error:
             errors[task.name] = task.error
             progress.say(f"{task.name}: {task.error}")
