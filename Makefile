@@ -57,7 +57,7 @@ test-oracles: .oracles/.done
 exactness: setup
 	$(BIN)/onward verify --markdown > docs/.exactness.md && mv docs/.exactness.md docs/exactness.md
 
-# The documentation site, without network: docs/_build/index.html. Drawings: python docs/_draw.py.
+# The documentation site, without network: docs/_build/index.html. It executes the notebooks of the gallery (some minutes the first time). Drawings: python docs/_draw.py.
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 

@@ -153,7 +153,7 @@ def test_docstrings_become_prose_code_and_equations():
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_needs_nothing_from_outside(tmp_path):
     pytest.importorskip("sphinx", reason="the documentation's tools are not installed (dependency group docs)")
-    for tool in ("furo", "myst_parser"):
+    for tool in ("furo", "myst_nb", "sphinxcontrib.bibtex"):
         pytest.importorskip(tool, reason="the documentation's tools are not installed (dependency group docs)")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
