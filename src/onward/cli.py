@@ -30,6 +30,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward run FILE.py [--field value]        run an experiment of your own
   onward run --resume FOLDER                go on with a run that was stopped
   onward sweep EXPERIMENT --field v1,v2     run every combination of values, with several seeds, and compare them
+  onward compare FOLDER FOLDER              what two runs differ in, seed by seed
   onward learn SOURCE --target COLUMN       learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
   onward learn SOURCE --resume FOLDER       go on after a stop, or after SOURCE has grown
   onward predict FOLDER SOURCE [--out FILE] predict with what FOLDER has learned, and learn nothing
@@ -276,6 +277,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Work]] = {
     "list": commands.list_experiments,
     "run": commands.run,
     "sweep": commands.sweep,
+    "compare": commands.compare,
     "learn": _learn,
     "predict": _predict,
     "report": _report,

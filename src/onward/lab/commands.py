@@ -215,3 +215,27 @@ def _ask(question: str, runs: int) -> None:
         raise OnwardError(f"the sweep has {runs:,} runs: say --yes if that is meant")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise OnwardError("not started")
+
+
+# compare
+
+
+def compare(arguments: Sequence[str]) -> Work:
+    """What `onward compare` asks for."""
+    words = words_of(
+        *("compare", "DIR DIR"),
+        "What two runs differ in: their settings, and the finals of every method that both have, seed by seed, with an "
+        "interval of the difference. The tables are Markdown.",
+        arguments,
+    )
+    words.finish(most=2)
+    if len(words.rest) != 2:
+        raise OnwardError("the command is: onward compare DIR DIR")
+    return partial(_print_comparison, *map(Path, words.rest))
+
+
+def _print_comparison(a: Path, b: Path) -> int:
+    from onward.lab.outcome import compare
+
+    print(compare(a, b).markdown())
+    return 0

@@ -1,0 +1,10 @@
+from .experiment import Experiment as Experiment
+from .experiment import StreamExperiment as StreamExperiment
+from .method import Growth as Growth
+from .method import Method as Method
+from .outcome import Comparison as Comparison
+from .outcome import Curve as Curve
+from .outcome import Outcome as Outcome
+from .outcome import compare as compare
+from .outcome import load as load
+from .outcome import run as run
