@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, needs
 from onward.lab.data.formats import (
     HIGHEST,
     KEYS,
@@ -34,7 +34,7 @@ def _mido() -> Any:
     try:
         import mido
     except ImportError:
-        raise OnwardError("MIDI files need one more package: pip install 'onward[midi]'") from None
+        raise OnwardError(needs("reading and writing MIDI", "midi")) from None
     return mido
 
 
