@@ -128,7 +128,9 @@ def test_a_synonym_is_the_field_it_means(line, word, capsys):
     assert known != read(words).args
     for said in ([f"--{word}", value], [f"--{word}={value}"], [f"--{word.replace('-', '_')}", value]):
         assert read([*words, *said]).args == known
-    assert refused([*words, f"--{word}", value, field.option, value]) == f"{field.option} is given twice"
+    assert refused([*words, f"--{word}", value, field.option, value]) == f"--{word}: {field.option} is given twice"
+    assert refused([*words, f"--{word}=x?"]) == f"--{word}: {field.option} takes {field.takes}, got 'x?'"
+    assert refused([*words, f"--{word}"]) == f"--{word}: {field.option} takes {field.takes}, got nothing"
     assert f"--{word}" in re.search(rf" {field.option} .*? Also ([^.]*)\.", helped(line, capsys))[1]
 
 

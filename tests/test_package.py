@@ -130,7 +130,7 @@ def test_a_claim_of_the_paper_stands_on_its_page_beside_its_command(claim):
         missing = [
             n
             for n in measured(claim[before : found.start()])
-            if not re.search(rf"(?<![\d.]){re.escape(n)}(?![\d])", page)
+            if not re.search(rf"(?<![\d.,]){re.escape(n)}(?!\d|,\d)", page)
         ]
         assert not missing, f"{found[2]} does not say {missing}"
         before = found.end()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (dependency group dev)")
 ROOT = Path(__file__).parents[1]
 pytestmark = [
     pytest.mark.interfaces,
@@ -115,3 +116,23 @@ def test_the_wheel_is_installed_and_starts(built, tmp_path):
     said = call(home / "bin" / "onward", *words, env=clean, cwd=tmp_path)
     assert "report: out/report.html" in said
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_the_conda_recipe_builds_from_the_source_distribution(built, tmp_path):
+    """What it says, in an environment that holds its host requirements only; conda itself is not asked."""
+    recipe = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text())
+    name = recipe["source"]["path"].replace("${{ version }}", recipe["context"]["version"])
+    assert Path(name).name == built[0].name
+    home = tmp_path / "host"
+    python = home / "bin" / "python"
+    call(sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, home)
+    host = [line.replace(" ", "") for line in recipe["requirements"]["host"] if not line.startswith("python ")]
+    call(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, *host)
+    with tarfile.open(built[0]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("onward-*")
+    call(*recipe["build"]["script"].replace("${{ PYTHON }}", str(python)).split(), cwd=source)
+    version = call(python, "-c", "from importlib.metadata import version; print(version('onward'))", cwd=tmp_path)
+    assert version.strip() == recipe["context"]["version"]
+    (entry,) = recipe["build"]["python"]["entry_points"]
+    assert (home / "bin" / entry.partition(" ")[0]).is_file()

@@ -144,20 +144,33 @@ class Words(argparse.ArgumentParser):
 
     def take(self) -> dict[str, Any]:
         """Values of the options that were said, of those added until now."""
+        words = [_plain(word) for word in self.rest]
         try:
-            said, rest = self.parse_known_args([self._as_known(_plain(word)) for word in self.rest])
+            said, rest = self._parsed([self._as_known(word) for word in words])
+        except OnwardError as error:  # of a synonym: it says which field that is
+            raise OnwardError(f"{self._written(words, str(error))}{error}") from None
+        self.rest = [word.removeprefix(NUMBER) for word in rest]
+        return vars(said)
+
+    def _parsed(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        try:
+            return self.parse_known_args(words)
         except argparse.ArgumentError as error:  # the number of words: all else is read, and refused, by the fields
             name = str(error.argument_name)
             allowed = self.takes.get(name)
             raise OnwardError(f"{name} takes {allowed}, got nothing" if allowed else f"{name} takes no value") from None
-        self.rest = [word.removeprefix(NUMBER) for word in rest]
-        return vars(said)
 
     def _as_known(self, word: str) -> str:
         """With the name of the field, where it begins with what people also call that."""
         option, equals, value = word.partition("=")
         options = self.meant.get(option, [])
         return f"{options[0]}{equals}{value}" if len(options) == 1 else word
+
+    def _written(self, words: Sequence[str], error: str) -> str:
+        """The synonym among the words for the option that an error begins with; nothing where it is that option."""
+        options = [word.partition("=")[0] for word in words]
+        said = [option for option in options if self._as_known(option) == error.split()[0] != option]
+        return f"{said[0]}: " if said else ""
 
     def help_if_asked(self) -> None:
         """Help, which ends the program."""

@@ -1,4 +1,4 @@
-"""MIDI files to piano rolls and back. Needs `pip install 'onward[midi]'`."""
+"""MIDI files to piano rolls and back. Needs `pip install "onward[midi]"`."""
 
 import io
 from collections import Counter
@@ -149,7 +149,7 @@ def _merged(file: Any) -> Any:
 def write_midi(roll: np.ndarray, path: Path, *, tempo: float = 120.0) -> None:
     """Write a piano roll of 0 and 1, (steps, 88), an eighth note a step; a key that stays down is one long note.
 
-    `tempo`: quarter notes a minute. Needs `pip install 'onward[midi]'`.
+    `tempo`: quarter notes a minute. Needs `pip install "onward[midi]"`.
     """
     mido = _mido()
     frames = as_roll(roll, "the piano roll")
