@@ -96,7 +96,9 @@ def test_the_long_description_reads_without_the_checkout(built):
     assert re.findall(r"^## .*$", text, re.MULTILINE) == re.findall(r"^## .*$", readme, re.MULTILINE)
     blocks = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
     assert blocks.findall(text) == blocks.findall(readme)
-    assert "](docs/" in readme
+    paths = re.findall(r"(?<!!)\[[^]]+\]\(([^)#]+)[^)]*\)", readme)
+    assert "docs/start.md" in paths
+    assert all(f"(`{path}`)" in text and path in contents(built[0]) for path in paths)
 
 
 def test_the_wheel_is_installed_and_starts(built, tmp_path):
