@@ -13,7 +13,10 @@ import sys
 try:
     from river import datasets, evaluate, linear_model, metrics, preprocessing
 except ImportError:
-    sys.exit("examples/phishing.py needs River: pip install 'onward[river]'")
+    sys.exit(
+        'examples/phishing.py needs River: pip install "onward[river]"; '
+        'from a checkout, in its folder: pip install ".[river]"'
+    )
 
 from onward.adapters.river import OnlineClassifier
 

@@ -1,6 +1,6 @@
 r"""A sweep on a Slurm cluster: workers start as Slurm jobs, run the sweep, and are ended with it.
 
-    pip install 'onward[dask]' dask-jobqueue
+    pip install "onward[dask]" dask-jobqueue
     python examples/slurm_sweep.py --jobs 20 --partition cpu -- \
         trace-patterning --methods ccn,columnar --step-sizes 1e-4,3e-4,1e-3 --seeds 64 --out /shared/sweep
 
@@ -16,7 +16,10 @@ import sys
 try:
     from dask_jobqueue import SLURMCluster
 except ImportError:
-    sys.exit("examples/slurm_sweep.py needs Dask and its job queues: pip install 'onward[dask]' dask-jobqueue")
+    sys.exit(
+        'examples/slurm_sweep.py needs Dask and its job queues: pip install "onward[dask]" dask-jobqueue; '
+        'from a checkout, in its folder: pip install ".[dask]" dask-jobqueue'
+    )
 
 from onward.cli import main
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onward.devices import Process, out_of_memory, set_up_jax
 from onward.errors import OnwardError, Stopped, require_known
@@ -20,9 +20,15 @@ from onward.lab import commands
 from onward.lab.commands import Work, words_of
 from onward.lab.signals import leaving_at_once
 
-if TYPE_CHECKING:
-    pass
+START = """onward: recurrent networks that learn as the data arrive. Five things to do:
 
+  onward run trace-patterning               run an experiment of a paper; onward list says which there are
+  onward run FILE.py                        run an experiment of your own
+  onward sweep EXPERIMENT --field v1,v2     compare settings, with several seeds each
+  onward learn SOURCE --target COLUMN       learn from your own rows, and predict each one first
+  onward verify                             check that every gradient is what its rule claims
+
+All commands: onward --help. All options of one: onward COMMAND --help."""
 USAGE = """onward: recurrent networks that learn as the data arrive
 
   onward list                               the experiments
@@ -77,8 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read(arguments: Sequence[str]) -> Work:
     """What the words ask for, to be called; OnwardError where they do not fit, SystemExit after help."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        return partial(_print, USAGE, 0 if arguments else 2)
+    if not arguments:
+        return partial(_print, START, 2)
+    if arguments[0] in ("-h", "--help", "help"):
+        return partial(_print, USAGE, 0)
     if arguments[0] in ("-V", "--version"):
         return _version
     require_known("command", arguments[0], COMMANDS)

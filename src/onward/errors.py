@@ -7,6 +7,29 @@ class OnwardError(Exception):
     """Something the user can put right; the message says what and how."""
 
 
+# Optional extras of the package, and what of theirs a person may miss.
+EXTRAS = {
+    "dask": "distributed",
+    "export": "flatbuffers",
+    "midi": "mido",
+    "parquet": "pyarrow",
+    "river": "river",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboardX",
+    "torch": "torch",
+    "zstd": "backports.zstd",
+}
+
+
+def needs(what: str, extra: str) -> str:
+    """That `what` cannot be done without an optional extra, and how to get it: the text of an error."""
+    return (
+        f'{what} needs {EXTRAS[extra]}: pip install "onward[{extra}]"; '
+        f'from a checkout, in its folder: pip install ".[{extra}]"'
+    )
+
+
 class NotFinite(OnwardError):
     """A number became NaN or infinite while learning."""
 

@@ -9,13 +9,14 @@ from jax import lax
 from jaxtyping import Array
 
 from onward.devices import DOUBLE, SINGLE, computing_in, must_compute
+from onward.errors import needs
 from onward.model import Model
 from onward.types import Carry, PyTree
 
 try:
     import flatbuffers  # noqa: F401  (by which JAX writes programs)
 except ImportError as error:
-    raise ImportError('onward.adapters.export needs flatbuffers: pip install "onward[export]"') from error
+    raise ImportError(needs(__name__, "export")) from error
 
 
 def export_step(model: Model, carry: Carry | None = None) -> bytes:

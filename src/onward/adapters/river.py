@@ -11,7 +11,7 @@ import numpy as np
 
 from onward.adapters.frames import frame_like, records, series_like, values
 from onward.adapters.parameters import require_real, require_whole
-from onward.errors import NotFinite
+from onward.errors import NotFinite, needs
 from onward.rows.features import FeatureLearner, ahead
 from onward.rows.keeper import Keeper
 from onward.rows.places import Told, is_unknown, number_of, single, value_of
@@ -23,7 +23,7 @@ try:
     from river import base
     from river.time_series.base import Forecaster
 except ImportError as error:
-    raise ImportError('onward.adapters.river needs river: pip install "onward[river]"') from error
+    raise ImportError(needs(__name__, "river")) from error
 
 # Room for classes at the start; doubled whenever it is full.
 CLASSES = 2

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from onward.errors import needs
 from onward.saving import (
     Unreadable,
     check_meta,
@@ -26,7 +27,7 @@ from onward.saving import (
 try:
     from safetensors import numpy as safetensors
 except ImportError as error:
-    raise ImportError('onward.adapters.safetensors needs safetensors: pip install "onward[safetensors]"') from error
+    raise ImportError(needs(__name__, "safetensors")) from error
 
 Part = TypeVar("Part")
 FORMAT = 1

@@ -18,7 +18,7 @@ from jax import lax
 from onward.adapters.parameters import require_real, require_whole
 from onward.cells.gru import GRU
 from onward.cells.start import chrono
-from onward.errors import NotFinite
+from onward.errors import NotFinite, needs
 from onward.heads.mixture import Mixture
 from onward.learners.bptt import BPTT, sequence_loss
 from onward.model import Model
@@ -31,7 +31,7 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError('onward.adapters.sklearn needs scikit-learn: pip install "onward[sklearn]"') from error
+    raise ImportError(needs(__name__, "sklearn")) from error
 
 # How often a fit looks at its held-out rows, and at how many of them at most.
 LOOKS, HELD_OUT = 25, 4096

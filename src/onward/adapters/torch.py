@@ -17,6 +17,7 @@ from onward.credit.base import AbstractCredit
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL
 from onward.devices import DOUBLE, SINGLE, computing_in, must_compute
+from onward.errors import needs
 from onward.learners.online import grown
 from onward.saving import from_named_arrays, named_arrays
 from onward.trees import select
@@ -26,7 +27,7 @@ try:
     import torch
     from torch.autograd.function import once_differentiable
 except ImportError as error:
-    raise ImportError('onward.adapters.torch needs torch: pip install "onward[torch]"') from error
+    raise ImportError(needs(__name__, "torch")) from error
 
 
 class _Stream(NamedTuple):

@@ -79,7 +79,8 @@ class Field:
     def usual(self) -> str:
         """Its default, in help."""
         values = self.default if isinstance(self.default, tuple) else (self.default,)
-        words = " ".join("none" if value is None else str(value) for value in values)
+        plain = lambda value: str(value).lower() if value is None or isinstance(value, bool) else str(value)
+        words = " ".join(map(plain, values))
         return f" (default: {words})" if words and (self.optional or self.default is not None) else ""
 
     @property

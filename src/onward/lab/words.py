@@ -14,6 +14,15 @@ from onward.lab.fields import Field, explained, fields_of, split
 HELP = ("-h", "--help")
 # Before a number, which else might be taken for an option; no word of a shell holds it.
 NUMBER = "\0"
+# What people of the field also call a field: the fields that it may mean. Help names them.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "lambda": ("trace_decay",),
+    "gamma": ("discount",),
+    "lr": ("step_size", "step_sizes"),
+    "learning-rate": ("step_size", "step_sizes"),
+    "hidden": ("units", "columns"),
+    "batch-size": ("batch",),
+}
 
 
 class Words(argparse.ArgumentParser):
@@ -38,6 +47,7 @@ class Words(argparse.ArgumentParser):
         self.rest = [word for word in words if word not in HELP]
         self.has = "option"
         self.takes: dict[str, str] = {}
+        self.meant: dict[str, list[str]] = {}
         self.known = list(HELP)
         self.add_argument(*HELP, action="store_true", help="show this, and do nothing else", default=argparse.SUPPRESS)
 
@@ -92,13 +102,19 @@ class Words(argparse.ArgumentParser):
         """
         self.has = "field"
         lines = explained(kind) if self.asks_help else {}
-        for field in fields_of(kind):
+        fields = list(fields_of(kind))
+        meant = _meant(fields)
+        self.meant |= meant
+        self.known += meant
+        for field in fields:
             how: Callable[[list[str]], object] = field.read
             if read:
                 how = partial(read, field)
             elif commas and field.count != 1:
                 how = partial(_read_split, field)
-            about = " ".join(filter(None, (lines.get(field.name), (more or {}).get(field.name))))
+            also = ", ".join(word for word, options in meant.items() if options == [field.option])
+            parts = (lines.get(field.name), (more or {}).get(field.name), also and f"Also {also}.")
+            about = " ".join(filter(None, parts))
             self.add_value(field, about, read=how, several=read is not None or field.count != 1)
 
     def add_folder(self, usual: str, *, runs: bool = True) -> None:
@@ -128,14 +144,33 @@ class Words(argparse.ArgumentParser):
 
     def take(self) -> dict[str, Any]:
         """Values of the options that were said, of those added until now."""
+        words = [_plain(word) for word in self.rest]
         try:
-            said, rest = self.parse_known_args([_plain(word) for word in self.rest])
+            said, rest = self._parsed([self._as_known(word) for word in words])
+        except OnwardError as error:  # of a synonym: it says which field that is
+            raise OnwardError(f"{self._written(words, str(error))}{error}") from None
+        self.rest = [word.removeprefix(NUMBER) for word in rest]
+        return vars(said)
+
+    def _parsed(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        try:
+            return self.parse_known_args(words)
         except argparse.ArgumentError as error:  # the number of words: all else is read, and refused, by the fields
             name = str(error.argument_name)
             allowed = self.takes.get(name)
             raise OnwardError(f"{name} takes {allowed}, got nothing" if allowed else f"{name} takes no value") from None
-        self.rest = [word.removeprefix(NUMBER) for word in rest]
-        return vars(said)
+
+    def _as_known(self, word: str) -> str:
+        """With the name of the field, where it begins with what people also call that."""
+        option, equals, value = word.partition("=")
+        options = self.meant.get(option, [])
+        return f"{options[0]}{equals}{value}" if len(options) == 1 else word
+
+    def _written(self, words: Sequence[str], error: str) -> str:
+        """The synonym among the words for the option that an error begins with; nothing where it is that option."""
+        options = [word.partition("=")[0] for word in words]
+        said = [option for option in options if self._as_known(option) == error.split()[0] != option]
+        return f"{said[0]}: " if said else ""
 
     def help_if_asked(self) -> None:
         """Help, which ends the program."""
@@ -150,6 +185,8 @@ class Words(argparse.ArgumentParser):
         for word in self.rest:
             if word.startswith("-") and word != "-" and not _is_negative(word):
                 option = word.partition("=")[0]
+                if option in self.meant:
+                    raise OnwardError(f"{self.command}: {option} may be {' or '.join(self.meant[option])}: say which")
                 near = nearest(option, self.known)
                 hint = f"did you mean {near}?" if near else f"see {self.prog} --help"
                 raise OnwardError(f"{self.command} has no {self.has} {option}; {hint}")
@@ -181,6 +218,13 @@ class _Once(argparse.Action):
         if hasattr(namespace, self.dest):
             raise OnwardError(f"{self.option_strings[0]} is given twice")
         setattr(namespace, self.dest, self.read([word.removeprefix(NUMBER) for word in words]))
+
+
+def _meant(fields: Sequence[Field]) -> dict[str, list[str]]:
+    """The synonyms that may stand for these fields, none of which they are the names of, and the options they mean."""
+    names = {field.name: field.option for field in fields}
+    found = {f"--{word}": [names[name] for name in means if name in names] for word, means in SYNONYMS.items()}
+    return {word: options for word, options in found.items() if options and word not in names.values()}
 
 
 def _read_split(field: Field, words: Sequence[str]) -> object:

@@ -185,7 +185,7 @@ def test_the_scheduler_dies(tmp_path):
 def test_dask_is_an_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main([*ONWARD[3:], "--workers", "2", "--out", str(tmp_path / "s")]) == 1
-    assert "pip install 'onward[dask]'" in capsys.readouterr().err
+    assert '--workers needs distributed: pip install "onward[dask]"' in capsys.readouterr().err
 
 
 @pytest.mark.slow

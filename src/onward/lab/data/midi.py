@@ -1,4 +1,4 @@
-"""MIDI files to piano rolls and back. Needs `pip install 'onward[midi]'`."""
+"""MIDI files to piano rolls and back. Needs `pip install "onward[midi]"`."""
 
 import io
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, needs
 from onward.lab.data.formats import (
     HIGHEST,
     KEYS,
@@ -34,7 +34,7 @@ def _mido() -> Any:
     try:
         import mido
     except ImportError:
-        raise OnwardError("MIDI files need one more package: pip install 'onward[midi]'") from None
+        raise OnwardError(needs("reading and writing MIDI", "midi")) from None
     return mido
 
 
@@ -149,7 +149,7 @@ def _merged(file: Any) -> Any:
 def write_midi(roll: np.ndarray, path: Path, *, tempo: float = 120.0) -> None:
     """Write a piano roll of 0 and 1, (steps, 88), an eighth note a step; a key that stays down is one long note.
 
-    `tempo`: quarter notes a minute. Needs `pip install 'onward[midi]'`.
+    `tempo`: quarter notes a minute. Needs `pip install "onward[midi]"`.
     """
     mido = _mido()
     frames = as_roll(roll, "the piano roll")

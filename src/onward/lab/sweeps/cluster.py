@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from onward.errors import OnwardError, Stopped
+from onward.errors import OnwardError, Stopped, needs
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS, LOST_SECONDS = 15.0, 30.0
@@ -176,7 +176,7 @@ def require_place(workers: int, scheduler: str) -> None:
         return
     if find_spec("distributed") is None:
         option = "--workers" if workers else "--scheduler"
-        raise OnwardError(f"{option} needs Dask: pip install 'onward[dask]'")
+        raise OnwardError(needs(option, "dask"))
     if scheduler and "://" not in scheduler and not os.path.isfile(scheduler):
         raise OnwardError(f"--scheduler {scheduler}: neither an address (tcp://HOST:PORT) nor a scheduler file")
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from onward import saving
 from onward.devices import require_device
-from onward.errors import OnwardError
+from onward.errors import OnwardError, needs
 from onward.lab.experiment import Experiment, config_of, data_of
 
 PLAN = "plan.json"
@@ -61,6 +62,8 @@ class Options:
             raise OnwardError("--workers starts a cluster here, --scheduler joins one: choose one")
         if self.search == "grid" and self.draws:
             raise OnwardError("--draws needs --search random or --search halving")
+        if self.tensorboard and find_spec("tensorboardX") is None:
+            raise OnwardError(needs("--tensorboard", "tensorboard"))
         require_device(self.device)
 
 

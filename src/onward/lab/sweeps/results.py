@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward import saving
-from onward.errors import OnwardError
 from onward.lab.experiment import Experiment
 from onward.lab.folder import CONFIG, read_config
 from onward.lab.page import ENOUGH, interval, span
@@ -283,10 +282,8 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def write_events(ended: Ended, folder: Path) -> None:
     """Every run's curve, and its fields and number at the end, for TensorBoard, under `tensorboard/`."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise OnwardError("--tensorboard needs: pip install 'onward[tensorboard]'") from None
+    from tensorboardX import SummaryWriter
+
     curves = {k: list(g) for k, g in itertools.groupby(points(folder), key=lambda p: (p[0], p[3]))}
     for run in ended.runs:
         place = folder / "tensorboard" / f"{run['method']}-{run['configuration']}-seed{run['seed']}"

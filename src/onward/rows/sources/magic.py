@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, needs
 
 HEAD = 1024  # bytes that are looked at
 COLUMNS = rb"PAR1[\x00-\x08\x0e-\x1f]|ARROW1\x00"  # Parquet, or Arrow, which Feather is too
@@ -94,7 +94,7 @@ def _zstandard(path: Path) -> Any:
         try:
             from backports import zstd
         except ImportError as error:
-            raise OnwardError(f'reading {path} needs backports.zstd: pip install "onward[zstd]"') from error
+            raise OnwardError(needs(f"reading {path}", "zstd")) from error
     return zstd
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onward.errors import OnwardError
+from onward.errors import OnwardError, needs
 from onward.rows.sources.base import Rows, Source
 from onward.rows.sources.cells import Cell, checked_names
 from onward.rows.sources.complaints import Complaints, reading
@@ -31,7 +31,7 @@ class ParquetSource(Source):
             import pyarrow.compute
             import pyarrow.parquet
         except ImportError as error:
-            raise OnwardError(f'reading {path} needs pyarrow: pip install "onward[parquet]"') from error
+            raise OnwardError(needs(f"reading {path}", "parquet")) from error
         self._arrow, self._errors = pyarrow, (ValueError, pyarrow.ArrowException)
         with reading(self.name, *self._errors):
             with open(path, "rb") as file:
