@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
 def unpainted():
     """Figures are made, and not painted; those of `finished` are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda self, buffer, **_: None)
+        patch.setattr(Figure, "savefig", lambda self, buffer, **_: buffer.write(b"<svg></svg>"))
         yield
 
 

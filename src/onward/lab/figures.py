@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.experiment import Experiment, jobs_of
-from onward.lab.page import COLOURS, GREY, Picture, Table, interval, number, span, style, write_page
+from onward.lab.page import COLOURS, ENOUGH, GREY, Picture, Table, interval, number, span, style, write_page
 from onward.lab.records import Record, load_record
 from onward.lab.results import base_name, best_rows, curves_of, load_environment, load_summary
 from onward.lab.train import METRICS, read_metrics
-from onward.saving import reading
+from onward.saving import reading, write_bytes
 from onward.text import counted
 
 E = TypeVar("E", bound=Experiment)
@@ -100,10 +100,25 @@ def write_report(experiment: Experiment, folder: Path) -> Path:
     The module that the experiment names as its `figures` draws: `report(run)` gives the lead and the parts of the page.
     """
     run = Run(experiment, folder)
+    write_curves(run)
     with style():
         lead, parts = import_module(experiment.figures).report(run)
         settings = json.dumps({**run.summary["config"], "environment": load_environment(folder)}, indent=1)
         return write_page(folder, title=experiment.title, lead=lead, parts=parts, settings=settings)
+
+
+def write_curves(run: Run[Any]) -> None:
+    """curves.csv: every point of every run, a line each: method, step size, seed, step, value."""
+    lines = ["method,step_size,seed,step,value"]
+    for row in run.summary["methods"]:
+        steps, values = run.curve(row)
+        head = [f"{base_name(row)},{row['step_size']:g},{seed}" for seed in row["seeds"]]
+        lines += [
+            f"{head[i]},{step},{'' if np.isnan(value) else repr(value)}"
+            for i in range(len(head))
+            for step, value in zip(steps.tolist(), values[:, i].tolist(), strict=True)
+        ]
+    write_bytes(run.folder / "curves.csv", ("\n".join(lines) + "\n").encode())
 
 
 def canvas(height: float, width: float = 8.2) -> tuple[Figure, Axes]:
@@ -124,16 +139,21 @@ def colours_of(rows: Sequence[Row], palette: Sequence[str] = COLOURS) -> dict[st
     return dict(zip(names, [*palette] * len(names), strict=False))
 
 
-def curve_with_spread(
-    axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str, interval: bool = False
-) -> None:
-    """The mean over runs, columns of `values`, as a line; a band from best to worst, or the mean's 95 % interval."""
-    mean = values.mean(1)
-    axes.plot(x, mean, color=colour, lw=1.8, label=label)
-    if values.shape[1] > 1:
-        error = 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
-        low, high = (mean - error, mean + error) if interval else (values.min(1), values.max(1))
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+def curve_with_spread(axes: Axes, x: np.ndarray, values: np.ndarray, *, label: str, colour: str) -> None:
+    """The mean over runs, columns of `values`, as a line; see `spread_words` for what lies around it."""
+    axes.plot(x, values.mean(1), color=colour, lw=1.8, label=label)
+    if values.shape[1] >= ENOUGH:
+        low, high = np.asarray([interval(point, draws=1000) for point in values]).T
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+    elif values.shape[1] > 1:
+        axes.plot(x, values, color=colour, lw=0.6, alpha=0.45)
+
+
+def spread_words(seeds: int) -> str:
+    """What lies around a mean in a curve over so many seeds, for its caption."""
+    if seeds >= ENOUGH:
+        return "bands: its 95 % interval"
+    return "thin lines: each seed, too few for an interval" if seeds > 1 else "one seed says nothing of the spread"
 
 
 def dashed(axes: Axes, value: float) -> None:

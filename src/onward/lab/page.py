@@ -1,9 +1,9 @@
 """The HTML page of a run folder, with tables and figures, and their look. Reports never train."""
 
-import base64
 import html
 import io
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,32 +92,46 @@ def _save(folder: Path, picture: Picture) -> str:
         with style():  # its salt decides the names within an SVG
             picture.figure.savefig(buffer, format=kind, metadata=metadata)
         saving.write_bytes(folder / "figures" / f"{picture.name}.{kind}", buffer.getvalue())
-    data = base64.b64encode((folder / "figures" / f"{picture.name}.png").read_bytes()).decode()
-    return f'<figure><img alt="{html.escape(picture.caption)}" src="data:image/png;base64,{data}">' + (
-        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
-    )
+    drawn = (folder / "figures" / f"{picture.name}.svg").read_text(encoding="utf-8")
+    return f"<figure>{_inline(drawn, picture)}<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+
+
+def _inline(drawn: str, picture: Picture) -> str:
+    """An SVG as a part of a page: it says what it shows, and its names are its own."""
+    start = drawn.index("<svg")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{picture.name}-", drawn[start:])
+    svg = re.sub(r'^<svg ([^>]*?)width="([\d.]+)pt"', r'<svg \1width="\2pt" style="--wide:\2pt"', svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
 
 
 def _table(table: Table) -> str:
     kind = lambda i: " class=text" if 0 < i < table.texts else ""
-    head = "".join(f"<th{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
+    head = "".join(f"<th scope=col{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
     whole = lambda text: html.escape(text).replace(" - ", "&nbsp;-&nbsp;")  # an interval stays on one line
-    cells = lambda row: "".join(f"<td{kind(i)}>{whole(c)}</td>" for i, c in enumerate(row))
-    body = "".join(f"<tr>{cells(row)}</tr>" for row in table.rows)
+    cell = lambda i, text: f"<td{kind(i)}>{whole(text)}</td>" if i else f"<th scope=row>{whole(text)}</th>"
+    body = "".join(f"<tr>{''.join(cell(i, c) for i, c in enumerate(row))}</tr>" for row in table.rows)
     caption = f"<p class=caption>{html.escape(table.caption)}</p>" if table.caption else ""
-    return f"{caption}<table><tr>{head}</tr>{body}</table>"
+    label = f' aria-label="{html.escape(table.caption or "table")}"'
+    return f"{caption}<div class=wide tabindex=0 role=region{label}><table><tr>{head}</tr>{body}</table></div>"
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>
-body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1rem;color:#1a1a1a}}
-h1{{font-size:1.5rem;margin:0}} .lead{{font-size:1.1rem;margin:.4rem 0 1rem}}
-figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,.caption{{color:#555;font-size:.9rem;text-align:left}}
-table{{border-collapse:collapse;margin:.5rem 0 1rem;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}}
-th,td{{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #ddd}} th:first-child,td:first-child{{text-align:left;min-width:10rem}}
-th.text,td.text{{text-align:left}}
+<meta name="color-scheme" content="light dark"><title>{title}</title><style>
+body{{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:1.5rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}}
+p,ul,figcaption{{max-width:60rem}} h1{{font-size:1.5rem;margin:0}} .lead{{font-size:1.1rem;margin:.4rem 0 1rem}}
+figure{{margin:1rem 0}} figure svg{{width:100%;max-width:var(--wide,60rem);height:auto;display:block}}
+figcaption,.caption{{color:#555;font-size:.9rem}} .caption{{margin-bottom:0}}
+.wide{{overflow-x:auto;margin:.5rem 0 1rem}} table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
+th,td{{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top;font-weight:400}} th[scope=col]{{font-weight:600}}
+td{{white-space:nowrap}} td.text{{white-space:normal}} th:first-child{{text-align:left;min-width:8rem;max-width:22rem}} th.text,td.text{{text-align:left}}
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
+@media(max-width:40rem){{th,td{{padding:.15rem .3rem;font-size:.8rem}} th:first-child{{min-width:5rem;max-width:9rem;position:sticky;left:0;background:inherit}} tr{{background:#fff}}}}
+@media screen and (prefers-color-scheme:dark){{body{{color:#e4e4e4;background:#16181b}} figcaption,.caption{{color:#a9a9a9}}
+th,td{{border-color:#3a3d41}} pre{{background:#22252a}} figure svg{{filter:invert(.91) hue-rotate(180deg)}} tr{{background:#16181b}}}}
+@media print{{body{{font-size:10px;margin:0;max-width:none}} .wide{{overflow:visible}} th,td{{padding:.1rem .3rem}} th:first-child{{min-width:0}}
+figure,table{{break-inside:avoid}} details{{display:none}}}}
 </style></head><body><h1>{title}</h1><p class="lead">{lead}</p>{body}
 <details><summary>Settings and machine</summary><pre>{settings}</pre></details></body></html>
 """

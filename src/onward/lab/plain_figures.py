@@ -18,6 +18,7 @@ from onward.lab.figures import (
     published,
     sensitivity,
     spread_columns,
+    spread_words,
 )
 from onward.lab.page import Picture, Table
 from onward.text import counted
@@ -79,7 +80,9 @@ def _curves(run: Run[Experiment]) -> Picture:
             level(axes, value, name)
     axes.set(xlabel="step", ylabel=_measured(run))
     figure.legend(loc="outside lower center", ncols=4)
-    return Picture("curves", figure, f"Lines: mean over {run.seeds}; bands: least to most. Horizontal: levels.")
+    return Picture(
+        "curves", figure, f"Lines: mean over {run.seeds}; {spread_words(run.experiment.seeds)}. Horizontal: levels."
+    )
 
 
 def _step_sizes(run: Run[Experiment]) -> Picture:

@@ -74,7 +74,7 @@ class Run:
 @pytest.fixture
 def unpainted(monkeypatch):
     """Figures are made, and not painted."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, buffer, **_: None)
+    monkeypatch.setattr(Figure, "savefig", lambda self, buffer, **_: buffer.write(b"<svg></svg>"))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from onward.lab.figures import (
     interval_cell,
     level,
     published,
+    spread_words,
 )
 from onward.lab.page import COLOURS, GREY, Picture
 from onward.lab.papers.digits import CLASSES, COLUMNAR, DigitsExperiment
@@ -90,7 +91,7 @@ def _curves(run: Run[DigitsExperiment], majority: float) -> Picture:
     return Picture(
         "accuracy",
         figure,
-        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {run.seeds}, band from worst to best. "
+        f"Share of errors on {len(experiment.images.test_labels):,} held-out {_named(experiment)}: mean over {run.seeds}; {spread_words(run.experiment.seeds)}. "
         "Ticks: a stage was added.",
     )
 

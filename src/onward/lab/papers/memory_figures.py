@@ -17,6 +17,7 @@ from onward.lab.figures import (
     finals,
     grid,
     spread_columns,
+    spread_words,
 )
 from onward.lab.page import COLOURS, GREY, Picture
 from onward.lab.papers.memory import WINDOWS, MemoryExperiment
@@ -90,7 +91,7 @@ def _curves(run: Run[MemoryExperiment]) -> Picture:
     return Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {run.seeds}; bands: best to worst seed. Horizontal lines: exact levels.",
+        f"Lines: mean over {run.seeds}; {spread_words(run.experiment.seeds)}. Horizontal lines: exact levels.",
     )
 
 

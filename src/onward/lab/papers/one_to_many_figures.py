@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid, level
+from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid, level, spread_words
 from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.one_to_many import INPUTS, POINTS, OneToManyExperiment, split
 from onward.text import counted
@@ -93,7 +93,9 @@ def _curves(run: OneToManyRun) -> Picture:
     low, high = min(references.values()), references["learn nothing"]
     panels[0].set(ylabel="held-out loss (nats)", ylim=(low - 0.05 * (high - low), high + 0.25 * (high - low)))
     _legend_below(figure, panels[-1], 4)
-    caption = "Held-out loss while learning: mean over seeds, band from best to worst. Dashed: exact levels."
+    caption = (
+        f"Held-out loss while learning: mean over seeds; {spread_words(run.experiment.seeds)}. Dashed: exact levels."
+    )
     return Picture("curves", figure, caption)
 
 

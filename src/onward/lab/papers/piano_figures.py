@@ -7,7 +7,7 @@ import numpy as np
 
 from onward.errors import OnwardError
 from onward.lab.data import datasets
-from onward.lab.figures import Run, canvas, cell, curve_with_spread, grid, interval_cell, level, published
+from onward.lab.figures import Run, canvas, cell, curve_with_spread, grid, interval_cell, level, published, spread_words
 from onward.lab.page import COLOURS, Picture, Table
 from onward.lab.papers.piano import ONLINE, PianoExperiment, split, trivial_levels
 from onward.tasks.piano import NOTES, window_starts
@@ -92,7 +92,7 @@ def _curves(run: Run[PianoExperiment], levels: dict[str, float]) -> Picture:
     return Picture(
         "curves",
         figure,
-        f"Mean over {run.seeds}; band: least to most. What is kept is the lowest point of each seed.",
+        f"Mean over {run.seeds}; {spread_words(run.experiment.seeds)}. What is kept is the lowest point of each seed.",
     )
 
 

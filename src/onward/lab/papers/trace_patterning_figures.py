@@ -21,6 +21,7 @@ from onward.lab.figures import (
     level,
     sensitivity,
     spread_columns,
+    spread_words,
 )
 from onward.lab.page import COLOURS, Picture
 from onward.lab.papers.trace_patterning import STRUCTURES, TracePatterningExperiment
@@ -79,7 +80,7 @@ def _curves(run: Run[TracePatterningExperiment]) -> Picture:
     for i, row in enumerate(shown):
         steps, values = run.curve(row)
         colour = colours[row["name"]]
-        curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour, interval=many)
+        curve_with_spread(axes, steps / 1e6, values, label=row["name"], colour=colour)
         for grown in row["grown_at"]:
             span = (0.022 * i, 0.022 * i + 0.018)
             axes.plot([grown / 1e6] * 2, span, color=colour, lw=1.2, transform=axes.get_xaxis_transform())
@@ -95,7 +96,7 @@ def _curves(run: Run[TracePatterningExperiment]) -> Picture:
     return Picture(
         "learning-curves",
         figure,
-        f"Lines: mean over {run.seeds}; bands: {'its 95 % interval' if many else 'best to worst seed'}; ticks at the bottom: a stage was added. "
+        f"Lines: mean over {run.seeds}; {spread_words(run.experiment.seeds)}; ticks at the bottom: a stage was added. "
         "Dashed: exact levels. No predictor of this stream can do better than Bayes."
         + (" Of the truncated networks, the best." if len(shown) < len(run.rows) else ""),
     )
@@ -149,7 +150,8 @@ def _alignment(run: Run[TracePatterningExperiment], row: Row) -> Picture:
         f"alignment-{row['name']}",
         figure,
         f"The gradient of the prediction at each step, by the rule that trains ({row['name']}) and by rules that ride along, "
-        "compared with exact RTRL on the same network. Means over the steps of a point; bands: best to worst seed.",
+        "compared with exact RTRL on the same network. Means over the steps of a point; "
+        f"{spread_words(run.experiment.seeds)}.",
     )
 
 

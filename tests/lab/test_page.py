@@ -1,0 +1,130 @@
+"""The page of a report: one file, read by people, by programs that read aloud, at night and on paper."""
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from onward.lab.figures import curve_with_spread, spread_words
+from onward.lab.page import Picture, Table, interval, write_page
+
+
+def picture(name):
+    figure = Figure(figsize=(3, 2))
+    axes = figure.subplots()
+    axes.plot([0, 1, 2], [0, 1, 0])
+    axes.set(xlabel="x & <y>")
+    return Picture(name, figure, f'What "{name}" shows & why.')
+
+
+class Read(HTMLParser):
+    """What a page is made of: elements with their attributes, and which are open at its end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "use", "path", "rect", "stop"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    table = Table(["method", "mean", "95 % interval"], [["a <b>", "1.5", "-2 - 3"], ["c", "2", ""]], "Of & all.")
+    parts = [picture("one"), table, picture("two"), "A <text>.", ["one & two"]]
+    folder = tmp_path_factory.mktemp("page")
+    text = write_page(folder, title="A & B", lead="So <it> is.", parts=parts, settings="{}").read_text()
+    return folder, text, Read(text)
+
+
+def test_a_page_needs_no_other_file_and_is_whole(page):
+    folder, text, read = page
+    assert not read.open
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', re.sub(r'xmlns(:\w+)?="[^"]*"', "", text))
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["one.png", "one.svg", "two.png", "two.svg"]
+
+
+def test_names_within_drawings_are_unique_and_found(page):
+    _, text, read = page
+    names = [attributes["id"] for _, attributes in read.found if "id" in attributes]
+    assert names
+    assert len(names) == len({*names})
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    assert used
+    assert {*used} <= {*names}
+
+
+def test_who_hears_the_page_is_told_what_stands_where(page):
+    read = page[2]
+    assert [svg["aria-label"] for svg in read.all("svg")] == ['What "one" shows & why.', 'What "two" shows & why.']
+    assert {svg["role"] for svg in read.all("svg")} == {"img"}
+    assert [th["scope"] for th in read.all("th")] == ["col", "col", "col", "row", "row"]
+    (region,) = [div for div in read.all("div") if "role" in div]
+    assert region == {"class": "wide", "tabindex": "0", "role": "region", "aria-label": "Of & all."}
+
+
+def test_night_paper_and_small_screens_have_their_rules(page):
+    for rule in ("@media screen and (prefers-color-scheme:dark)", "@media print", "@media(max-width:40rem)"):
+        assert rule in page[1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"), [(1, "one seed"), (2, "thin lines"), (4, "thin lines"), (5, "95 % interval")]
+)
+def test_what_lies_around_a_mean_is_its_interval_from_five_seeds_on(seeds, words):
+    assert words in spread_words(seeds)
+    axes = Figure().subplots()
+    values = np.random.default_rng(0).normal(size=(3, seeds))
+    curve_with_spread(axes, np.arange(3), values, label="a", colour="k")
+    assert len(axes.lines) == {1: 1, 2: 3, 4: 5, 5: 1}[seeds]
+    assert np.allclose(axes.lines[0].get_ydata(), values.mean(1))
+    assert len(axes.collections) == (seeds >= 5)
+    if seeds >= 5:
+        edge = axes.collections[0].get_paths()[0].vertices
+        at_one = sorted({y for x, y in edge if x == 1})
+        assert np.allclose((at_one[0], at_one[-1]), interval(values[1], draws=1000))
+
+
+def test_curves_are_written_for_other_programs(tmp_path, monkeypatch):
+    from onward.lab.papers.trace_patterning import TracePatterningExperiment
+    from onward.lab.results import execute, load_summary
+    from onward.lab.train import read_metrics
+
+    monkeypatch.setattr(TracePatterningExperiment, "figures", "test_page_figures", raising=False)
+    experiment = TracePatterningExperiment(
+        methods=("columnar",), columnar_columns=2, steps=300, seeds=2, step_sizes=(1e-3, 1e-2)
+    )
+    with pytest.raises(ModuleNotFoundError):  # nothing is drawn
+        execute(experiment, tmp_path / "run", quiet=True)
+    with open(tmp_path / "run" / "curves.csv") as file:
+        rows = list(csv.DictReader(file))
+    lines = read_metrics(tmp_path / "run")
+    runs = [
+        (size, seed)
+        for row in load_summary(tmp_path / "run")["methods"]
+        for size in [row["step_size"]]
+        for seed in row["seeds"]
+    ]
+    assert len(rows) == len(lines) * len(runs) == len(lines) * 4
+    values = {(float(r["step_size"]), int(r["seed"]), int(r["step"])): r["value"] for r in rows}
+    for line in lines:
+        for (size, seed), value in zip(runs, line["values"], strict=True):
+            said = values[size, seed, line["step"]]
+            assert said == ("" if value is None or np.isnan(value) else repr(value))
