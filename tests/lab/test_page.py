@@ -128,3 +128,60 @@ def test_curves_are_written_for_other_programs(tmp_path, monkeypatch):
         for (size, seed), value in zip(runs, line["values"], strict=True):
             said = values[size, seed, line["step"]]
             assert said == ("" if value is None or np.isnan(value) else repr(value))
+
+
+def report_of(tmp_path, lines, summary, **fields):
+    """A run as its report reads it, of these metric lines and rows of the summary."""
+    import json
+
+    from onward.lab.figures import Run
+    from onward.lab.papers.trace_patterning import TracePatterningExperiment
+
+    experiment = TracePatterningExperiment(methods=("columnar",), seeds=2, step_sizes=(0.1,), **fields)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = Run(experiment, tmp_path)
+    run.__dict__["summary"] = {"methods": summary, "references": {"predict-zero": 2.0, "bayes": 1.0}}
+    return run
+
+
+ROW = {"name": "columnar", "step_size": 0.1, "note": "", "mean": 1.0, "values": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("last", "merged"), [(20, True), (50, True), (51, False), (100, False)], ids=["short", "half", "long", "whole"]
+)
+def test_a_last_point_of_few_steps_is_drawn_with_the_one_before(tmp_path, last, merged):
+    steps = [100, 200, 300, 300 + last]
+    values = [[1.0, 2.0], [3.0, 4.0], [5.0, float("nan")], [50.0, 7.0]]
+    counts = [100, 100, 100, last]
+    lines = [
+        {"job": "columnar", "step": step, "count": count, "values": value}
+        for step, count, value in zip(steps, counts, values, strict=True)
+    ]
+    run = report_of(tmp_path, lines, [ROW], steps=steps[-1])
+    drawn, curve = run.curve(ROW)
+    if not merged:
+        assert drawn.tolist() == steps
+        assert np.array_equal(curve, values, equal_nan=True)
+        return
+    assert drawn.tolist() == [100, 200, steps[-1]]
+    assert curve[:2].tolist() == values[:2]
+    assert np.allclose(curve[2], [(500 + 50 * last) / (100 + last), 7.0])
+
+
+@pytest.mark.parametrize(("mean", "marked"), [(0.99, True), (1.0, False), (1.5, False)])
+def test_a_mean_better_than_the_best_possible_is_marked_as_chance(tmp_path, mean, marked):
+    run = report_of(tmp_path, [], [])
+    table = run.table({"mean": lambda row: str(row["mean"])}, {}, "Finals.", [ROW | {"mean": mean}])
+    assert table.rows[0][0] == ("columnar *" if marked else "columnar")
+    assert ("better than bayes, the best possible on average" in table.caption) == marked
+
+
+def test_the_optimum_of_every_experiment_is_one_of_its_references():
+    from onward.lab.papers import EXPERIMENTS, kind_of
+
+    known = {name: kind_of(name) for name in EXPERIMENTS}
+    assert {name for name, kind in known.items() if kind.optimum} >= {"trace-patterning", "memory"}
+    for name, kind in known.items():
+        if kind.optimum:
+            assert kind.optimum in kind().references(), name

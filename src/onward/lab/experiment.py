@@ -42,6 +42,8 @@ class Experiment(abc.ABC):
     """Other numbers of the last point that stand beside the reported one."""
     levels: ClassVar[str] = "exact"
     """What the references are."""
+    optimum: ClassVar[str] = ""
+    """The reference that no method can be better than on average; empty: none is known."""
     length_field: ClassVar[str] = "steps"
     """The field that says how long a run is."""
     final_metric: ClassVar[str] = "error"

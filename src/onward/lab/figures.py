@@ -63,10 +63,18 @@ class Run(Generic[E]):
         return len(self.summary["methods"]) > len(self.rows)
 
     def curve(self, row: Row, key: str = "values") -> tuple[np.ndarray, np.ndarray]:
-        """Steps (points,), and a metric at them (points, seeds), of a summary row."""
+        """Steps (points,), and a metric at them (points, seeds), of a summary row, as they are drawn."""
         lines = self.lines
         with reading(self.folder / METRICS):
-            return curves_of(self.experiment, lines, base_name(row), row["step_size"], key)
+            steps, values = curves_of(self.experiment, lines, base_name(row), row["step_size"], key)
+        counts = np.diff([0, *steps])
+        if key != "values" or len(steps) < 3 or counts[-1] > counts[0] / 2:
+            return steps, values
+        # A last point of few steps is noise: it is drawn as a part of the one before, as far as both are known.
+        weights = np.where(np.isnan(values[-2:]), 0, counts[-2:, None])
+        with np.errstate(invalid="ignore"):
+            last = np.nansum(weights * np.nan_to_num(values[-2:]), 0) / weights.sum(0)
+        return np.delete(steps, -2), np.vstack([values[:-2], last])
 
     def records(self, name: str, when: str = "end", step_size: float | None = None) -> Record:
         """What was recorded at "start" or "end" of a method's first job, or the first of this step size."""
@@ -88,10 +96,21 @@ class Run(Generic[E]):
     ) -> Table:
         """A line for each method, with its note, and one for each level, whose cells are those of the first columns."""
         name = lambda row: f"{row['name']} ({row['note']})" if row["note"] else row["name"]
-        lines = [[name(row), *(cell(row) for cell in columns.values())] for row in rows or self.rows]
+        rows = list(rows) or self.rows
+        mark = lambda row: " *" if self.beats_optimum(row) else ""
+        lines = [[name(row) + mark(row), *(cell(row) for cell in columns.values())] for row in rows]
         lines += [[name, *cells, *[""] * (len(columns) - len(cells))] for name, cells in levels.items()]
         best = " Of each method its best step size." if self.sizes_tried else ""
+        if any(map(self.beats_optimum, rows)):
+            optimum = self.experiment.optimum
+            best += f" *: better than {optimum}, the best possible on average: chance of so few steps, and no skill."
         return Table(["method", *columns], lines, caption + best)
+
+    def beats_optimum(self, row: Row) -> bool:
+        """Whether a mean is better than any method can be on average: the window it is over was an easy one."""
+        level = self.references.get(self.experiment.optimum)
+        sign = -1 if self.experiment.higher_is_better else 1
+        return level is not None and sign * row["mean"] < sign * level
 
 
 def write_report(experiment: Experiment, folder: Path) -> Path:
@@ -111,7 +130,8 @@ def write_curves(run: Run[Any]) -> None:
     """curves.csv: every point of every run, a line each: method, step size, seed, step, value."""
     lines = ["method,step_size,seed,step,value"]
     for row in run.summary["methods"]:
-        steps, values = run.curve(row)
+        with reading(run.folder / METRICS):
+            steps, values = curves_of(run.experiment, run.lines, base_name(row), row["step_size"])
         head = [f"{base_name(row)},{row['step_size']:g},{seed}" for seed in row["seeds"]]
         lines += [
             f"{head[i]},{step},{'' if np.isnan(value) else repr(value)}"

@@ -34,6 +34,7 @@ class MemoryExperiment(StreamExperiment):
     """
 
     name: ClassVar[str] = "memory"
+    optimum: ClassVar[str] = "bayes"
     title: ClassVar[str] = "Memory: exact, biased and truncated credit on copying and counting"
     figures: ClassVar[str] = "onward.lab.papers.memory_figures"
     final_metric: ClassVar[str] = "cross_entropy"

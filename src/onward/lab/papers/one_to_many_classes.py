@@ -24,6 +24,7 @@ class OneToManyClassesExperiment(OneToManyExperiment):
     """
 
     name: ClassVar[str] = "one-to-many-classes"
+    optimum: ClassVar[str] = "exact floor"
     title: ClassVar[str] = "One to many: classes by stochastic units after T steps"
     discrete: ClassVar[bool] = True
     adam_step_size: ClassVar[float] = 5e-3

@@ -24,6 +24,7 @@ class OneToManyMixtureExperiment(OneToManyExperiment):
     """
 
     name: ClassVar[str] = "one-to-many-mixture"
+    optimum: ClassVar[str] = "any distribution"
     title: ClassVar[str] = "One to many: a mixture density after T steps"
     discrete: ClassVar[bool] = False
     adam_step_size: ClassVar[float] = 6e-3

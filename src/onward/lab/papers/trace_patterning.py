@@ -56,6 +56,7 @@ class TracePatterningExperiment(StreamExperiment):
     """
 
     name: ClassVar[str] = "trace-patterning"
+    optimum: ClassVar[str] = "bayes"
     title: ClassVar[str] = "Trace patterning, learned online"
     figures: ClassVar[str] = "onward.lab.papers.trace_patterning_figures"
     final_metric: ClassVar[str] = "return_error"
