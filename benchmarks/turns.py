@@ -1,6 +1,6 @@
 """Rows of a table, this working tree beside another revision, to a few per cent.
 
-    python benchmarks/turns.py REVISION [--turns N] [--only NAME ...]
+    python benchmarks/turns.py REVISION [--turns N] [--only NAME ...] [--rows N]
 
 Two processes live side by side on one core, one over each tree, warm, and take turns of a tenth of a second or so: in
 every pair of turns the machine is nearly the same. Printed: CPU time here as a share of that there, the median over
@@ -28,7 +28,7 @@ FEATURES, ROWS, FILE_ROWS = 12, 1024, 20_000
 NAMES = ("learn_one", "predict_one", "one by one", "many", "files")
 
 
-def work() -> dict[str, Callable[[], object]]:
+def work(file_rows: int) -> dict[str, Callable[[], object]]:
     """What is timed, each a turn."""
     import numpy as np
 
@@ -39,8 +39,8 @@ def work() -> dict[str, Callable[[], object]]:
 
     set_up_jax(columns=False, single=True)
     rng = np.random.default_rng(0)
-    numbers = rng.normal(size=(FILE_ROWS, FEATURES))
-    targets = numbers @ rng.normal(size=FEATURES) + rng.normal(size=FILE_ROWS)
+    numbers = rng.normal(size=(file_rows, FEATURES))
+    targets = numbers @ rng.normal(size=FEATURES) + rng.normal(size=file_rows)
     xs = [{f"x{i}": v for i, v in enumerate(row)} for row in numbers[:ROWS].tolist()]
     ys = targets[:ROWS].tolist()
     folder = Path(tempfile.mkdtemp())
@@ -66,13 +66,16 @@ def work() -> dict[str, Callable[[], object]]:
     }
 
 
-def serve() -> None:
+def serve(file_rows: int) -> None:
     """For each name that is read, a turn of it; its CPU seconds."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    turns = work()
-    for turn in turns.values():
-        turn()
+    turns = work(file_rows)
+    for name, turn in turns.items():
+        if (
+            name != "files" or file_rows <= FILE_ROWS
+        ):  # a long file is warm after its first turn, which counts for nothing
+            turn()
     for line in sys.stdin:
         started = time.process_time()
         turns[line.strip()]()
@@ -82,9 +85,9 @@ def serve() -> None:
 class Side:
     """One of the two processes."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, rows: int):
         environment = os.environ | {"PYTHONPATH": str(root / "src")}
-        command = [sys.executable, __file__, "--serve"]
+        command = [sys.executable, __file__, "--serve", "--rows", str(rows)]
         self.process = subprocess.Popen(
             command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -106,8 +109,8 @@ def middle(ratios: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[out], ordered[n - 1 - out]
 
 
-def compare(there: Path, turns: int, only: list[str]) -> None:
-    sides = [Side(HERE), Side(there)]
+def compare(there: Path, turns: int, only: list[str], rows: int) -> None:
+    sides = [Side(HERE, rows), Side(there, rows)]
     print(f"{'':14} here / there   between, at 95 %   us a row here", flush=True)
     for name in only or NAMES:
         taken: list[list[float]] = [[], []]
@@ -117,7 +120,7 @@ def compare(there: Path, turns: int, only: list[str]) -> None:
             for i in (0, 1) if pair % 2 else (1, 0):
                 taken[i].append(sides[i].turn(name))
         ratio, low, high = middle([here / before for here, before in zip(*taken, strict=True)])
-        cost = 1e6 * statistics.median(taken[0]) / (FILE_ROWS if name == "files" else ROWS)
+        cost = 1e6 * statistics.median(taken[0]) / (rows if name == "files" else ROWS)
         print(f"{name:14} {ratio:12.3f}   {low:.3f} to {high:.3f}   {cost:16.1f}", flush=True)
     for side in sides:
         side.end()
@@ -128,15 +131,16 @@ def main() -> None:
     parser.add_argument("revision", nargs="?")
     parser.add_argument("--turns", type=int, default=100, help="pairs; a quarter of them for files (%(default)s)")
     parser.add_argument("--only", nargs="+", default=[], choices=NAMES)
+    parser.add_argument("--rows", type=int, default=FILE_ROWS, help="of the file (%(default)s)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve()
+        serve(asked.rows)
         return
     if not asked.revision:
         parser.error("a revision is needed")
     with tree_of(asked.revision) as there:
-        compare(there, asked.turns, asked.only)
+        compare(there, asked.turns, asked.only, asked.rows)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ GOOD = {
     "learn": ("learn --target y --units 2", "data.csv", "--out new"),
     "predict": ("predict", "data.csv", "learn"),
     "report": ("report", "", "run"),
+    "compare": ("compare", "", "run run"),
     "verify": ("verify", "", ""),
     "list": ("list", "", ""),
     "data": ("data", "", ""),
@@ -79,6 +80,7 @@ OPTIONS = {
     "run": {
         "--steps many": "--steps takes a whole number, got 'many'",
         "--steps 0": "--steps must be",
+        "--workers 0": "--workers must be at least 1, got 0",
         "--methods rtrll": "there is no method 'rtrll'",
         "--step 10": "no field --step",
         "--device abacus": "--device is cpu, gpu or tpu",
@@ -110,6 +112,7 @@ OPTIONS = {
         "--to file": "no option --to",
     },
     "report": {"--md": "no option --md"},
+    "compare": {"--md": "no option --md", "mine": "onward compare"},
     "verify": {"--jsn": "did you mean --json?", "--json --markdown": "choose one", "all": "'all' stands alone"},
     "list": {"all": "'all' stands alone"},
     "data": {
@@ -133,6 +136,8 @@ SOURCES = {
     "predict": FILES,
 }
 PLACES = {
+    "compare": {f"{words} run": told for words, told in READ.items()}
+    | {"run run": "summary.json is missing", "learn run": "learn belongs to onward learn"},
     "run": FOLDERS | OCCUPIED | RESUMED,
     "sweep": FOLDERS | {"--out {MINE}": "{MINE} holds another sweep"},
     "learn": FOLDERS | OCCUPIED | RESUMED,

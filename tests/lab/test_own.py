@@ -321,7 +321,7 @@ def test_a_file_that_changes_is_loaded_anew(file):
 def test_the_page_shows_what_the_examples_are(file, said):
     """Without annotations and docstrings: the same numbers."""
     page = (GOOD.parents[1] / "docs/own-experiment.md").read_text()
-    whole, method = (block.split("```")[0] for block in page.split("```python\n")[1:])
+    whole, method = (block.split("```")[0] for block in page.split("```python\n")[1:3])
     assert said("run", GOOD, *SHORT, "--out", "example")[0] == 0
     assert said("run", file(whole), *SHORT, "--out", "page")[0] == 0
     assert values("page") == values("example")

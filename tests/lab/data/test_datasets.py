@@ -350,9 +350,9 @@ def test_midi_that_cannot_be_used(tmp_path, monkeypatch):
     with pytest.raises(OnwardError, match=r"none of the 1 MIDI files .* a\.mid \("):
         datasets.install("mine", place)
     monkeypatch.setitem(sys.modules, "mido", None)
-    with pytest.raises(OnwardError, match=r"pip install 'onward\[midi\]'"):
+    with pytest.raises(OnwardError, match=r'pip install "onward\[midi\]"'):
         datasets.install("mine", place)
-    with pytest.raises(OnwardError, match=r"pip install 'onward\[midi\]'"):
+    with pytest.raises(OnwardError, match=r'pip install "onward\[midi\]"'):
         datasets.write_midi(roll(3), place / "b.mid")
 
 
