@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from onward.devices import cores
+from onward.devices import Process, cores
 from onward.errors import OnwardError, require_known
 from onward.lab.progress import Progress
 
@@ -156,9 +156,20 @@ def _done(choice: Choice, jobs: Sequence[str], workers: int) -> Iterator[tuple[s
         yield from ((job, choice.do(job)) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin, (context.Value("i", 0),)) as pool:
+    pool = ProcessPoolExecutor(workers, context, _begin, (context.Value("i", 0),))
+    # This process only waits, so Ctrl-C may be an exception: what the pool has is then given back.
+    theirs = signal.signal(signal.SIGINT, signal.default_int_handler) if Process.of_command else None
+    try:
         futures = {pool.submit(choice.do, job): job for job in jobs}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if Process.of_command:
+            signal.signal(signal.SIGINT, theirs)
 
 
 def _begin(counter: object) -> None:
