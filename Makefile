@@ -96,5 +96,5 @@ mutants: setup .mutants/.done
 	@touch $@
 
 clean:
-	rm -rf .venv .oracles .mutants runs dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .oracles .mutants runs dist docs/_build docs/jupyter_execute .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
