@@ -79,6 +79,12 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def pin(core: int) -> None:
+    """Compute on this core alone, where a process may choose; before JAX is first used."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
 def cache_programs() -> None:
     """Keep compiled programs in the user's cache folder."""
     import jax

@@ -96,7 +96,9 @@ def run(arguments: Sequence[str]) -> Work:
     )
     words.add_folder("runs/EXPERIMENT")
     words.add_with()
-    words.add_value(Field("workers", int), "processes that share the jobs (default: as many as pay, a core each)")
+    words.add_value(
+        Field("workers", int), "processes that share the jobs (default: as many as there are cores, where that pays)"
+    )
     said = words.take()
     if said.get("workers", 1) < 1:
         raise OnwardError(f"--workers must be at least 1, got {said['workers']}")

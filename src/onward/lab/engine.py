@@ -1,13 +1,12 @@
 """All jobs of a run: in this process, and in others beside it where that pays; the same numbers to the bit."""
 
 import multiprocessing
-import os
 import shutil
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +15,13 @@ from typing import Any, NamedTuple, Self
 from filelock import FileLock, Timeout
 
 from onward import saving
-from onward.devices import cache_programs, choose_device, computing_in, cores, platform, precision
+from onward.devices import cache_programs, choose_device, computing_in, cores, pin, platform, precision
 from onward.errors import OnwardError, Stopped
 from onward.lab.experiment import Experiment, digest_of, jobs_of
 from onward.lab.folder import LOCK, RunFolder, newest_first, path_of
 from onward.lab.method import Method
 from onward.lab.progress import Progress
+from onward.lab.signals import end_with_parent
 from onward.lab.train import METRICS, train
 from onward.lab.watch import ProgressFile, Watch
 from onward.loop import Programs, Run
@@ -181,7 +181,8 @@ class _Helper:
     def give(self, job: str) -> None:
         """Something to do."""
         self.job = job
-        self._connection.send(job)
+        with suppress(OSError):  # it has died: its answer says so
+            self._connection.send(job)
 
     def answer(self) -> tuple[str, Any] | None:
         """What came of it: "ended" and the meta, "failed" and the error, "stopped" or "died"; None: nothing yet."""
@@ -201,16 +202,8 @@ def _help(connection: Connection, setting: _Setting, stop: Any) -> None:
     """The life of a helper."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the one that started us is asked, and asks us
         signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {setting.core})
+    end_with_parent()
+    pin(setting.core)
     choose_device("cpu")
     cache_programs()  # options of the compiler stand in the environment
     with computing_in(setting.precision):
@@ -247,11 +240,11 @@ class _Crew:
     ) -> None:
         self.ends: dict[str, dict[str, Any]] = {}
         self._jobs, self._folder, self._load, self._asked = jobs, folder, load, asked
+        left = [job for job in jobs.tiles if not path_of(folder.checkpoints, job, jobs.steps(job)).exists()]
         most = len(cores()) if workers is None else workers
-        self._most = min(most, len(jobs.tiles)) if load and platform() == "cpu" else 1
-        self._at_once = workers is not None or jobs.run_steps([*jobs.tiles]) >= WORTH_STEPS
-        ended = {job for job in jobs.tiles if path_of(folder.checkpoints, job, jobs.steps(job)).exists()}
-        self._todo = deque(sorted(jobs.tiles, key=lambda job: job not in ended))
+        self._most = min(most, len(left)) if load and platform() == "cpu" else 1
+        self._at_once = workers is not None or jobs.run_steps(left) >= WORTH_STEPS
+        self._todo = deque(sorted(jobs.tiles, key=left.__contains__))  # those that have ended are looked at first
         self._helpers: list[_Helper] = []
         self._stop: Any = None
         self._error: OnwardError | None = None
@@ -263,7 +256,7 @@ class _Crew:
             jobs.experiment.name,
             steps={job: jobs.steps(job) for job in jobs.tiles},
             runs={job: len(tile) for job, tile in jobs.tiles.items()},
-            left=[job for job in jobs.tiles if job not in ended],
+            left=left,
             file=lambda job: folder / _file_of(job),
             workers=lambda: 1 + len(self._helpers),
             metric=jobs.metric,

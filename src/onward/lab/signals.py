@@ -1,8 +1,10 @@
 """Ctrl-C and SIGTERM: what they do before, while and after something is learned."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -29,6 +31,18 @@ def leaving_at_once() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_with_parent() -> None:
+    """In a process that another one started: end when that one has, however it ended."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 class Stop:

@@ -2,9 +2,7 @@
 
 import itertools
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from onward.devices import Process, cores
+from onward.devices import Process, cores, pin
 from onward.errors import OnwardError, require_known
 from onward.lab.progress import Progress
+from onward.lab.signals import end_with_parent
 
 if TYPE_CHECKING:
     from onward.credit.base import AbstractCredit
@@ -86,12 +85,7 @@ class Choice:
             rules = [r for r in self._rules(start[1]) if not self.rules or {*_called(r)} & {*self.rules}]
             settings = matrix.SETTINGS[2:3] if self.quick else matrix.SETTINGS
             samples = QUICK_SAMPLES if self.quick else SAMPLES
-            before = jax.config.read("jax_disable_most_optimizations")
-            jax.config.update(
-                "jax_disable_most_optimizations", self.quick or before
-            )  # it compiles more than it computes
             found = Found([*matrix.judged(job, start, rules, settings=settings, samples=samples)], [])
-            jax.config.update("jax_disable_most_optimizations", before)
         jax.clear_caches()  # programs of one cell are of no use to another one
         return found
 
@@ -175,20 +169,12 @@ def _done(choice: Choice, jobs: Sequence[str], workers: int) -> Iterator[tuple[s
 def _begin(counter: object) -> None:
     """In a process of the pool: one core of its own, and an end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
     with counter.get_lock():  # type: ignore[attr-defined]
         mine = counter.value  # type: ignore[attr-defined]
         counter.value += 1  # type: ignore[attr-defined]
-    if hasattr(os, "sched_setaffinity"):
-        here = cores()
-        os.sched_setaffinity(0, {here[mine % len(here)]})
+    here = cores()
+    pin(here[mine % len(here)])
     from onward.devices import cache_programs
 
     cache_programs()
