@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,15 @@ def test_of_few_common_seeds_no_interval_is_said(kind, pair, tmp_path):
     assert difference.mean == 0
     assert np.isnan(difference.low)
     assert "| too few seeds | - |" in onward.lab.compare(pair[0], few).markdown()
+
+
+def test_the_page_shows_what_python_prints(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/own-experiment.md").read_text().split("## From Python")[1]
+    program, shown = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "text"))
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert capsys.readouterr().out == shown
+    assert main(["compare", "runs/four", "runs/four"]) == 0
 
 
 def test_runs_of_no_common_metric_or_that_have_not_ended_are_refused(kind, pair, tmp_path, capsys, monkeypatch):
