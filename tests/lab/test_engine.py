@@ -179,7 +179,8 @@ def test_a_run_of_two_processes_that_is_stopped_or_killed_ends_as_if_it_was_not(
     options = [f"--{k.replace('_', '-')}" + f"={v}" for k, v in SMALL.items()]
     words = ["trace-patterning", *options, "--methods", *JOBS, "--steps", str(steps), "--step-sizes", "1e-2"]
     whole = start(tmp_path, *words, "--workers", "1", "--out", "whole")
-    assert whole.wait() == 0
+    said = whole.communicate()[1]
+    assert whole.returncode == 0, said
     process = start(tmp_path, *words, "--workers", "2", "--out", "run")
     both_at_work(tmp_path / "run")
     if how == signal.SIGKILL:
@@ -192,5 +193,6 @@ def test_a_run_of_two_processes_that_is_stopped_or_killed_ends_as_if_it_was_not(
         assert "go on with: onward run --resume run" in said
         assert not list((tmp_path / "run").rglob("*.part"))
     again = start(tmp_path, "--resume", "run", "--workers", "2")
-    assert again.wait() == 0, again.stderr.read()
+    said = again.communicate()[1]
+    assert again.returncode == 0, said
     assert left(tmp_path / "run") == left(tmp_path / "whole")
