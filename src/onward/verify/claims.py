@@ -24,6 +24,7 @@ from onward.verify.gradients import (
     in_float64,
     mean_gradient,
     mean_reference,
+    quick,
 )
 
 EXACT = 1e-9
@@ -74,24 +75,29 @@ def name_of(rule: AbstractCredit) -> str:
 class Streams:
     """Random streams that a gradient is taken on, (streams, steps, ...)."""
 
-    xs: Array
-    starts: Array
-    cotangents: Array
+    xs: np.ndarray
+    starts: np.ndarray
+    cotangents: np.ndarray
 
     def masked(self, steps: int, streams: int, *, resets: bool) -> "Streams":
         """The same shapes, with no loss after `steps` steps or outside the first `streams`: programs are shared."""
-        counted = jnp.zeros(self.starts.shape).at[:streams, :steps].set(1)
-        return Streams(self.xs, self.starts & resets, self.cotangents * counted[..., None])
+        counted = np.zeros((*self.starts.shape, 1))
+        counted[:streams, :steps] = 1
+        return Streams(self.xs, self.starts & resets, self.cotangents * counted)
 
 
 def random_streams(cell: AbstractCell, steps: int, streams: int, key: PRNGKeyArray) -> Streams:
     """Normal observations and cotangents in float64, and episodes of some 7 steps."""
+    return Streams(*(np.asarray(a) for a in _random_streams((streams, steps), cell.inputs, cell.feature_count, key)))
+
+
+@quick
+def _random_streams(shape: tuple[int, int], inputs: int, features: int, key: PRNGKeyArray) -> tuple[Array, ...]:
     x_key, c_key, r_key = jax.random.split(key, 3)
-    shape = (streams, steps)
-    return Streams(
-        jax.random.normal(x_key, (*shape, cell.inputs), jnp.float64),
+    return (
+        jax.random.normal(x_key, (*shape, inputs), jnp.float64),
         jax.random.bernoulli(r_key, 0.15, shape),
-        jax.random.normal(c_key, (*shape, cell.feature_count), jnp.float64),
+        jax.random.normal(c_key, (*shape, features), jnp.float64),
     )
 
 
@@ -110,8 +116,8 @@ class Case:
     reference: PyTree
     finite_difference: float
     # What was held against finite differences: episodes of every stream, cotangents of the first.
-    starts: Array
-    first: Array
+    starts: np.ndarray
+    first: np.ndarray
 
 
 def case_of(
@@ -128,10 +134,10 @@ def case_of(
     """The case of the first `steps` and `streams` of `data`, its reference computed and held against differences."""
     data = data.masked(steps, streams, resets=resets)
     reference = mean_reference(cell, carry, data.xs, data.starts, data.cotangents)
-    reference = jax.tree.map(lambda g: g * (len(data.xs) / streams), reference)
+    reference = jax.tree.map(lambda g: np.asarray(g) * (len(data.xs) / streams), reference)
     alone = data.masked(data.xs.shape[1], 1, resets=True)
     first = mean_reference(cell, carry, alone.xs, alone.starts, alone.cotangents)
-    first = jax.tree.map(lambda g: g * len(data.xs), first)
+    first = jax.tree.map(lambda g: np.asarray(g) * len(data.xs), first)
     differences = finite_difference_error(
         cell, carry, data.xs[0], data.starts[0], data.cotangents[0], first, jax.random.key(11)
     )
@@ -202,17 +208,16 @@ def judge(rule: AbstractCredit, case: Case, samples: int, key: PRNGKeyArray) -> 
         data = Streams(*(a[: case.streams] for a in (data.xs, data.starts, data.cotangents)))
     scale = len(data.xs) / case.streams
     # Every rule gets a key; exact and biased ones have no use for it.
-    gradients = gradient_of_seeds if claim == "unbiased" else mean_gradient
-    take = lambda keys: gradients(cell, rule, case.carry, data.xs, data.starts, data.cotangents, keys)
+    on = (cell, rule, case.carry, data.xs, data.starts, data.cotangents)
     z, spread = None, None
     if claim == "unbiased":
-        chunks = [take(jax.random.split(jax.random.fold_in(key, i), BATCH)) for i in range(-(-samples // BATCH))]
+        chunks = [gradient_of_seeds(*on, _keys(key, np.uint32(i))) for i in range(-(-samples // BATCH))]
         drawn = jax.tree.map(lambda *g: scale * np.concatenate(g), *chunks)
         mean = jax.tree.map(lambda g: g.mean(0), drawn)
         z, spread = _test_of_mean(drawn, case.reference)
         samples = BATCH * len(chunks)
     else:
-        mean, samples = jax.tree.map(lambda g: scale * g[0], take(key[None])), 1
+        mean, samples = jax.tree.map(lambda g: scale * np.asarray(g), mean_gradient(*on, key)), 1
     compared = compare(mean, case.reference)
     error, _, low, high = compared
     exact = error < EXACT and abs(low - 1) < EXACT and abs(high - 1) < EXACT
@@ -235,6 +240,11 @@ def judge(rule: AbstractCredit, case: Case, samples: int, key: PRNGKeyArray) -> 
         worst_z=z,
         ratio_error=spread,
     )
+
+
+@quick
+def _keys(key: PRNGKeyArray, chunk: Array) -> PRNGKeyArray:
+    return jax.random.split(jax.random.fold_in(key, chunk), BATCH)
 
 
 def _test_of_mean(drawn: PyTree, reference: PyTree) -> tuple[float, float]:

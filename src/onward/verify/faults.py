@@ -46,13 +46,15 @@ def _names(tree: PyTree) -> list[str]:
 
 
 def _of_rule(rule: AbstractCredit, case: Case, *, unbiased: bool) -> Fault | None:
-    cell, data, keys = case.cell, case.data, jax.random.split(jax.random.key(6), BATCH if unbiased else 1)
-    gradients = gradient_of_seeds if unbiased else mean_gradient
+    cell, data, key = case.cell, case.data, jax.random.key(6)
     for step in range(case.steps):
         alone = jnp.zeros_like(data.cotangents).at[:, step].set(data.cotangents[:, step])
         on = (case.carry, data.xs, data.starts, alone)
         reference = mean_reference(cell, *on)
-        drawn = gradients(cell, rule, *on, keys)
+        if unbiased:
+            drawn = gradient_of_seeds(cell, rule, *on, jax.random.split(key, BATCH))
+        else:
+            drawn = jax.tree.map(lambda g: np.asarray(g)[None], mean_gradient(cell, rule, *on, key))
         found = []
         for name, g, r in zip(_names(reference), jax.tree.leaves(drawn), jax.tree.leaves(reference), strict=True):
             g, r = np.asarray(g).reshape(len(g), -1), np.asarray(r).ravel()

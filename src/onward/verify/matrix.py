@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 import onward as ow
 from onward.verify.claims import SAMPLES, Row, case_of, judge, random_streams
 from onward.verify.faults import Fault, locate
-from onward.verify.gradients import in_float64
+from onward.verify.gradients import in_float64, quick
 
 # Steps of a stream, and parallel streams.
 STEPS, STREAMS = 12, 3
@@ -38,19 +38,25 @@ def cascade(gates: ow.AbstractGates, depth: int, *, key: PRNGKeyArray) -> tuple[
 
 def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[str, Callable[[], Start]]:
     """By name, what makes the depth, the cell and a carry to start from: every structure with every kind of unit."""
-    key = jax.random.key(1)
-    fresh = lambda depth, cell: (depth, cell, cell.init())
     made: dict[str, Callable[[], Start]] = {}
     for label, kind in kinds.items():
-        layer = lambda kind=kind, units=3, key=key, **options: ow.Dense(kind(), 3, units, key=key, **options)
+        layer = lambda key, kind=kind, units=3, **options: ow.Dense(kind(), 3, units, key=key, **options)
         made |= {
-            f"{label} dense": lambda layer=layer: fresh(1, layer(units=4, **NORMAL)),
-            f"{label} sparse": lambda layer=layer: fresh(1, layer(units=5, mask=LINE)),
-            f"{label} stack": lambda layer=layer: fresh(2, ow.Stack(layer(), layer(key=jax.random.key(2)))),
-            f"{label} columns": lambda kind=kind: fresh(1, ow.Columns(kind(), 3, 4, key=key, spread=0.7)),
-            f"{label} cascade": lambda kind=kind: (2, *cascade(kind(), 2, key=key)),
+            f"{label} dense": fresh(1, lambda key, layer=layer: layer(key, units=4, **NORMAL)),
+            f"{label} sparse": fresh(1, lambda key, layer=layer: layer(key, units=5, mask=LINE)),
+            f"{label} stack": fresh(2, lambda key, layer=layer: ow.Stack(layer(key), layer(jax.random.key(2)))),
+            f"{label} columns": fresh(1, lambda key, kind=kind: ow.Columns(kind(), 3, 4, key=key, spread=0.7)),
+            f"{label} cascade": lambda kind=kind: (
+                2,
+                *quick(lambda key: cascade(kind(), 2, key=key))(jax.random.key(1)),
+            ),
         }
     return made
+
+
+def fresh(depth: int, make: Callable[[PRNGKeyArray], ow.AbstractCell]) -> Callable[[], Start]:
+    """What makes a cell, by one compiled program, and its first carry."""
+    return lambda: (depth, cell := quick(make)(jax.random.key(1)), cell.init())
 
 
 def rules(cell: ow.AbstractCell) -> list[ow.AbstractCredit]:
@@ -106,6 +112,7 @@ def judged(
                 yield row, None if row.ok else locate(rule, case)
 
 
+@quick
 def warm(cell: ow.AbstractCell, carry: ow.Carry) -> ow.Carry:
     """The state of a cell after five random observations."""
     xs = jax.random.normal(jax.random.key(5), (5, cell.inputs))
