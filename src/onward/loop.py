@@ -185,7 +185,7 @@ class Loop:
 
                     return lax.scan(body, dynamic, length=steps)[1]
 
-                self._programs["record", steps] = jax.jit(roll)
+                self._programs["record", steps] = jax.jit(roll, **_once(exactly=False))
             example, info = self._programs["record", steps](dynamic, self._data, self._sizes)
             return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
 
@@ -376,9 +376,15 @@ def _has_shape(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _once() -> dict[str, Any]:
-    """For a program that runs once or twice: compile it fast rather than well."""
-    return {"compiler_options": {"xla_backend_optimization_level": 0}} if platform() == "cpu" else {}
+def _once(*, exactly: bool = True) -> dict[str, Any]:
+    """For a program that runs once or twice: compile it fast rather than well.
+
+    exactly: with the roundings of other programs; what is only looked at may have others, and compile faster still.
+    """
+    if platform() != "cpu":
+        return {}
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    return {"compiler_options": options if exactly else {**options, "xla_cpu_use_fusion_emitters": False}}
 
 
 def compile_wide(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
