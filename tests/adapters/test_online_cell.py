@@ -534,5 +534,5 @@ def test_a_refused_call_changes_nothing():
 def test_what_is_not_installed_is_said_in_a_line(monkeypatch):
     monkeypatch.delitem(sys.modules, "onward.adapters.torch")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r'^onward.adapters.torch needs torch: pip install "onward\[torch\]"$'):
+    with pytest.raises(ImportError, match=r'^onward.adapters.torch needs torch: pip install "onward\[torch\]"; from'):
         import onward.adapters.torch  # noqa: F401

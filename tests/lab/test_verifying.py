@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
 from onward.cli import main
@@ -183,5 +184,10 @@ def test_two_processes_find_what_one_finds():
     jobs = choice.jobs()
     with Progress(quiet=True) as progress:
         one, two = (verifying.verified(choice, jobs, progress, workers) for workers in (1, 2))
-    assert one == two
+    # A process that has all cores splits sums among them: the last bits may differ, what was found may not.
+    told = lambda found: [(row.rule, row.cell, row.steps, row.streams, row.found, row.ok) for row, _ in found.rows]
+    assert told(one) == told(two)
+    assert one.checks == two.checks == []
+    numbers = lambda found: [(row.cosine, row.ratio_min, row.ratio_max, row.finite_difference) for row, _ in found.rows]
+    np.testing.assert_allclose(numbers(one), numbers(two), rtol=1e-9, atol=1e-8)
     assert len(one.rows) == 4 * len(jobs)
