@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from onward.lab.figures import curve_with_spread, spread_words
-from onward.lab.page import Picture, Table, interval, write_page
+from onward.lab.page import Picture, Table, heat, interval, write_page
 
 
 def picture(name):
@@ -52,6 +52,28 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     text = write_page(folder, title="A & B", lead="So <it> is.", parts=parts, settings="{}").read_text()
     return folder, text, Read(text)
+
+
+def test_on_a_small_screen_a_wide_table_names_each_number(page, tmp_path):
+    *_, read = page
+    assert [a.get("class") for a in read.all("table")] == [None]
+    header = ["m", *"abcde&"]
+    text = write_page(
+        tmp_path, title="", lead="", parts=[Table(header, [["x", *"123456"]], "")], settings=""
+    ).read_text()
+    read = Read(text)
+    assert [a["class"] for a in read.all("table")] == ["many"]
+    assert [a["data-label"] for a in read.all("td")] == header[1:]
+
+
+def test_dark_stays_dark_in_a_heat_map(tmp_path):
+    figure = Figure(figsize=(3, 2))
+    for axes in figure.subplots(1, 2):
+        heat(axes, np.eye(3))
+    text = write_page(tmp_path, title="", lead="", parts=[Picture("p", figure, "")], settings="").read_text()
+    names = [a["id"] for a in Read(text).all("image")]
+    assert names == ["p-heat-0", "p-heat-1"]
+    assert '[id*="-heat-"]{filter:invert(1)' in text
 
 
 def test_a_page_needs_no_other_file_and_is_whole(page):

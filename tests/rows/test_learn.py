@@ -27,6 +27,7 @@ from onward.errors import OnwardError
 from onward.lab.folder import RunFolder, newest_first
 from onward.rows import learn, session
 from onward.rows.options import Learn
+from onward.rows.report import write_report
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
@@ -623,6 +624,8 @@ def test_classes_are_scored_by_hits(here):
         wrong.append(max(counts, key=counts.get) != sky[i])
     assert found["mean absolute error"][4][0] == pytest.approx(np.mean(wrong))
     assert "error rate" in as_lines(Path("out"))[0]
+    hits = sum(said[i] == sky[i] for i in range(1, 200))
+    assert f"The last 200 predictions, {hits} of 199 right:" in write_report(Path("out")).read_text()
 
 
 def test_returns_are_those_of_the_coming_values(here):

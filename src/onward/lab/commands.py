@@ -148,6 +148,7 @@ def _execute(
     workers: int | None = None,
 ) -> int:
     from onward.lab.results import execute, load_summary
+    from onward.text import counted
 
     single = experiment.seeds * max(1, len(experiment.step_sizes)) == 1
     set_up_jax(columns=Process.of_command and experiment.fuse_outputs, single=single, device=device)
@@ -156,7 +157,7 @@ def _execute(
     for method in summary["methods"]:
         print(
             f"{method['name']:14} {method['metric']} {method['mean']:.5f} (sd {method['std']:.5f}, "
-            f"{len(method['values'])} seeds, {method['steps']:,} steps)"
+            f"{counted(len(method['values']), 'seed')}, {method['steps']:,} steps)"
         )
     print("   ".join(f"{k} {v:.5f}" for k, v in summary["references"].items()))
     print(f"report: {report}")

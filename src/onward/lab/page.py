@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward import saving
@@ -85,6 +86,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
+def heat(axes: Axes, values: np.ndarray, **look: Any) -> None:
+    """A picture of numbers, dark where they are small: on a dark page too, where all else of a figure is inverted."""
+    place = axes.figure.axes.index(axes)
+    axes.imshow(values, cmap="viridis", gid=f"heat-{place}", **look)
+
+
 def _save(folder: Path, picture: Picture) -> str:
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
@@ -105,15 +112,21 @@ def _inline(drawn: str, picture: Picture) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
 
 
+# A table of more columns than this is read downwards on a small screen: each row a block, each number with its name.
+MANY = 5
+
+
 def _table(table: Table) -> str:
     kind = lambda i: " class=text" if 0 < i < table.texts else ""
+    named = lambda i: f' data-label="{html.escape(table.header[i])}"'
     head = "".join(f"<th scope=col{kind(i)}>{html.escape(h)}</th>" for i, h in enumerate(table.header))
     whole = lambda text: html.escape(text).replace(" - ", "&nbsp;-&nbsp;")  # an interval stays on one line
-    cell = lambda i, text: f"<td{kind(i)}>{whole(text)}</td>" if i else f"<th scope=row>{whole(text)}</th>"
+    cell = lambda i, text: f"<td{kind(i)}{named(i)}>{whole(text)}</td>" if i else f"<th scope=row>{whole(text)}</th>"
     body = "".join(f"<tr>{''.join(cell(i, c) for i, c in enumerate(row))}</tr>" for row in table.rows)
     caption = f"<p class=caption>{html.escape(table.caption)}</p>" if table.caption else ""
     label = f' aria-label="{html.escape(table.caption or "table")}"'
-    return f"{caption}<div class=wide tabindex=0 role=region{label}><table><tr>{head}</tr>{body}</table></div>"
+    many = " class=many" if len(table.header) > MANY else ""
+    return f"{caption}<div class=wide tabindex=0 role=region{label}><table{many}><tr>{head}</tr>{body}</table></div>"
 
 
 _PAGE = """<!doctype html>
@@ -127,9 +140,12 @@ figcaption,.caption{{color:#555;font-size:.9rem}} .caption{{margin-bottom:0}}
 th,td{{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top;font-weight:400}} th[scope=col]{{font-weight:600}}
 td{{white-space:nowrap}} td.text{{white-space:normal}} th:first-child{{text-align:left;min-width:8rem;max-width:22rem}} th.text,td.text{{text-align:left}}
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
-@media(max-width:40rem){{th,td{{padding:.15rem .3rem;font-size:.8rem}} th:first-child{{min-width:5rem;max-width:9rem;position:sticky;left:0;background:inherit}} tr{{background:#fff}}}}
+@media(max-width:40rem){{th,td{{padding:.15rem .3rem;font-size:.8rem}} th:first-child{{min-width:5rem;max-width:9rem;position:sticky;left:0;background:inherit}} tr{{background:#fff}}
+table.many,.many tbody,.many tr,.many th,.many td{{display:block}} .many tr:first-child{{display:none}} .many tr{{margin-bottom:.7rem}}
+.many th[scope=row]{{position:static;max-width:none;font-weight:600;padding-left:0}} .many td{{display:flex;gap:1rem;border:0;padding-left:.8rem}}
+.many td::before{{content:attr(data-label);flex:0 0 9rem;text-align:left;opacity:.7}} .many td:empty{{display:none}}}}
 @media screen and (prefers-color-scheme:dark){{body{{color:#e4e4e4;background:#16181b}} figcaption,.caption{{color:#a9a9a9}}
-th,td{{border-color:#3a3d41}} pre{{background:#22252a}} figure svg{{filter:invert(.91) hue-rotate(180deg)}} tr{{background:#16181b}}}}
+th,td{{border-color:#3a3d41}} pre{{background:#22252a}} figure svg{{filter:invert(.91) hue-rotate(180deg)}} figure svg [id*="-heat-"]{{filter:invert(1) hue-rotate(180deg)}} tr{{background:#16181b}}}}
 @media print{{body{{font-size:10px;margin:0;max-width:none}} .wide{{overflow:visible}} th,td{{padding:.1rem .3rem}} th:first-child{{min-width:0}}
 figure,table{{break-inside:avoid}} details{{display:none}}}}
 </style></head><body><h1>{title}</h1><p class="lead">{lead}</p>{body}

@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,6 +23,8 @@ from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
+# Classes that are drawn by name.
+SHOWN = 12
 # Remarks on the data that the page lists.
 NOTES = 20
 
@@ -44,8 +48,8 @@ def write_report(folder: Path) -> Path:
             curves = [_Curve(windows, targets, i) for i in range(len(targets))]
             parts.append(_curves(curves, targets, what))
             parts += [_where(curve, what, _of(targets, i)) for i, curve in enumerate(curves)]
-        if scores["task"] != "classification":
-            parts.append(_tail(folder, targets, said.coverage))
+        classes = scores["task"] == "classification"
+        parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
     parts += [read_as(scores), *_remarks(scores, said)]
     verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (
@@ -222,15 +226,21 @@ def _where(curve: _Curve, what: str, of: str) -> Table:
     return Table(header, rows, caption)
 
 
-def _tail(folder: Path, targets: list[str], share: float) -> Picture:
-    """The last rows of every target, with what was said of them before: a panel each."""
-    form = Format(targets, 2 if share else 0, classes=False)
+@contextmanager
+def _last_rows(folder: Path, form: Format) -> Iterator[list[list[str]]]:
+    """The last lines of the predictions, as they were written; what is wrong with the file is said of it."""
     with saving.reading(folder / PREDICTIONS):
         with open(folder / PREDICTIONS, newline="", encoding="utf-8") as file:
             header = next(csv.reader(file))
             last = list(deque(csv.reader(file), maxlen=DRAWN))
         if header != form.header:
             raise ValueError(f"its columns are {header}, and not {form.header}")
+        yield last
+
+
+def _tail(folder: Path, targets: list[str], share: float) -> Picture:
+    """The last rows of every target, with what was said of them before: a panel each."""
+    with _last_rows(folder, Format(targets, 2 if share else 0, classes=False)) as last:
         numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
     rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(targets), 1)
     figure, panels = _panels(len(targets))
@@ -246,6 +256,35 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
             axes.set_title(target)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     caption = f"The last {len(last):,} predictions; where the line of a target ends, it is still to come."
+    return Picture("last-rows", figure, caption)
+
+
+def _classes(folder: Path, target: str) -> Picture:
+    """The last rows of a target of classes: which came, which was said before, and how sure of it the network was."""
+    with _last_rows(folder, Format([target], 1, classes=True)) as last:
+        lines = [line for line in last if line[3]]
+        rows, sure = np.array([[float(line[0]), float(line[4])] for line in lines]).reshape(-1, 2).T
+        came, said = ([line[i] for line in lines] for i in (2, 3))
+    often = [name for name, _ in Counter([*came, *said]).most_common() if name]
+    names = sorted(often) if len(often) <= SHOWN else [*sorted(often[: SHOWN - 1]), "all others"]
+    place = {name: i for i, name in enumerate(names)}
+    at = lambda classes: np.array([place.get(c, len(names) - 1) if c else np.nan for c in classes])
+    figure, (above, below) = _panels(2)
+    known = np.array([bool(c) for c in came], bool)
+    wrong = known & np.array([a != b for a, b in zip(came, said, strict=True)], bool)
+    above.plot(rows, at(came), drawstyle="steps-mid", color=GREY, lw=1.4, label=target)
+    for chosen, colour, label in ((~wrong, COLOURS[0], "predicted before"), (wrong, COLOURS[1], "predicted wrongly")):
+        if chosen.any():
+            above.plot(rows[chosen], at(said)[chosen], "o", ms=3, color=colour, label=label)
+    above.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    below.plot(rows, sure, color=COLOURS[0], lw=1.1)
+    below.set(ylim=(0, 1.02), ylabel="its probability", xlabel="row")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    right = f", {int((known & ~wrong).sum()):,} of {int(known.sum()):,} right" if known.any() else ""
+    caption = (
+        f"The last {len(rows):,} predictions{right}: the class that came, the class that was predicted before, and below "
+        "the probability that was given to it."
+    )
     return Picture("last-rows", figure, caption)
 
 

@@ -18,9 +18,9 @@ from onward.lab.figures import (
     published,
     spread_words,
 )
-from onward.lab.page import COLOURS, GREY, Picture
+from onward.lab.page import COLOURS, GREY, Picture, heat
 from onward.lab.papers.digits import CLASSES, COLUMNAR, DigitsExperiment
-from onward.text import sentence
+from onward.text import counted, sentence
 
 PALETTE = (*COLOURS, "#8c564b", GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444")
 # Where an error of none is drawn.
@@ -35,7 +35,7 @@ def report(run: Run[DigitsExperiment]) -> tuple[str, list[Any]]:
     majority = run.references["majority-class"]
     lead = (
         f"{best['name']} classifies {best['mean']:.1%} of {many:,} held-out {_named(experiment)} after reading their "
-        f"{'rows' if experiment.by == 'rows' else 'pixels'} one by one (mean of {len(best['values'])} seeds; always answering the most frequent "
+        f"{'rows' if experiment.by == 'rows' else 'pixels'} one by one (mean of {counted(len(best['values']), 'seed')}; always answering the most frequent "
         f"class: {majority:.1%})."
     )
     if experiment.notice:
@@ -53,7 +53,7 @@ def report(run: Run[DigitsExperiment]) -> tuple[str, list[Any]]:
             "CPU µs an image": lambda m: f"{_cost(experiment, m):.0f}",
         },
         {"majority class (Frequencies)": [f"{majority:.4f}"]},
-        f"Test accuracy at the end over {len(best['values'])} seeds (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed.",
+        f"Test accuracy at the end over {run.seeds} (95 % bootstrap interval of the mean), {many:,} images; one is {1 / many:.2%}. CPU: learning only, a seed.",
     )
     name = best["name"]
     return lead, [_curves(run, majority), table, _costs(run, majority), _reading(run, name), _confusion(run, name)]
@@ -144,7 +144,7 @@ def _reading(run: Run[DigitsExperiment], name: str) -> Picture:
         column[0].set_title(
             f"a {labels[image]}" + ("" if answer == labels[image] else f", read as {answer}"), fontsize=9
         )
-        column[1].imshow(answers[:, image], cmap="viridis", vmin=0, vmax=1, aspect="auto", extent=extent)
+        heat(column[1], answers[:, image], vmin=0, vmax=1, aspect="auto", extent=extent)
         column[1].set(xticks=range(CLASSES), xlabel="class")
         column[1].tick_params(labelsize=6)
         for a in column:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from onward.lab.figures import Row, Run, curve_with_spread, dashed, grid, level, spread_words
-from onward.lab.page import COLOURS, Picture, Table
+from onward.lab.page import COLOURS, Picture, Table, heat
 from onward.lab.papers.one_to_many import INPUTS, POINTS, OneToManyExperiment, split
 from onward.text import counted
 
@@ -161,7 +161,7 @@ def _densities(run: OneToManyRun) -> Picture:
 
     def draw(axes: Axes, method: str | None, length: int) -> None:
         shown = true if method is None else _records(run, method, length)["density"]
-        axes.imshow(shown.T, origin="lower", aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=top)
+        heat(axes, shown.T, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=top)
 
     return Picture(
         "densities",

@@ -15,7 +15,7 @@ from onward.lab.figures import Cell, Row, canvas, legend_beside, level
 from onward.lab.page import Picture, Table
 from onward.lab.results import SUMMARY, load_environment
 from onward.lab.sweeps import results
-from onward.text import markdown_table
+from onward.text import counted, markdown_table
 
 ROWS = 200
 
@@ -49,7 +49,7 @@ def _lead(summary: dict[str, Any]) -> str:
     rows = summary["configurations"]
     runs, failed = sum(len(r["seeds"]) for r in rows), sum(len(r["failed"]) for r in rows)
     best = [row for row in rows if row["best"] and row["mean"] is not None]
-    text = f"{len(rows)} configurations, {runs} runs"
+    text = f"{counted(len(rows), 'configuration')}, {counted(runs, 'run')}"
     if failed:
         text += f", of which {failed} became NaN or infinite"
     if summary["unfinished"]:
@@ -60,7 +60,7 @@ def _lead(summary: dict[str, Any]) -> str:
         text += (
             f". The best of all, chosen by {summary['chosen_by']}: {results.label(first, results.varied(summary))}, "
             f"{_name(summary)} {_show(first['mean'])} (95 % interval: {_span(first)}; "
-            f"{len(first['seeds'])} seeds)"
+            f"{counted(len(first['seeds']), 'seed')})"
         )
     return text + "."
 
@@ -89,7 +89,7 @@ def _parts(summary: dict[str, Any]) -> list[Any]:
             parts.append(_sensitivity(summary, name, [v for v in vary if v != name]))
     if summary["ranks"]:
         parts.append(_ranks(summary, vary))
-    if summary["agreement"]:
+    if len(summary["agreement"] or ()) > 1:
         parts.append(_agreement(summary))
     parts.append(_all(summary, vary))
     failed = [row for row in rows if row["failed"]]

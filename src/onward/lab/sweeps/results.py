@@ -21,6 +21,7 @@ from onward.lab.sweeps import jobs
 from onward.lab.sweeps.plan import Defined, Definition, Job, read_plan
 from onward.lab.train import read_metrics
 from onward.saving import Number
+from onward.text import counted
 
 RESAMPLED = 4000
 SHOWN_RANKS = 12
@@ -347,9 +348,10 @@ def as_lines(folder: Path) -> list[str]:
     for row in summary["configurations"]:
         if row["best"]:
             failed = f", {len(row['failed'])} failed" if row["failed"] else ""
+            seeds = counted(len(row["seeds"]), "seed")
             lines.append(
                 f"{label(row, vary):44} {summary['metric']} {_show(row['mean'])} "
-                f"({span(row['low'], row['high'], _show)}, {len(row['seeds'])} seeds{failed}, {row['steps']:,} steps)"
+                f"({span(row['low'], row['high'], _show)}, {seeds}{failed}, {row['steps']:,} steps)"
             )
     failures = sum(len(row["failed"]) for row in summary["configurations"])
     if failures:
