@@ -169,6 +169,14 @@ def test_a_method_beside_those_of_a_paper(file, said):
     assert kind_of("memory").all_methods() == load_methods()
 
 
+def test_a_method_runs_beside_the_default_ones(file, said):
+    file(METHOD)
+    default = kind_of("memory")().methods
+    assert said("run", "memory", "--with", "mine.py:plain_rnn", "--steps", "20", "--seeds", "1", "--out", "a")[0] == 0
+    assert {row["name"] for row in load_summary(Path("a"))["methods"]} == {*default, "plain-rnn"}
+    assert kind_of("memory")().methods == default
+
+
 def load_methods():
     from onward.lab.papers.memory import METHODS
 
@@ -237,6 +245,38 @@ def test_what_is_wrong_with_a_file_is_said(file, said, command, text, message):
         raise AssertionError(last)
     assert "Traceback" not in error
     assert not Path("a").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--steps", "-5"), "--steps must be positive, got -5"),
+        (("--steps", "0"), "--steps must be positive, got 0"),
+        (("--units", "0", "--steps", "20"), "mine.py, line "),
+    ],
+)
+def test_a_field_that_cannot_be_is_said_before_anything_starts(file, said, words, message):
+    name = file()
+    status, out, error = said("run", name, *words, "--out", "a")
+    assert (status, out) == (1, "")
+    assert message in error
+    assert "Traceback" not in error
+    assert not Path("a").exists()
+
+
+def test_a_task_that_is_none_is_said(file, said):
+    file(METHOD.replace("task = experiment.stream", "task = 'stream'").replace("task.inputs", "3"))
+    status, _, error = said("run", "memory", "--with", "mine.py:plain_rnn", "--out", "a")
+    assert status == 1
+    assert "mine.py: the task of plain-rnn is 'stream': it must be a task (onward.AbstractTask)" in error
+    assert not Path("a").exists()
+
+
+def test_a_file_without_its_ending_is_found_out(file, said):
+    file()
+    status, _, error = said("run", "mine")
+    assert status == 1
+    assert "did you mean mine.py?" in error
 
 
 def test_a_file_may_be_missing_or_hold_bytes(file, said):

@@ -106,6 +106,13 @@ def test_a_wrong_rule_is_told_with_array_step_and_ratio(mine, capsys):
     assert "is 3 times BPTT's at step 1 (relative error 2)" in failure
 
 
+def test_a_rule_that_does_not_work_on_a_cell_says_why(mine, capsys):
+    assert main(["verify", mine(CELL.format(before="", after="ow.Carry(h, ())")), "--rule", "SnAp(1)"]) == 1
+    told = capsys.readouterr().err
+    assert "SnAp reads its pattern off the wiring of Dense cells" in told
+    assert "got Mine" in told
+
+
 BAD = {
     "a number": ("Mine = 3", "mine.py: Mine is of type int, no part that can be verified"),
     "no cell": ("x = 3", "mine.py: unknown|unknown part in mine.py 'Mine'"),

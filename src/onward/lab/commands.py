@@ -155,8 +155,9 @@ def _execute(
     report = execute(experiment, folder, resume=resume, replace=replace, workers=workers)
     summary = load_summary(folder)
     for method in summary["methods"]:
+        spread = f"sd {method['std']:.5f}, " if len(method["values"]) > 1 else ""
         print(
-            f"{method['name']:14} {method['metric']} {method['mean']:.5f} (sd {method['std']:.5f}, "
+            f"{method['name']:14} {method['metric']} {method['mean']:.5f} ({spread}"
             f"{counted(len(method['values']), 'seed')}, {method['steps']:,} steps)"
         )
     print("   ".join(f"{k} {v:.5f}" for k, v in summary["references"].items()))
@@ -233,7 +234,7 @@ def compare(arguments: Sequence[str]) -> Work:
     )
     words.finish(most=2)
     if len(words.rest) != 2:
-        raise OnwardError("the command is: onward compare DIR DIR")
+        raise OnwardError(f"compare needs two folders, got {len(words.rest)}; the command is: onward compare DIR DIR")
     return partial(_print_comparison, *map(Path, words.rest))
 
 

@@ -147,6 +147,11 @@ class StreamExperiment(Experiment):
     steps: int
     """Steps of each run."""
 
+    def check(self) -> None:
+        """Refuse settings that cannot be run, naming the option."""
+        super().check()
+        require_positive(self, "steps")
+
     @property
     def final_window(self) -> int:
         """The last steps, over which the reported error is averaged."""

@@ -9,6 +9,7 @@ import sys
 import traceback
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from inspect import isabstract, isfunction
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -99,6 +100,7 @@ def experiment(reference: Reference, home: Path) -> Any:
 def with_method(kind: Any, reference: Reference, home: Path) -> Any:
     """An experiment of a paper with one more method: a function of a file, which takes the experiment to a `Method`.
 
+    It runs beside the paper's own default ones, where `methods` does not say which.
     The method is called as the function. Its step size is the function's attribute `step_size`, 1e-3 where it has none.
     OnwardError as by `experiment`.
     """
@@ -123,6 +125,8 @@ def with_method(kind: Any, reference: Reference, home: Path) -> Any:
         return build(self, row).tile if row == name else kind.tile_of(self, row)  # type: ignore[no-any-return]
 
     content = {
+        "methods": (*kind.methods, name),
+        "__annotations__": {"methods": tuple[str, ...]},
         "all_methods": classmethod(lambda cls: (*kind.all_methods(), name)),
         "build": build,
         "default_step_size": default_step_size,
@@ -132,7 +136,7 @@ def with_method(kind: Any, reference: Reference, home: Path) -> Any:
         "figures": Experiment.figures,  # those of the paper know its own methods only
         **{each: getattr(kind, each) for each in ("name", "title", "__doc__", "__module__")},
     }
-    return type(kind.__name__, (kind,), content)
+    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), content))
 
 
 def _checked(function: Any, path: Path, *arguments: Any, name: str) -> Any:
@@ -140,11 +144,22 @@ def _checked(function: Any, path: Path, *arguments: Any, name: str) -> Any:
     from dataclasses import replace
 
     from onward.lab.method import Method
+    from onward.tasks.base import AbstractTask
 
     with in_file(path):
         method = function(*arguments)
     if not isinstance(method, Method):
         raise OnwardError(f"{path}: {function.__name__} must return a Method, not {type(method).__name__}")
+    if not isinstance(method.task, AbstractTask):
+        raise OnwardError(f"{path}: the task of {name} is {method.task!r}: it must be a task (onward.AbstractTask)")
+
+    def model(key: Any) -> Any:
+        with in_file(path):
+            return method.model(key)
+
+    def learner(model: Any, step_size: Any) -> Any:
+        with in_file(path):
+            return method.learner(model, step_size)
 
     def measure(example: Any, info: Any) -> Any:
         with in_file(path):
@@ -157,7 +172,7 @@ def _checked(function: Any, path: Path, *arguments: Any, name: str) -> Any:
             )
         return found
 
-    return replace(method, name=name, measure=measure)
+    return replace(method, name=name, model=model, learner=learner, measure=measure)
 
 
 def kept_of(kind: Any) -> dict[str, Any]:

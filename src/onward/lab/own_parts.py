@@ -1,7 +1,7 @@
 """Cells, gates and credit rules of a person's own file, to be verified."""
 
 from collections.abc import Callable
-from inspect import isabstract, isfunction
+from inspect import isabstract, isfunction, ismodule
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,10 @@ def own(text: str) -> Own:
     module, _ = loaded(path, "a cell, gates or a credit rule")
     if reference.name:
         known = {n: v for n, v in vars(module).items() if not n.startswith("__")}
-        require_known(f"part in {path}", reference.name, known)
+        home = lambda v: getattr(v, "__module__", module.__name__)
+        its_own = [n for n, v in known.items() if not ismodule(v) and home(v) == module.__name__]
+        if reference.name not in known:
+            require_known(f"part in {path}", reference.name, its_own)
         name, part = reference.name, known[reference.name]
     else:
         mine = {n: v for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__}

@@ -63,6 +63,8 @@ class Choice:
                 each for name in few for rule in self._rules(found[name]()[1]) for each in _called(rule)
             )
             for word in self.rules:
+                if word not in there and len(found) == 1:
+                    self._say_why_not(word, next(iter(found.values()))()[1])
                 require_known("rule", word, there)
         if not self.whole:
             return chosen
@@ -101,6 +103,19 @@ class Choice:
 
         mine = own(self.file)
         return {n: make for n, make in mine.cells.items() if mine.rule is None or _works(mine.rule, make()[1])}
+
+    def _say_why_not(self, word: str, cell: object) -> None:
+        """OnwardError by the rule itself, where it is a rule that does not work on this cell."""
+        from onward.verify import matrix
+
+        made = matrix.cells()
+        for rule in (rule for name in QUICK_CELLS for rule in matrix.rules(made[name]()[1])):
+            if word in _called(rule):
+                try:
+                    rule.on(cell)  # type: ignore[arg-type]
+                except TypeError as error:
+                    raise OnwardError(f"verify: {error}") from None
+                return
 
     def _rules(self, cell: object) -> "list[AbstractCredit]":
         from onward.verify import matrix

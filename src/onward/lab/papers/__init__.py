@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from onward.errors import require_known
+from onward.errors import OnwardError, require_known
 from onward.lab import own
 
 # name: (module, class, one line).
@@ -55,6 +55,8 @@ def kind_of(name: str, home: Path = Path()) -> Any:
     reference = own.Reference.of(name)
     if reference.file and not reference.paper:
         return own.experiment(reference, home)
+    if reference.paper not in EXPERIMENTS and (home / f"{reference.paper}.py").is_file():
+        raise OnwardError(f"unknown experiment {reference.paper!r}; did you mean {reference.paper}.py?")
     require_known("experiment", reference.paper, EXPERIMENTS)
     module, kind, _ = EXPERIMENTS[reference.paper]
     found = getattr(import_module(module), kind)
