@@ -144,3 +144,15 @@ def test_what_is_no_number_and_resets_of_batches_are_refused():
     with pytest.raises(ValueError, match=r"xs must have the shape \(time, batch, 2\), got \(12, 2\)"):
         ow.fit(ow.BPTT(optax.sgd(0.1)), GRU, XS, YS, key=KEY)
     assert np.isfinite(ow.fit(ONLINE, GRU, XS, nan_at(YS, 4), key=KEY, weights=WEIGHTS)[1].loss).all()
+
+
+def test_a_head_that_does_not_fit_its_cell_is_named():
+    key, xs = jax.random.key(0), jnp.ones((5, 2))
+    for cell, head, message in (
+        (ow.GRU(2, 12, key=key), ow.Linear(8), "the Linear head reads 8 features, the Dense cell gives 12"),
+        (ow.Columns(ow.GRUGates(), 2, 4, key=key), ow.Linear(3), "the Linear head reads 3 features, the Columns cell"),
+    ):
+        rule = ow.Columnwise() if isinstance(cell, ow.Columns) else ow.SnAp(1)
+        learner = ow.Online(rule, ow.Supervised(), optax.sgd(0.1), 1e-2)
+        with pytest.raises(ValueError, match=message):
+            ow.fit(learner, ow.Model(cell, head), xs, xs[:, 0], key=key)

@@ -71,6 +71,7 @@ def fit(
         raise ValueError(f"fit: the learner has {streams} streams, xs of shape {inputs.shape} has {inputs.shape[1]}")
     targets = _targets(ys, inputs, axes, batches)
     of_one = targets.shape[len(axes) :]
+    _require_features(network)
     _require_width(network.head, of_one)
     counted = targets.shape[: len(axes)]
     scale = _like("weights", 1.0 if weights is None else weights, counted, float)
@@ -88,6 +89,18 @@ def fit(
     except (TypeError, ValueError) as error:
         shapes = f"x of shape {inputs.shape[len(axes) :]} and y of shape {of_one}"
         raise ValueError(f"fit: {type(learner).__name__} cannot learn from {shapes}: {error}") from error
+
+
+def _require_features(network: Model) -> None:
+    """Refuse a head of ours that reads another number of features than the cell gives."""
+    weight: Any = getattr(network.head, "weight", None)
+    ours = type(network.head).__module__.startswith("onward.heads.")  # one's own may lay its weights out otherwise
+    if ours and weight is not None and weight.shape[-1] != (features := network.cell.feature_count):
+        head, cell = type(network.head).__name__, type(network.cell).__name__
+        raise ValueError(
+            f"fit: the {head} head reads {weight.shape[-1]} features, the {cell} cell gives {features}: make it "
+            f"{head}({features}, ...)"
+        )
 
 
 def _run(

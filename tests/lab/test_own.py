@@ -172,7 +172,23 @@ def test_a_method_beside_those_of_a_paper(file, said):
 def test_a_method_runs_beside_the_default_ones(file, said):
     file(METHOD)
     default = kind_of("memory")().methods
-    assert said("run", "memory", "--with", "mine.py:plain_rnn", "--steps", "20", "--seeds", "1", "--out", "a")[0] == 0
+    assert (
+        said(
+            "run",
+            "memory",
+            "--with",
+            "mine.py:plain_rnn",
+            "--steps",
+            "200",
+            "--seeds",
+            "1",
+            "--units",
+            "3",
+            "--out",
+            "a",
+        )[0]
+        == 0
+    )
     assert {row["name"] for row in load_summary(Path("a"))["methods"]} == {*default, "plain-rnn"}
     assert kind_of("memory")().methods == default
 

@@ -349,9 +349,10 @@ def as_lines(folder: Path) -> list[str]:
         if row["best"]:
             failed = f", {len(row['failed'])} failed" if row["failed"] else ""
             seeds = counted(len(row["seeds"]), "seed")
+            between = span(row["low"], row["high"], _show)
             lines.append(
                 f"{label(row, vary):44} {summary['metric']} {_show(row['mean'])} "
-                f"({span(row['low'], row['high'], _show)}, {seeds}{failed}, {row['steps']:,} steps)"
+                f"({seeds}: {between}{failed}, {row['steps']:,} steps)"
             )
     failures = sum(len(row["failed"]) for row in summary["configurations"])
     if failures:
