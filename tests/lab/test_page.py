@@ -64,6 +64,10 @@ def test_on_a_small_screen_a_wide_table_names_each_number(page, tmp_path):
     read = Read(text)
     assert [a["class"] for a in read.all("table")] == ["many"]
     assert [a["data-label"] for a in read.all("td")] == header[1:]
+    for cell, kind in (("1.653 (1.642 to 1.669)", "many"), ("1.653", None)):
+        table = Table(["m", "T = 2", "T = 5"], [["x", cell, cell]], "")
+        text = write_page(tmp_path, title="", lead="", parts=[table], settings="").read_text()
+        assert Read(text).all("table")[0].get("class") == kind
 
 
 def test_dark_stays_dark_in_a_heat_map(tmp_path):

@@ -112,8 +112,19 @@ def _inline(drawn: str, picture: Picture) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
 
 
-# A table of more columns than this is read downwards on a small screen: each row a block, each number with its name.
-MANY = 5
+# A table of more columns than this, or of wider ones than so many letters together, is read downwards on a small screen:
+# each row a block, each number with its name.
+MANY, LETTERS = 5, 40
+
+
+def _is_wide(table: Table) -> bool:
+    columns = zip(*([cell for cell in row[1:]] for row in table.rows), strict=False)
+    longest = [
+        max(map(len, column), default=0) for column in columns
+    ]  # a header is broken between words, a cell is not
+    words = [max(map(len, name.split()), default=0) for name in table.header[1:]]
+    letters = sum(max(pair) + 2 for pair in zip(longest, words, strict=False))
+    return len(table.header) > MANY or letters > LETTERS
 
 
 def _table(table: Table) -> str:
@@ -125,7 +136,7 @@ def _table(table: Table) -> str:
     body = "".join(f"<tr>{''.join(cell(i, c) for i, c in enumerate(row))}</tr>" for row in table.rows)
     caption = f"<p class=caption>{html.escape(table.caption)}</p>" if table.caption else ""
     label = f' aria-label="{html.escape(table.caption or "table")}"'
-    many = " class=many" if len(table.header) > MANY else ""
+    many = " class=many" if _is_wide(table) else ""
     return f"{caption}<div class=wide tabindex=0 role=region{label}><table{many}><tr>{head}</tr>{body}</table></div>"
 
 
