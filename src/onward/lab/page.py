@@ -118,7 +118,7 @@ MANY, LETTERS = 5, 40
 
 
 def _is_wide(table: Table) -> bool:
-    columns = zip(*([cell for cell in row[1:]] for row in table.rows), strict=False)
+    columns = zip(*(list(row[1:]) for row in table.rows), strict=False)
     longest = [
         max(map(len, column), default=0) for column in columns
     ]  # a header is broken between words, a cell is not
@@ -153,7 +153,7 @@ td{{white-space:nowrap}} td.text{{white-space:normal}} th:first-child{{text-alig
 details{{margin:1rem 0}} pre{{background:#f5f5f5;padding:.7rem;overflow-x:auto;font-size:.85rem}}
 @media(max-width:40rem){{th,td{{padding:.15rem .3rem;font-size:.8rem}} th:first-child{{min-width:5rem;max-width:9rem;position:sticky;left:0;background:inherit}} tr{{background:#fff}}
 table.many,.many tbody,.many tr,.many th,.many td{{display:block}} .many tr:first-child{{display:none}} .many tr{{margin-bottom:.7rem}}
-.many th[scope=row]{{position:static;max-width:none;font-weight:600;padding-left:0}} .many td{{display:flex;gap:1rem;border:0;padding-left:.8rem}}
+.many th[scope=row]{{position:static;max-width:none;font-weight:600;padding-left:0}} .many td{{display:flex;gap:1rem;border:0;padding-left:.8rem;white-space:normal}}
 .many td::before{{content:attr(data-label);flex:0 0 9rem;text-align:left;opacity:.7}} .many td:empty{{display:none}}}}
 @media screen and (prefers-color-scheme:dark){{body{{color:#e4e4e4;background:#16181b}} figcaption,.caption{{color:#a9a9a9}}
 th,td{{border-color:#3a3d41}} pre{{background:#22252a}} figure svg{{filter:invert(.91) hue-rotate(180deg)}} figure svg [id*="-heat-"]{{filter:invert(1) hue-rotate(180deg)}} tr{{background:#16181b}}}}
