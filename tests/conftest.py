@@ -8,15 +8,16 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
-import jaxlib
 import pytest
+
+from onward.devices import older_emitters
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_platforms", "cpu")
 
 # XLA's older emitters, another code generator for the same operations, where this jaxlib still has them (an unknown
 # flag ends the process): they compile in half the time.
-OLDER_EMITTERS = tuple(map(int, jaxlib.__version__.split(".")[:2])) == (0, 10)
+OLDER_EMITTERS = older_emitters()
 FAST = "--xla_cpu_parallel_codegen_split_count=1" + " --xla_cpu_use_fusion_emitters=false" * OLDER_EMITTERS
 
 

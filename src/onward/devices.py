@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from onward.errors import OnwardError
 
@@ -83,6 +84,22 @@ def pin(core: int) -> None:
     """Compute on this core alone, where a process may choose; before JAX is first used."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+
+
+def older_emitters() -> bool:
+    """Whether this jaxlib still has XLA's older emitters: they compile in less than half the time, and round otherwise.
+
+    Where it has none, the option is unknown, which is an error.
+    """
+    from jaxlib.version import __version__
+
+    return tuple(map(int, __version__.split(".")[:2])) == (0, 10)
+
+
+def fast_to_compile() -> dict[str, Any]:
+    """Compiler options for a small program that runs a few times, and whose last bits nobody compares."""
+    emitters = {"xla_cpu_use_fusion_emitters": False} if older_emitters() else {}
+    return {"xla_backend_optimization_level": 0, **emitters}
 
 
 def cache_programs() -> None:

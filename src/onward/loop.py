@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward import saving
-from onward.devices import computing_in, must_compute, platform, precision
+from onward.devices import computing_in, fast_to_compile, must_compute, platform, precision
 from onward.learners.base import AbstractLearner, inside
 from onward.model import Model
 from onward.tasks.base import AbstractTask
@@ -383,8 +383,7 @@ def _once(*, exactly: bool = True) -> dict[str, Any]:
     """
     if platform() != "cpu":
         return {}
-    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
-    return {"compiler_options": options if exactly else {**options, "xla_cpu_use_fusion_emitters": False}}
+    return {"compiler_options": {"xla_backend_optimization_level": 0} if exactly else fast_to_compile()}
 
 
 def compile_wide(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

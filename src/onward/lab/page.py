@@ -119,9 +119,8 @@ MANY, LETTERS = 5, 40
 
 def _is_wide(table: Table) -> bool:
     columns = zip(*(list(row[1:]) for row in table.rows), strict=False)
-    longest = [
-        max(map(len, column), default=0) for column in columns
-    ]  # a header is broken between words, a cell is not
+    # A header is broken between words, a cell is not.
+    longest = [max(map(len, column), default=0) for column in columns]
     words = [max(map(len, name.split()), default=0) for name in table.header[1:]]
     letters = sum(max(pair) + 2 for pair in zip(longest, words, strict=False))
     return len(table.header) > MANY or letters > LETTERS

@@ -276,7 +276,7 @@ def _classes(folder: Path, target: str) -> Picture:
     for chosen, colour, label in ((~wrong, COLOURS[0], "predicted before"), (wrong, COLOURS[1], "predicted wrongly")):
         if chosen.any():
             above.plot(rows[chosen], at(said)[chosen], "o", ms=3, color=colour, label=label)
-    above.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    above.set(yticks=range(len(names)), yticklabels=names, ylim=(max(len(names), 1) - 0.5, -0.5))
     below.plot(rows, sure, color=COLOURS[0], lw=1.1)
     below.set(ylim=(0, 1.02), ylabel="its probability", xlabel="row")
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper right", ncols=3)

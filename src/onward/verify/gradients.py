@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractCell
 from onward.credit.base import AbstractCredit
+from onward.devices import fast_to_compile
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.trees import select
@@ -90,9 +91,7 @@ def reference_gradient(cell: AbstractCell, carry: Carry, xs: Array, resets: Arra
 
 
 # For tiny programs that run a few times: they are compiled fast rather than well.
-quick: Any = functools.partial(
-    eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
+quick: Any = functools.partial(eqx.filter_jit, compiler_options=fast_to_compile())
 
 
 def _mean_gradient(
@@ -114,17 +113,9 @@ mean_gradient = quick(_mean_gradient)
 
 
 @quick
-def gradient_of_seeds(
-    cell: AbstractCell,
-    rule: AbstractCredit,
-    carry: Carry,
-    xs: Array,
-    starts: Array,
-    cotangents: Array,
-    keys: PRNGKeyArray,
-) -> PyTree:
-    """The same for each key."""
-    return lax.map(lambda key: _mean_gradient(cell, rule, carry, xs, starts, cotangents, key), keys, batch_size=200)
+def gradient_of_seeds(*on: Any) -> PyTree:
+    """`mean_gradient` for each key; the arguments are its own, with the keys, (seeds,), last."""
+    return lax.map(functools.partial(_mean_gradient, *on[:-1]), on[-1], batch_size=200)
 
 
 @quick
@@ -185,10 +176,8 @@ def _slopes(
         moved_cell = eqx.combine(jax.tree.unflatten(structure, moved), rest)
         return _value(moved_cell, carry, xs, resets, cotangents, stats)[0]
 
-    arrays, offsets = (
-        jnp.repeat(jnp.arange(len(leaves)), len(OFFSETS)),
-        jnp.tile(jnp.asarray(OFFSETS, xs.dtype), len(leaves)),
-    )
+    arrays = jnp.repeat(jnp.arange(len(leaves)), len(OFFSETS))
+    offsets = jnp.tile(jnp.asarray(OFFSETS, xs.dtype), len(leaves))
     values = lax.map(value, (arrays, offsets)).reshape(len(leaves), len(OFFSETS))
     measured = values @ jnp.asarray(WEIGHTS, xs.dtype) / H
     claimed = jnp.stack([jnp.sum(g * d) for g, d in zip(given, directions, strict=True)])

@@ -153,7 +153,7 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         "## Cost",
         "",
         "One learning step (forward, gradient, SGD update) with 8 inputs. Floats of the rule's own state, counted from its arrays; multiply-adds as",
-        "XLA counts the compiled step's operations, halved; microseconds of CPU time on one core of a shared machine, best of twelve, without the",
+        "XLA counts the compiled step's operations, halved (of a loop one turn: the LSTM's RTRL goes row by row, and takes 32 x 335,872); microseconds of CPU time on one core of a shared machine, best of twelve, without the",
         "options that the command line sets. `make bench` has the ratios.",
         "",
         markdown_table(["cell", "rule", "parameters", "floats", "multiply-adds", "microseconds"], costs),
