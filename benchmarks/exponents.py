@@ -280,55 +280,10 @@ def floats_in(tree: Any) -> int:
     return sum(leaf.size for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-# Anything else moves numbers about, or has no floating result.
-ARITHMETIC = {
-    *("add", "sub", "mul", "div", "max", "min", "neg", "abs", "sign", "square", "integer_pow", "pow"),
-    *("exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "sqrt", "rsqrt"),
-}
-REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "cumsum", "add_any"}
-
-
-def inner_programs(equation: Any) -> list[Any]:
-    """Programs that an equation calls."""
-    found = []
-    for value in equation.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            item = getattr(item, "jaxpr", item)
-            if hasattr(item, "eqns"):
-                found.append(item)
-    return found
-
-
-def multiply_adds(program: Any) -> float:
-    """In a traced program: loops as often as they run, of two branches the dearer."""
-    total = 0.0
-    for equation in program.eqns:
-        name, out = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
-        inner = [multiply_adds(p) for p in inner_programs(equation)]
-        if name == "scan":
-            total += equation.params["length"] * sum(inner)
-        elif name == "cond":
-            total += max(inner)
-        elif inner:
-            total += sum(inner)
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += out.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-        elif name in ARITHMETIC | REDUCTIONS and _is_float(out):
-            total += (equation.invars[0].aval.size if name in REDUCTIONS else out.size) / 2
-        elif name == "scatter-add" and _is_float(out):
-            total += equation.invars[2].aval.size / 2
-    return total
-
-
-def _is_float(aval: Any) -> bool:
-    import jax.numpy as jnp
-
-    return hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.inexact)
-
-
 def stacked(program: Any) -> int:
     """Floats that the largest loop of a program reads or leaves step by step: what grows with its length."""
+    from onward.verify.costs import inner_programs, is_float
+
     most = 0
     for equation in program.eqns:
         inner = max(map(stacked, inner_programs(equation)), default=0)
@@ -336,7 +291,7 @@ def stacked(program: Any) -> int:
         if equation.primitive.name == "scan":
             fixed = equation.params["num_consts"] + equation.params["num_carry"]
             along = [*equation.invars[fixed:], *equation.outvars[equation.params["num_carry"] :]]
-            own = sum(v.aval.size for v in along if _is_float(v.aval))
+            own = sum(v.aval.size for v in along if is_float(v.aval))
         most = max(most, own, inner)
     return most
 
@@ -360,6 +315,8 @@ def traced(name: str, variable: str, s: At):
 
 def shapes_of(name: str, variable: str, s: At) -> dict[str, float]:
     """Work and floats at a size, from a trace; nothing is computed."""
+    from onward.verify.costs import multiply_adds
+
     state, program = traced(name, variable, s)
     if RULES[name].control:
         floats = floats_in(state)

@@ -18,4 +18,12 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version(__name__)
-    return _part(name)
+    try:
+        return _part(name)
+    except AttributeError:
+        import difflib
+
+        named = {part.lower(): part for part in __all__}
+        near = difflib.get_close_matches(name.lower(), named, 1, 0.6)
+        hint = f": did you mean {named[near[0]]}?" if near else "; dir(onward) lists its parts"
+        raise AttributeError(f"onward has no {name}{hint}") from None

@@ -75,7 +75,7 @@ def save(path: str | Path, tree: PyTree, /, **meta: Any) -> None:
 
     `tree` may be any state or model. What is not an array (sizes, names, functions) is not written: `load` takes it
     from its `like`. The file is written aside and renamed, so that an older one is replaced as a whole or not at all.
-    Raises `OnwardError` if the file cannot be written.
+    Raises `OnwardError` if the file cannot be written, TypeError if no leaf of the tree is an array.
 
     >>> import tempfile, jax.numpy as jnp, onward as ow
     >>> path = f"{tempfile.mkdtemp()}/head.npz"
@@ -87,7 +87,13 @@ def save(path: str | Path, tree: PyTree, /, **meta: Any) -> None:
     Traceback (most recent call last):
     onward.saving.Unreadable: ...head.npz...: weight is float32[3], float32[4] is needed...
     """
-    save_arrays(Path(path), {_STATE + name: array for name, array in named_arrays(tree).items()}, meta)
+    arrays = named_arrays(tree)
+    if not arrays and jax.tree.leaves(tree):
+        raise TypeError(
+            f"save: there is no array in this {type(tree).__name__}, so nothing would be kept; save the model or the "
+            "state of a learner, and pickle a model of River or scikit-learn"
+        )
+    save_arrays(Path(path), {_STATE + name: array for name, array in arrays.items()}, meta)
 
 
 def load(path: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import lanes, sum_in_blocks
 from onward.cells.base import AbstractColumnar, AbstractGated, AbstractGates, Parameters, States, Stats, require_size
 from onward.cells.moments import Moments
+from onward.parts import require_made
 from onward.types import Carry
 
 
@@ -61,6 +62,7 @@ class Columns(AbstractGated, AbstractColumnar):
         normalise_inputs: Moments | None = None,
         normalise_features: Moments | None = None,
     ):
+        require_made("Columns", gates=gates)
         require_size("Columns", inputs=inputs, columns=columns)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-spread, maxval=spread)

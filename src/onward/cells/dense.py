@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import runs, sum_products
 from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_size
 from onward.cells.moments import Moments
+from onward.parts import require_made
 from onward.types import Carry
 
 Sources = tuple[tuple[int, ...], ...]
@@ -54,6 +55,7 @@ class Dense(AbstractGated):
         normalise_inputs: Moments | None = None,
         normalise_features: Moments | None = None,
     ):
+        require_made("Dense", gates=gates)
         require_size("Dense", inputs=inputs, units=units)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         limit = units**-0.5 if spread is None else spread

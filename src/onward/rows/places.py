@@ -169,7 +169,14 @@ class Places:
     def encode(self, x: Mapping[Any, Any]) -> list[float] | None:
         """The row [inputs, targets], of which only the features are filled in; None: something in it is new."""
         row = self.blank.copy()
-        for name, value in x.items():
+        try:
+            cells = x.items()
+        except AttributeError:
+            raise TypeError(
+                f"a row is a dict of the names and values of its features, got {type(x).__name__}; learn_many and "
+                "predict_many take arrays and data frames"
+            ) from None
+        for name, value in cells:
             place = self.plan.get(name)
             if place is None:
                 if not self._passed_over(name, value):
