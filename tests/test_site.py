@@ -76,7 +76,7 @@ def commands_of(page):
         if found and not re.search(r"onward: ", line):
             rest = re.split(r"\s#|\s\||\s&&|;|\s>|\s&$", found["rest"])[0]
             rest = re.sub(r"\s*\[(-[^]]*)\]", r" \1", rest).replace("ROWS", "1").replace("EXPERIMENT", "memory")
-            rest = rest.replace("FILE.py:MyRule", "examples/own_cell.py")
+            rest = rest.replace("FILE.py:MyRule", "examples/own_cell.py:make")
             # No column is named twice.
             columns = itertools.count()
             rest = re.sub("COLUMN", lambda _, n=columns: f"COLUMN{next(n)}", rest)
