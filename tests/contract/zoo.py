@@ -10,12 +10,31 @@ KEY = jax.random.key(7)
 MOMENTS = ow.Moments(rate=0.99)
 
 
+class OwnRate(ow.AbstractGates):
+    """Leaky units that learn their rate: a slot that a bias alone drives, in a layer with recurrent weights."""
+
+    states = 2
+    slots = 3
+    input_slots = (1,)
+    recurrent_slots = (1, 2)
+    bias_slots = (0, 2)
+
+    def next_state(self, i, preactivation, states, new):
+        rate, content, gate = preactivation
+        if i == 0:
+            return states[0] + jax.nn.sigmoid(rate) * (jax.numpy.tanh(content) - states[0])
+        return new[0] * jax.nn.sigmoid(gate)
+
+    def features(self, states):
+        return states[0] * states[1], states[1]
+
+
 def _columns(gates):
     return ow.Columns(gates, 3, 4, key=KEY, spread=0.5, normalise_inputs=MOMENTS, normalise_features=MOMENTS)
 
 
-def _grown():
-    cell = ow.Cascade(_columns(ow.LSTMGates()))
+def _grown(gates):
+    cell = ow.Cascade(_columns(gates))
     return cell.grow(cell.init(), key=KEY)[0]
 
 
@@ -24,13 +43,23 @@ GATES = {
     "GRUGates": ow.GRUGates,
     "ElmanGates": ow.ElmanGates,
     "ElmanGates-relu": lambda: ow.ElmanGates("relu"),
+    "ELSTMGates": ow.ELSTMGates,
+    "LRUGates": ow.LRUGates,
+    "MinGRUGates": ow.MinGRUGates,
+    "MinGRUGates-positive": lambda: ow.MinGRUGates("positive"),
+    "RTUGates": ow.RTUGates,
+    "RTUGates-nonlinear": lambda: ow.RTUGates("relu", "nonlinear"),
 }
 MASK = np.eye(4, dtype=bool) | np.eye(4, k=1, dtype=bool)
 CELLS = {
     "Columns": lambda: _columns(ow.LSTMGates()),
     "Columns-GRU": lambda: _columns(ow.GRUGates()),
     "Cascade": lambda: ow.Cascade(_columns(ow.GRUGates())),
-    "Cascade-grown": _grown,
+    "Columns-MinGRU": lambda: _columns(ow.MinGRUGates()),
+    "Columns-RTU": lambda: _columns(ow.RTUGates()),
+    "Cascade-grown": lambda: _grown(ow.LSTMGates()),
+    "Cascade-ELSTM": lambda: _grown(ow.ELSTMGates()),
+    "Dense-own": lambda: ow.Dense(OwnRate(), 3, 4, key=KEY),
     "Dense": lambda: ow.Dense(ow.LSTMGates(), 3, 4, key=KEY),
     "LSTM": lambda: ow.LSTM(3, 4, key=KEY),
     "GRU": lambda: ow.GRU(3, 4, key=KEY, normalise_inputs=MOMENTS, normalise_features=MOMENTS),
@@ -105,6 +134,6 @@ INVERSES = {
 OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
 # Values that parts hand over, and functions: nothing to build.
 PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_by_rms", "scale_head"}
-PLAIN |= {"chrono", "knots", "orthogonal"}
+PLAIN |= {"chrono", "knots", "orthogonal", "ring"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

@@ -8,8 +8,10 @@ credit rule differentiates them at their preactivations instead of at the parame
 
 import abc
 import dataclasses
+import functools
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -33,15 +35,20 @@ Derivatives = tuple[tuple[Array | None, ...], tuple[Array | None, ...], tuple[Ar
 class AbstractGates(AbstractPart):
     """The elementwise half of a cell, for any number of units at once.
 
-    A unit has `states` numbers, of which the last is the one that others read. It is driven by
-    `slots` preactivations. Row i of the input weights and of the bias drives slot `input_slots[i]`,
-    row i of the recurrent weights drives slot `recurrent_slots[i]`.
+    A unit has `states` numbers, of which the last is the one that other units read. It is driven by `slots`
+    preactivations. Row i of the input weights drives slot `input_slots[i]`, row i of the recurrent weights slot
+    `recurrent_slots[i]`, and row i of the bias slot `bias_slots[i]` (None: those of the inputs).
+
+    A slot that a bias alone drives is a parameter of the unit's own: a decay rate, an angle. Units without
+    `recurrent_slots` have no recurrent weights: what they remember is in `next_state`, and they make `Columns` only.
+    A head reads `features`: the last state, unless the gates say otherwise.
     """
 
     states: eqx.AbstractClassVar[int]
     slots: eqx.AbstractClassVar[int]
     input_slots: eqx.AbstractClassVar[tuple[int, ...]]
     recurrent_slots: eqx.AbstractClassVar[tuple[int, ...]]
+    bias_slots: ClassVar[tuple[int, ...] | None] = None
 
     def __check_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -49,10 +56,15 @@ class AbstractGates(AbstractPart):
             array = any(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
             if array or (not field.metadata.get("static", False) and any(map(eqx.is_array_like, leaves))):
                 raise TypeError(
-                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if array else 'a number'}; gates "
-                    "have no parameters of their own yet: make it a plain number and static, "
-                    f"{field.name}: float = eqx.field(static=True), or write a cell of your own"
+                    f"{type(self).__name__}: field {field.name!r} holds {'an array' if array else 'a number'}; a "
+                    "parameter of the unit's own is a slot in bias_slots that no weight drives; a plain number is "
+                    f"static, {field.name}: float = eqx.field(static=True)"
                 )
+
+    @property
+    def biases(self) -> tuple[int, ...]:
+        """The slots that rows of the bias drive."""
+        return self.input_slots if self.bias_slots is None else self.bias_slots
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
@@ -77,25 +89,46 @@ class AbstractGates(AbstractPart):
         """The two values between which h lies; None: it has no such bounds. Stochastic units need them."""
         return None
 
-    def initial_bias(self, bias: Float[Array, "gates units"]) -> Float[Array, "gates units"]:
-        """Change the drawn bias where this kind of unit needs a start of its own."""
+    def features(self, states: States) -> States:
+        """What a head reads of each unit, a tuple of (units,) arrays: the last state. Elementwise."""
+        return states[-1:]
+
+    def initial_bias(self, bias: Float[Array, "biases units"], *, key: PRNGKeyArray) -> Float[Array, "biases units"]:
+        """Change the drawn bias where this kind of unit needs a start of its own; `key` for what is drawn anew."""
         return bias
 
     def remember(
-        self, bias: Float[Array, "gates units"], log_time: Float[Array, " units"]
-    ) -> Float[Array, "gates units"]:
+        self, bias: Float[Array, "biases units"], log_time: Float[Array, " units"]
+    ) -> Float[Array, "biases units"]:
         """The bias with which unit i keeps its state for about exp(log_time) steps."""
         raise TypeError(f"{type(self).__name__} has no gate that keeps its state; use GRU or LSTM units")
 
-    def gather(self, from_input: Array, from_recurrent: Array) -> States:
-        """Add both drives, (gates, units) each, into one array per slot."""
+    def turn(
+        self, bias: Float[Array, "biases units"], radius: Float[Array, " units"], angle: Float[Array, " units"]
+    ) -> Float[Array, "biases units"]:
+        """The bias with which the state of unit i is multiplied by radius exp(i angle) at each step."""
+        raise TypeError(f"{type(self).__name__} does not turn in a plane; use RTU or LRU units")
+
+    def gather(self, from_input: Array, from_recurrent: Array | None, bias: Array | None) -> States:
+        """Add the drives, (rows, units) each, into one array per slot."""
         drives: list[Array | None] = [None] * self.slots
-        for rows, slots in ((from_input, self.input_slots), (from_recurrent, self.recurrent_slots)):
+        sources = [(from_input, self.input_slots), (from_recurrent, self.recurrent_slots), (bias, self.biases)]
+        if bias is not None and self.biases == self.input_slots:
+            sources = [(from_input + bias, self.input_slots), sources[1]]
+        for rows, slots in sources:
+            if rows is None:
+                continue
             # Split, not indexed: the transpose is then one concatenation (25 % of a GRU's BPTT).
             for row, slot in zip(jnp.split(rows, len(slots)), slots, strict=True):
                 before, row = drives[slot], row.reshape(row.shape[1:])
                 drives[slot] = row if before is None else before + row
-        return tuple(d for d in drives if d is not None)
+        zero = jnp.zeros_like(from_input[0])
+        # A slot that a bias alone drives may be one for all runs of a batch.
+        return tuple(jnp.broadcast_arrays(*(zero if d is None else d for d in drives)))
+
+    def by_row(self, by_slot: tuple[Array | None, ...], slots: tuple[int, ...], zero: Array) -> Array:
+        """Derivatives by these slots as one array, (rows, units); zero where there is no dependence."""
+        return jnp.stack([zero if (d := by_slot[slot]) is None else d for slot in slots])
 
     def jacobian(self, preactivation: States, states: States) -> tuple[States, list[Derivatives]]:
         """The next states, and for each its derivatives by slots, by old states and by new states before it.
@@ -112,6 +145,52 @@ class AbstractGates(AbstractPart):
             derivatives.append(jax.tree.map(lambda d, there: d if there else None, found, depends(step, *arguments)))
             new = (*new, value)
         return new, derivatives
+
+
+@functools.cache
+def rows_of_features(gates: AbstractGates) -> int:
+    """How many features a unit has. TypeError, naming what does not fit, for gates that contradict themselves.
+
+    Found by tracing the gates of two units; nothing is computed.
+    """
+    name = type(gates).__name__
+    for what, least in (("states", 1), ("slots", 1)):
+        value = getattr(gates, what)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise TypeError(f"{name}: {what} must be a whole number of at least {least}, got {value!r}")
+    kinds = {"input_slots": gates.input_slots, "recurrent_slots": gates.recurrent_slots, "bias_slots": gates.biases}
+    for what, slots in kinds.items():
+        fits = isinstance(slots, tuple) and all(isinstance(s, int) and 0 <= s < gates.slots for s in slots)
+        if not fits or len({*slots}) < len(slots):
+            raise TypeError(
+                f"{name}: {what} must be a tuple of different slots out of 0 .. {gates.slots - 1}, got {slots!r}"
+            )
+    if not gates.input_slots:
+        raise TypeError(f"{name}: input_slots is empty: at least one slot must be driven by the inputs")
+    if idle := [s for s in range(gates.slots) if not any(s in slots for slots in kinds.values())]:
+        raise TypeError(f"{name}: slot {idle[0]} is in none of {', '.join(kinds)}: nothing drives it")
+    units = jax.ShapeDtypeStruct((2,), jnp.float32)
+    given: States = (units,) * gates.slots  # type: ignore[assignment]
+    states: States = (units,) * gates.states  # type: ignore[assignment]
+    new: States = ()
+    for i in range(gates.states):
+        call = f"next_state({i}, ...) of {gates.slots} preactivations and {gates.states} states"
+        new = (*new, *_outline(name, call, partial(gates.next_state, i), given, states, new, count=1))
+    return len(_outline(name, f"features of {gates.states} states", gates.features, states))
+
+
+def _outline(name: str, call: str, function: Callable[..., PyTree], *given: PyTree, count: int | None = None) -> States:
+    """The shapes of what elementwise gates return for two units."""
+    try:
+        found = jax.eval_shape(function, *given)
+    except (ValueError, IndexError, TypeError) as error:
+        raise TypeError(f"{name}: {call} fails: {error}") from None
+    wanted = "an array" if count else "a tuple of arrays, one at least, each"
+    arrays = (found,) if count else found
+    if not isinstance(arrays, tuple) or not arrays or any(getattr(a, "shape", None) != (2,) for a in arrays):
+        shapes = jax.tree.map(lambda a: a.shape, found)
+        raise TypeError(f"{name}: {call} must be {wanted} of shape (units,), here (2,); got {shapes}")
+    return arrays
 
 
 def pull_back(derivatives: list[Derivatives], cotangents: States, slots: int) -> tuple[States, States]:
@@ -187,9 +266,9 @@ class AbstractCell(AbstractPart):
 class Parameters(NamedTuple):
     """The arrays of gated units; any further axis after `units` counts independent runs."""
 
-    weight: Float[Array, "inputs gates units"]
-    recurrent: Float[Array, "*fan_in gates units"]
-    bias: Float[Array, "gates units"]
+    weight: Float[Array, "inputs rows units"]
+    recurrent: Float[Array, "*fan_in loops units"] | None
+    bias: Float[Array, "biases units"]
 
 
 class Stats(eqx.Module):
@@ -203,9 +282,9 @@ class AbstractGated(AbstractCell):
     """A layer of gated units, with optional running normalisation of its inputs and of its features."""
 
     gates: eqx.AbstractVar[AbstractGates]
-    weight: eqx.AbstractVar[Float[Array, "inputs gates units"]]
-    recurrent: eqx.AbstractVar[Array]
-    bias: eqx.AbstractVar[Float[Array, "gates units"]]
+    weight: eqx.AbstractVar[Float[Array, "inputs rows units"]]
+    recurrent: eqx.AbstractVar[Array | None]
+    bias: eqx.AbstractVar[Float[Array, "biases units"]]
     normalise_inputs: eqx.AbstractVar[Moments | None]
     normalise_features: eqx.AbstractVar[Moments | None]
 
@@ -216,8 +295,8 @@ class AbstractGated(AbstractCell):
 
     @property
     def feature_count(self) -> int:
-        """Units: a head reads every h."""
-        return self.bias.shape[-1]
+        """A head reads every feature of every unit."""
+        return rows_of_features(self.gates) * self.bias.shape[-1]
 
     @property
     def parameters(self) -> Parameters:
@@ -227,14 +306,17 @@ class AbstractGated(AbstractCell):
     def gradient_of(self, arrays: Parameters) -> Self:
         """A cell-shaped gradient from the gradients of its arrays: None in every other place."""
         nothing = eqx.filter(self, self.trainable())
-        return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), nothing, tuple(arrays))
+        return eqx.tree_at(
+            lambda c: (c.weight, c.recurrent, c.bias), nothing, tuple(arrays), is_leaf=lambda leaf: leaf is None
+        )
 
     def init(self) -> Carry:
         """All zero; moments at mean 0 and variance 1."""
-        zero = jnp.zeros_like(self.bias[0])
+        zero = jnp.zeros_like(self.weight[0, 0])
+        seen = jnp.zeros(self.feature_count, self.bias.dtype)
         start = lambda moments, like: None if moments is None else moments.init(like)
         stats = Stats(
-            start(self.normalise_inputs, jnp.zeros(self.inputs, self.bias.dtype)), start(self.normalise_features, zero)
+            start(self.normalise_inputs, jnp.zeros(self.inputs, self.bias.dtype)), start(self.normalise_features, seen)
         )
         return Carry((zero,) * self.gates.states, stats)
 
@@ -250,13 +332,18 @@ class AbstractGated(AbstractCell):
         """The new carry, with the feature moments brought up to date."""
         moments = None
         if self.normalise_features is not None:
-            moments = self.normalise_features.update(before.stats.features, states[-1])
+            moments = self.normalise_features.update(before.stats.features, self.seen(states))
         return Carry(states, Stats(inputs, moments))
 
-    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " units"]:
-        """The hidden values h, normalised by their running moments if asked."""
-        h = carry.hidden[-1]
-        return h if self.normalise_features is None else self.normalise_features(carry.stats.features, h)
+    def seen(self, states: States) -> Float[Array, " features"]:
+        """The features of all units before they are normalised: the first of each unit, then the second, ..."""
+        found = self.gates.features(states)
+        return found[0] if len(found) == 1 else jnp.concatenate(found)
+
+    def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
+        """What the gates show of each unit, normalised by its running moments if asked."""
+        seen = self.seen(carry.hidden)
+        return seen if self.normalise_features is None else self.normalise_features(carry.stats.features, seen)
 
 
 class AbstractColumnar(AbstractCell):

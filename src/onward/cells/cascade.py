@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractColumnar, States
-from onward.cells.columns import Columns
+from onward.cells.columns import Columns, require_foldable
 from onward.types import Carry, PyTree
 
 
@@ -33,6 +33,8 @@ class Cascade(AbstractColumnar):
     stage: Columns
 
     def __init__(self, stage: Columns, frozen: tuple[Columns, ...] = ()):
+        if stage.normalise_inputs is not None:
+            require_foldable(stage.gates)
         self.frozen, self.stage = frozen, stage
 
     @property
@@ -47,8 +49,8 @@ class Cascade(AbstractColumnar):
 
     @property
     def feature_count(self) -> int:
-        """How many columns all stages have together."""
-        return sum(stage.columns for stage in self.stages)
+        """How many features all stages have together."""
+        return sum(stage.feature_count for stage in self.stages)
 
     @property
     def live(self) -> Columns:
@@ -89,7 +91,7 @@ class Cascade(AbstractColumnar):
         frozen = old.fold(carry.stats[-1])
         stage = Columns(
             old.gates,
-            old.inputs + old.columns,
+            old.inputs + old.feature_count,
             old.columns,
             key=key,
             spread=old.spread,
@@ -102,13 +104,13 @@ class Cascade(AbstractColumnar):
         return Cascade(stage, (*self.frozen, frozen)), grown
 
     def feed(self, carry: Carry, x: Float[Array, " inputs"]) -> tuple[Array, Carry, Carry]:
-        """Run the frozen stages; the live one reads the input and every h before it."""
+        """Run the frozen stages; the live one reads the input and every feature before it."""
         hidden, stats, read = [], [], [x]
         for i, stage in enumerate(self.frozen):
             after = stage(Carry(carry.hidden[i], carry.stats[i]), jnp.concatenate(read))
             hidden.append(after.hidden)
             stats.append(after.stats)
-            read.append(after.hidden[-1])
+            read.append(stage.seen(after.hidden))
         live = Carry(carry.hidden[-1], carry.stats[-1])
         return jnp.concatenate(read), live, Carry(tuple(hidden), tuple(stats))
 

@@ -5,10 +5,20 @@ from typing import Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import lanes, sum_in_blocks
-from onward.cells.base import AbstractColumnar, AbstractGated, AbstractGates, Parameters, States, Stats, require_size
+from onward.cells.base import (
+    AbstractColumnar,
+    AbstractGated,
+    AbstractGates,
+    Parameters,
+    States,
+    Stats,
+    require_size,
+    rows_of_features,
+)
 from onward.cells.moments import Moments
 from onward.parts import require_made
 from onward.types import Carry
@@ -19,11 +29,21 @@ def preactivation(
 ) -> States:
     """W z + u h + b for each column: one (columns,) array per slot of the gates."""
     drive = sum_in_blocks([parameters.weight[i] * z[i] for i in range(len(z))])
-    return gates.gather(parameters.bias + drive, parameters.recurrent * states[-1][None])
+    loop = None if parameters.recurrent is None else parameters.recurrent * states[-1][None]
+    return gates.gather(drive, loop, parameters.bias)
 
 
 def _step(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]) -> States:
     return gates(preactivation(gates, parameters, states, z), states)
+
+
+def require_foldable(gates: AbstractGates) -> None:
+    """Refuse gates with an input that no bias goes with: a constant mean of it cannot be moved into a bias."""
+    if not {*gates.input_slots} <= {*gates.biases}:
+        raise TypeError(
+            f"{type(gates).__name__} have no bias on their inputs, so a stage that normalises its inputs cannot be "
+            "frozen: leave normalise_inputs out, or use units with a bias on every input"
+        )
 
 
 class Columns(AbstractGated, AbstractColumnar):
@@ -32,7 +52,8 @@ class Columns(AbstractGated, AbstractColumnar):
     Column k reads all inputs and its own last h, and no other column:
     preactivation = W_k z + u_k h_k + b_k, z the (normalised) input. Since d h_j / d theta_k = 0 for
     j != k, real-time recurrent learning needs one trace per parameter and state (`Columnwise`).
-    Parameters: columns x gates x (inputs + 2), drawn from U(-spread, spread).
+    Parameters: columns x gates x (inputs + 2), drawn from U(-spread, spread); units without recurrent weights have
+    none (`recurrent` is None), and parameters of their own start as the gates say.
 
     `normalise_inputs` and `normalise_features` hold running moments (None: leave as is). The
     self-connection is never normalised.
@@ -44,9 +65,9 @@ class Columns(AbstractGated, AbstractColumnar):
     """
 
     gates: AbstractGates
-    weight: Float[Array, "inputs gates columns"]
-    recurrent: Float[Array, "gates columns"]
-    bias: Float[Array, "gates columns"]
+    weight: Float[Array, "inputs rows columns"]
+    recurrent: Float[Array, "loops columns"] | None
+    bias: Float[Array, "biases columns"]
     normalise_inputs: Moments | None
     normalise_features: Moments | None
     spread: float = eqx.field(static=True)
@@ -66,11 +87,13 @@ class Columns(AbstractGated, AbstractColumnar):
         require_size("Columns", inputs=inputs, columns=columns)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-spread, maxval=spread)
+        rows_of_features(gates)  # which says what does not fit
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
         self.gates = gates
         self.weight = draw(weight_key, inputs, rows, columns)
-        self.recurrent = draw(recurrent_key, loops, columns)
-        self.bias = gates.initial_bias(draw(bias_key, rows, columns))
+        self.recurrent = draw(recurrent_key, loops, columns) if loops else None
+        bias = draw(bias_key, len(gates.biases), columns)
+        self.bias = gates.initial_bias(bias, key=jax.random.fold_in(bias_key, 1))
         self.normalise_inputs, self.normalise_features = normalise_inputs, normalise_features
         self.spread = spread
 
@@ -86,13 +109,19 @@ class Columns(AbstractGated, AbstractColumnar):
         return self.settle(step(self.parameters, carry.hidden, z[:, None, None]), moments, carry)
 
     def fold(self, stats: Stats) -> "Columns":
-        """The same function with the input normalisation, now constant, moved into the weights."""
+        """The same function with the input normalisation, now constant, moved into the weights.
+
+        TypeError for units that have no bias on an input, for then there is nothing that could hold the mean.
+        """
         if self.normalise_inputs is None:
             return self
+        require_foldable(self.gates)
         moments = stats.inputs
         assert moments is not None
         weight = self.weight * moments.scale[:, None, None]
-        bias = self.bias - jnp.einsum("i,igk->gk", moments.mean, weight)
+        shift = jnp.einsum("i,igk->gk", moments.mean, weight)
+        rows = np.asarray([self.gates.biases.index(slot) for slot in self.gates.input_slots])
+        bias = self.bias - shift if len(shift) == len(self.bias) else self.bias.at[rows].add(-shift)
         return eqx.tree_at(
             lambda c: (c.weight, c.bias, c.normalise_inputs), self, (weight, bias, None), is_leaf=lambda n: n is None
         )

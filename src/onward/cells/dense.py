@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, sum_products
-from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_size
+from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_size, rows_of_features
 from onward.cells.moments import Moments
 from onward.parts import require_made
 from onward.types import Carry
@@ -36,9 +36,9 @@ class Dense(AbstractGated):
     """
 
     gates: AbstractGates
-    weight: Float[Array, "inputs gates units"]
-    recurrent: Float[Array, "fan_in gates units"]
-    bias: Float[Array, "gates units"]
+    weight: Float[Array, "inputs rows units"]
+    recurrent: Float[Array, "fan_in loops units"]
+    bias: Float[Array, "biases units"]
     normalise_inputs: Moments | None
     normalise_features: Moments | None
     sources: Sources | None = eqx.field(static=True)
@@ -60,13 +60,20 @@ class Dense(AbstractGated):
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         limit = units**-0.5 if spread is None else spread
         draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-limit, maxval=limit)
+        rows_of_features(gates)  # which says what does not fit
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
+        if not loops:
+            raise TypeError(
+                f"Dense: its units read one another, and {type(gates).__name__} have no recurrent weights "
+                "(recurrent_slots is empty); use Columns"
+            )
         self.gates = gates
         self.sources = None if mask is None else _sources(mask, units)
         index, valid = wiring(self.sources, units)
         self.weight = draw(weight_key, inputs, rows, units)
         self.recurrent = draw(recurrent_key, len(index), loops, units) * valid[:, None].astype(np.float32)
-        self.bias = gates.initial_bias(draw(bias_key, rows, units))
+        bias = draw(bias_key, len(gates.biases), units)
+        self.bias = gates.initial_bias(bias, key=jax.random.fold_in(bias_key, 1))
         self.normalise_inputs, self.normalise_features = normalise_inputs, normalise_features
 
     @property
@@ -93,8 +100,8 @@ def preactivation(
     gates: AbstractGates, sources: Sources | None, parameters: Parameters, states: States, z: Array
 ) -> States:
     """W z + U h + b as one (units,) array a slot, in a kernel of `runs`."""
-    drive = sum_products(z[:, None, None], parameters.weight) + parameters.bias
-    return gates.gather(drive, loop(sources, parameters, states[-1]))
+    drive = sum_products(z[:, None, None], parameters.weight)
+    return gates.gather(drive, loop(sources, parameters, states[-1]), parameters.bias)
 
 
 def _step(gates: AbstractGates, sources: Sources | None, parameters: Parameters, states: States, z: Array) -> States:
@@ -103,15 +110,22 @@ def _step(gates: AbstractGates, sources: Sources | None, parameters: Parameters,
 
 def loop(sources: Sources | None, parameters: Parameters, h: Float[Array, "units runs"]) -> Array:
     """The recurrent drive U h, (gates, units, runs)."""
-    return sum_products(sources_of(sources, h)[:, None], parameters.recurrent)
+    return sum_products(sources_of(sources, h)[:, None], weights_between(parameters))
+
+
+def weights_between(parameters: Parameters) -> Float[Array, "fan_in loops units runs"]:
+    """The recurrent weights, which units of a dense layer always have."""
+    assert parameters.recurrent is not None
+    return parameters.recurrent
 
 
 def loop_back(sources: Sources | None, parameters: Parameters, drive: Float[Array, "gates units runs"]) -> Array:
     """The transpose of `loop`: a cotangent on the recurrent drive as one on h."""
     if sources is None:
-        across = parameters.recurrent.reshape(parameters.recurrent.shape[0], -1, parameters.recurrent.shape[-1])
+        weights = weights_between(parameters)
+        across = weights.reshape(weights.shape[0], -1, weights.shape[-1])
         return sum_products(jnp.swapaxes(across, 0, 1), drive.reshape(-1, 1, drive.shape[-1]))
-    by_edge = jnp.sum(parameters.recurrent * drive[None], 1)
+    by_edge = jnp.sum(weights_between(parameters) * drive[None], 1)
     index, valid = wiring(sources, drive.shape[-2])
     zero = jnp.zeros_like(drive[0])
     return zero.at[index].add(by_edge * valid[..., None].astype(by_edge.dtype))

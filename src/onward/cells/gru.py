@@ -37,7 +37,7 @@ class GRUGates(AbstractGates):
         """(-1, 1): h' lies between tanh and h."""
         return -1.0, 1.0
 
-    def initial_bias(self, bias: Array) -> Array:
+    def initial_bias(self, bias: Array, *, key: PRNGKeyArray) -> Array:
         """Add `update_bias` to the update gate."""
         return bias.at[0].add(self.update_bias)
 

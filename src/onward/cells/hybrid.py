@@ -43,6 +43,11 @@ class Hybrid(AbstractCell):
             )
         if not 0 <= self.share <= 1:
             raise ValueError(f"Hybrid: share must be in [0, 1], got {self.share}")
+        if self.stochastic and type(self.cell.gates).features is not AbstractGates.features:
+            raise ValueError(
+                f"Hybrid: {type(self.cell.gates).__name__} show a head more than h, and only h can be sampled; "
+                "choose units whose one feature is h, or share=0"
+            )
         if self.stochastic and self.cell.gates.span is None:
             raise ValueError(
                 f"Hybrid: {type(self.cell.gates).__name__} does not say between which two values its h lies; "

@@ -41,7 +41,7 @@ class LSTMGates(AbstractGates):
         """The range of a gate times tanh."""
         return -1.0, 1.0
 
-    def initial_bias(self, bias: Array) -> Array:
+    def initial_bias(self, bias: Array, *, key: PRNGKeyArray) -> Array:
         """Add `forget_bias` to the forget gate."""
         return bias.at[1].add(self.forget_bias)
 

@@ -27,7 +27,8 @@ class Columnwise(AbstractCredit):
         d s_i'/d theta = sum_j J_ij d s_j/d theta + (d s_i'/d a_slot(theta)) r_theta,
         J_ij = d s_i'/d s_j + [j reads] sum_slots (d s_i'/d a_slot) u_slot,
 
-    where r_theta is what the parameter multiplies: an input, the column's own h, or 1. The factors
+    where r_theta is what the parameter multiplies: an input, the column's own h, or 1 (a bias, and so every parameter
+    of the unit's own). The factors
     are one number per column and slot; they come from pullbacks of the gates, never by hand.
     Memory: states x parameters floats. Cost: about (states^2 + states) multiply-adds a parameter.
     Exact for a fixed network; online, up to the drift of the weights that every RTRL has.
@@ -90,19 +91,16 @@ def _advance(
         zero = jnp.zeros_like(states[-1])
         by_read = by_state[-1]
         for row, slot in enumerate(gates.recurrent_slots):
+            assert parameters.recurrent is not None
             by_read = _add(by_read, _times(by_slot[slot], parameters.recurrent[row]))
-        drive = jnp.stack([_or(by_slot[slot], zero) for slot in gates.input_slots])
-        loop = jnp.stack([_or(by_slot[slot], zero) for slot in gates.recurrent_slots])
-        trace = Parameters(drive[None] * z, loop * states[-1][None], drive)
+        rows = lambda slots, d=by_slot, zero=zero: gates.by_row(d, slots, zero)
+        loop = rows(gates.recurrent_slots) * states[-1][None] if gates.recurrent_slots else None
+        trace = Parameters(rows(gates.input_slots)[None] * z, loop, rows(gates.biases))
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
                 trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
         advanced.append(trace)
     return new, tuple(advanced)
-
-
-def _or(derivative: Array | None, zero: Array) -> Array:
-    return zero if derivative is None else derivative
 
 
 def _times(a: Array | None, b: Array) -> Array | None:

@@ -1,17 +1,19 @@
 """Dense real-time recurrent learning."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, sum_products, tree_sum
 from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States
-from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
+from onward.cells.dense import Dense, Sources, preactivation, sources_of, weights_between, wiring
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
 from onward.types import Carry, PyTree
 
@@ -20,9 +22,9 @@ WIDE_UNITS = 8
 # Bytes of influence from which it is updated row by row: what a core's own cache holds (decisions.md).
 CACHE = 2**20
 
-# For each state, d state / d parameter as (units, rows, gates, units): which unit's state, then which
-# parameter: row (an input, a recurrent source, the bias), gate and unit.
-Influence = tuple[Float[Array, "units rows gates units"], ...]
+# For each state, d state / d parameter as (units, rows, units): which unit's state, then which parameter: row (of an
+# input's weights, of a recurrent source's, of the bias: each has as many as it drives slots) and unit.
+Influence = tuple[Float[Array, "units rows units"], ...]
 
 
 class RTRL(AbstractCredit):
@@ -55,8 +57,9 @@ class _OnDense(AbstractKernel[Influence]):
     cell: Dense
 
     def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Influence:
-        fan_in, gates, units = self.cell.recurrent.shape
-        of_state = jax.ShapeDtypeStruct((units, self.cell.inputs + fan_in + 1, gates, units), self.cell.bias.dtype)
+        units = self.cell.units
+        rows = sum(leaf.size for leaf in jax.tree.leaves(self.cell.parameters)) // units
+        of_state = jax.ShapeDtypeStruct((units, rows, units), self.cell.bias.dtype)
         influence: Influence = allocate(self.rule, (of_state,) * self.cell.gates.states, self.rule.memory_limit)
         return influence
 
@@ -70,7 +73,8 @@ class _OnDense(AbstractKernel[Influence]):
         return cell.settle(states, moments, carry), influence
 
     def pull(self, state: Influence, cotangent: PyTree) -> PyTree:
-        pull = runs(_pull, self.cell.units, self.cell.inputs, wide=WIDE_UNITS)
+        shapes = tuple(a.shape for a in jax.tree.leaves(self.cell.parameters))
+        pull = runs(_pull, self.cell.units, shapes, wide=WIDE_UNITS)
         return self.cell.gradient_of(pull(state, cotangent))
 
 
@@ -125,7 +129,9 @@ def _advance(
     h, (units, rows) = states[-1], influence[0].shape[:2]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
-    size = rows if sum(m.nbytes for m in influence) <= cache else 1
+    # At once: all, or the rows of one input or source.
+    together = math.gcd(len(gates.input_slots), len(gates.recurrent_slots), len(gates.biases))
+    size = rows if sum(m.nbytes for m in influence) <= cache else together
 
     def update(row: Any, flat: Influence) -> Influence:
         """`size` rows, but for the immediate term. A new state is read as it was written, so a loop copies nothing."""
@@ -148,16 +154,17 @@ def _advance(
     read_h = sources_of(sources, h)
     own: list[Array] = []
     for by_slot, _, by_new in derivatives:
-        pick = lambda slots, d=by_slot: jnp.stack([jnp.zeros_like(h) if d[s] is None else d[s] for s in slots])
-        drive, loop = pick(gates.input_slots), pick(gates.recurrent_slots)
-        immediate = jnp.concatenate([z[:, None, None] * drive[None], read_h[:, None] * loop[None], drive[None]])
+        pick = lambda slots, d=by_slot: gates.by_row(d, slots, jnp.zeros_like(h))
+        drive, loop, bias = map(pick, (gates.input_slots, gates.recurrent_slots, gates.biases))
+        outer = [z[:, None, None] * drive[None], read_h[:, None] * loop[None]]
+        immediate = jnp.concatenate([*(rows.reshape(-1, *h.shape) for rows in outer), bias])
         for factor, before in zip(by_new, own, strict=True):
             if factor is not None:
-                immediate = immediate + factor[None, None] * before
+                immediate = immediate + factor[None] * before
         own.append(immediate)
-    # Each unit's own parameters; indices that stand apart put their axis first: (units, rows, gates, runs).
+    # Each unit's own parameters; indices that stand apart put their axis first: (units, rows, runs).
     at = jnp.arange(units)
-    add = lambda a, b: a.at[at, :, :, at].add(jnp.moveaxis(b, 2, 0), unique_indices=True, indices_are_sorted=True)
+    add = lambda a, b: a.at[at, :, at].add(jnp.moveaxis(b, 1, 0), unique_indices=True, indices_are_sorted=True)
     return new, tuple(add(m.reshape(influence[0].shape), b) for m, b in zip(flat, own, strict=True))
 
 
@@ -185,10 +192,13 @@ def _through(
 def edges(gates: AbstractGates, parameters: Parameters, by_slot: tuple[Array | None, ...]) -> list[Array]:
     """Terms of d state / d h along each recurrent weight, (fan_in, to, runs): one a slot that the state depends on."""
     pairs = [(by_slot[slot], row) for row, slot in enumerate(gates.recurrent_slots)]
-    return [factor[None] * parameters.recurrent[:, row] for factor, row in pairs if factor is not None]
+    weights = weights_between(parameters)
+    return [factor[None] * weights[:, row] for factor, row in pairs if factor is not None]
 
 
-def _pull(inputs: int, influence: Influence, cotangent: States) -> Parameters:
+def _pull(shapes: tuple[tuple[int, ...], ...], influence: Influence, cotangent: States) -> Parameters:
     terms = [_product(jnp.swapaxes(c[:, None], 0, 1), m)[0] for c, m in zip(cotangent, influence, strict=True)]
     rows = tree_sum(terms)
-    return Parameters(rows[:inputs], rows[inputs:-1], rows[-1])
+    ends = np.cumsum([math.prod(shape[:-1]) for shape in shapes])
+    parts = [rows[end - math.prod(shape[:-1]) : end] for shape, end in zip(shapes, ends, strict=True)]
+    return Parameters(*(part.reshape(*shape, -1) for part, shape in zip(parts, shapes, strict=True)))

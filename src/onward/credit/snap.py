@@ -202,10 +202,10 @@ def _advance_pairs(
     mine = lambda a: a if pairs.own.all() else a * own[None]
     advanced: list[Parameters] = []
     for by_slot, by_state, by_new in derivatives:
-        pick = lambda slots, d=by_slot: jnp.stack([zero if d[s] is None else d[s] for s in slots])
-        drive, loop = mine(on_pairs(pick(gates.input_slots))), mine(on_pairs(pick(gates.recurrent_slots)))
+        pick = lambda slots, d=by_slot: mine(on_pairs(gates.by_row(d, slots, zero)))
+        drive, loop, bias = map(pick, (gates.input_slots, gates.recurrent_slots, gates.biases))
         reads = _take(read_h, pairs.owner, -2) if sources is not None else read_h
-        trace = Parameters(z[:, None, None] * drive[None], reads[:, None] * loop[None], drive)
+        trace = Parameters(z[:, None, None] * drive[None], reads[:, None] * loop[None], bias)
         factors = [on_pairs(f) for f in (*by_state, *by_new)]
         for factor, before in zip(factors, (*influence, *advanced), strict=True):
             if factor is not None:

@@ -164,7 +164,10 @@ def _pull(
     ones = window.read[:, -1:]  # 0 where the stream had not begun
     rows = _outer_sum(window.read[:, :, None, None], entered)
     read_h = [sources_of(sources, window.states[-1][j]) * ones[j][None] for j in range(steps)]
-    return Parameters(rows[:-1], _outer_sum([r[:, None] for r in read_h], looped), rows[-1])
+    bias = rows[-1]
+    if gates.biases != gates.input_slots:
+        bias = _outer_sum(ones[:, :, None, None], [d[jnp.asarray(gates.biases)] for d in drives])[0]
+    return Parameters(rows[:-1], _outer_sum([r[:, None] for r in read_h], looped), bias)
 
 
 def _outer_sum(rows: Array | list[Array], drives: list[Array]) -> Array:

@@ -153,9 +153,13 @@ def _advance(
     new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
     pushed_drive = loop(sources, parameters, s[-1])
     zero = jnp.zeros((len(gates.input_slots), *states[-1].shape), z.dtype)
-    pushed = push_forward(derivatives, gates.gather(zero, pushed_drive), s)
+    pushed = push_forward(derivatives, gates.gather(zero, pushed_drive, None), s)
     read_h = sources_of(sources, states[-1])
-    in_size, h_size = total_square(z) + 1, jnp.sum(jnp.square(read_h), 0)
+    h_size = jnp.sum(jnp.square(read_h), 0)
+    # What rows of weights and of the bias multiply, squared and added up: with a bias on every input, one sum.
+    apart = gates.biases != gates.input_slots
+    in_size = total_square(z) if apart else total_square(z) + 1
+    own = gates.biases if apart else ()
     inward = signs
     if scaling == "nobacktrack":
         one = jnp.ones_like(states[-1])
@@ -164,19 +168,22 @@ def _advance(
             alone = tuple(one if j == i else jnp.zeros_like(one) for j in range(gates.states))
             by_slot, _ = pull_back(derivatives, alone, gates.slots)
             square = in_size[None] * sum(jnp.square(by_slot[k]) for k in gates.input_slots)
+            square = sum((jnp.square(by_slot[k]) for k in own), start=square)
             rows.append(jnp.sqrt(square + h_size * sum(jnp.square(by_slot[k]) for k in gates.recurrent_slots)))
         signs, inward = _weighted(signs, tuple(rows))
     by_slot, _ = pull_back(derivatives, inward, gates.slots)
     entered = jnp.stack([by_slot[k] for k in gates.input_slots])
     looped = jnp.stack([by_slot[k] for k in gates.recurrent_slots])
     # The norm of the outer products, without forming them.
-    drive = jnp.sqrt(in_size * total_square(entered) + total(jnp.square(looped) * h_size[None]))
+    biased = jnp.stack([by_slot[k] for k in gates.biases])
+    squared = in_size * total_square(entered) + total(jnp.square(looped) * h_size[None])
+    drive = jnp.sqrt(squared + total_square(biased) if apart else squared)
     norm = lambda arrays: jnp.sqrt(sum(total_square(a) for a in arrays))
     rho0, rho1 = _scales(scaling, norm(t), norm(pushed), drive, norm(signs))
     s = tuple(rho0[None] * a + rho1[None] * b for a, b in zip(pushed, signs, strict=True))
     old, fresh = 1 / rho0, 1 / rho1
-    entered, looped = entered * under(fresh, entered), looped * under(fresh, looped)
-    added = Parameters(z[:, None, None] * entered[None], read_h[:, None] * looped[None], entered)
+    entered, looped, biased = (rows * under(fresh, rows) for rows in (entered, looped, biased))
+    added = Parameters(z[:, None, None] * entered[None], read_h[:, None] * looped[None], biased)
     t = jax.tree.map(lambda a, b: a * under(old, a) + b, t, added)
     return new, s, t
 
@@ -188,4 +195,4 @@ def total_square(array: Array) -> Array:
 
 def _pull(s: States, t: Parameters, cotangent: States) -> Parameters:
     size: Any = sum(total(a * b) for a, b in zip(s, cotangent, strict=True))
-    return Parameters(*(under(size, a) * a for a in t))
+    return jax.tree.map(lambda a: under(size, a) * a, t)

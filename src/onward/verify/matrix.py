@@ -15,7 +15,16 @@ from onward.verify.gradients import in_float64, quick
 
 # Steps of a stream, and parallel streams.
 STEPS, STREAMS = 12, 3
-GATES: dict[str, Callable[[], ow.AbstractGates]] = {"Elman": ow.ElmanGates, "GRU": ow.GRUGates, "LSTM": ow.LSTMGates}
+GATES: dict[str, Callable[[], ow.AbstractGates]] = {
+    "Elman": ow.ElmanGates,
+    "GRU": ow.GRUGates,
+    "LSTM": ow.LSTMGates,
+    "MinGRU": ow.MinGRUGates,
+    "ELSTM": ow.ELSTMGates,
+    "RTU": ow.RTUGates,
+    "RTU-nonlinear": lambda: ow.RTUGates(recurrence="nonlinear"),
+    "LRU": ow.LRUGates,
+}
 # Every unit reads itself and its neighbours on a line; one edge spans it. Five steps reach everything.
 LINE = (np.abs(np.subtract.outer(np.arange(5), np.arange(5))) < 2) | (np.arange(25).reshape(5, 5) == 4)
 NORMAL: dict[str, Any] = dict.fromkeys(("normalise_inputs", "normalise_features"), ow.Moments(rate=0.9))
@@ -24,9 +33,10 @@ Start = tuple[int, ow.AbstractCell, ow.Carry]
 
 
 def cascade(gates: ow.AbstractGates, depth: int, *, key: PRNGKeyArray) -> tuple[ow.Cascade, ow.Carry]:
-    """A grown cascade with running moments that have seen something."""
+    """A grown cascade with running moments that have seen something, of the inputs where these units allow it."""
     key, x_key, first_key = jax.random.split(key, 3)
-    cell = ow.Cascade(ow.Columns(gates, 3, 3, key=first_key, spread=0.7, **NORMAL))
+    normal = NORMAL if {*gates.input_slots} <= {*gates.biases} else {"normalise_features": ow.Moments(rate=0.9)}
+    cell = ow.Cascade(ow.Columns(gates, 3, 3, key=first_key, spread=0.7, **normal))
     carry = cell.init()
     xs = jax.random.normal(x_key, (20, 3))
     for i in range(depth):
@@ -37,14 +47,22 @@ def cascade(gates: ow.AbstractGates, depth: int, *, key: PRNGKeyArray) -> tuple[
 
 
 def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[str, Callable[[], Start]]:
-    """By name, what makes the depth, the cell and a carry to start from: every structure with every kind of unit."""
+    """By name, what makes the depth, the cell and a carry to start from: every structure that a kind of unit can have.
+
+    Units without recurrent weights make columns, alone, in a cascade, and in two layers.
+    """
     made: dict[str, Callable[[], Start]] = {}
     for label, kind in kinds.items():
-        layer = lambda key, kind=kind, units=3, **options: ow.Dense(kind(), 3, units, key=key, **options)
+        if kind().recurrent_slots:
+            layer = lambda key, kind=kind, inputs=3, units=3, **options: ow.Dense(
+                kind(), inputs, units, key=key, **options
+            )
+            made |= {
+                f"{label} dense": fresh(1, lambda key, layer=layer: layer(key, units=4, **NORMAL)),
+                f"{label} sparse": fresh(1, lambda key, layer=layer: layer(key, units=5, mask=LINE)),
+                f"{label} stack": fresh(2, lambda key, layer=layer: two(layer, key)),
+            }
         made |= {
-            f"{label} dense": fresh(1, lambda key, layer=layer: layer(key, units=4, **NORMAL)),
-            f"{label} sparse": fresh(1, lambda key, layer=layer: layer(key, units=5, mask=LINE)),
-            f"{label} stack": fresh(2, lambda key, layer=layer: ow.Stack(layer(key), layer(jax.random.key(2)))),
             f"{label} columns": fresh(1, lambda key, kind=kind: ow.Columns(kind(), 3, 4, key=key, spread=0.7)),
             f"{label} cascade": lambda kind=kind: (
                 2,
@@ -52,6 +70,12 @@ def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[s
             ),
         }
     return made
+
+
+def two(layer: Callable[..., ow.AbstractCell], key: PRNGKeyArray) -> ow.Stack:
+    """Two layers, the second of which reads the features of the first."""
+    below = layer(key)
+    return ow.Stack(below, layer(jax.random.key(2), inputs=below.feature_count))
 
 
 def fresh(depth: int, make: Callable[[PRNGKeyArray], ow.AbstractCell]) -> Callable[[], Start]:

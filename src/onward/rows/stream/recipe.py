@@ -89,5 +89,7 @@ def start_columns(columns: Columns, key: PRNGKeyArray) -> Columns:
     bias = jnp.zeros_like(columns.bias).at[-1].set(0.3 * jax.random.normal(kinds[1], columns.bias[-1].shape))
     log_time = jnp.log(LONGEST) * jax.random.uniform(kinds[2], columns.bias[-1].shape)
     bias = columns.gates.remember(bias, log_time)
-    recurrent = columns.recurrent * (0.3 / columns.spread)
-    return eqx.tree_at(lambda c: (c.weight, c.recurrent, c.bias), columns, (weight, recurrent, bias))
+    recurrent = None if columns.recurrent is None else columns.recurrent * (0.3 / columns.spread)
+    return eqx.tree_at(
+        lambda c: (c.weight, c.recurrent, c.bias), columns, (weight, recurrent, bias), is_leaf=lambda a: a is None
+    )

@@ -1,0 +1,140 @@
+"""Units that turn in a plane: recurrent trace units and linear recurrent units."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from onward.cells.base import AbstractGates, States
+
+Activation = Literal["identity", "tanh", "relu"]
+ACTIVATIONS = {"identity": lambda a: a, "tanh": jnp.tanh, "relu": jax.nn.relu}
+# The smallest of r, 1 - r and the angle that a start may ask for: their logarithms are kept.
+SMALLEST = 1e-6
+
+
+def rotate(nu: Array, theta: Array, states: States) -> States:
+    """Both coordinates of r exp(i t) (h1 + i h2), with r = exp(-exp nu) and t = exp theta."""
+    r, t = jnp.exp(-jnp.exp(nu)), jnp.exp(theta)
+    g, p = r * jnp.cos(t), r * jnp.sin(t)
+    return g * states[0] - p * states[1], g * states[1] + p * states[0]
+
+
+def log_decay(radius: Array) -> Array:
+    """The nu of a radius, log(-log r), within what can be kept."""
+    return jnp.log(-jnp.log(jnp.clip(radius, SMALLEST, 1 - SMALLEST)))
+
+
+def decay_of_time(log_time: Array) -> Array:
+    """The nu of r = exp(-1 / time)."""
+    return -log_time
+
+
+def on_disc(key: PRNGKeyArray, units: int, dtype: jnp.dtype) -> tuple[Array, Array]:
+    """Nu and theta of points spread evenly over the unit disc: r the root of a uniform number, the angle uniform."""
+    radius_key, angle_key = jax.random.split(key)
+    square = jax.random.uniform(radius_key, (units,), dtype)
+    angle = 2 * jnp.pi * jax.random.uniform(angle_key, (units,), dtype)
+    return log_decay(jnp.sqrt(square)), jnp.log(jnp.maximum(angle, SMALLEST))
+
+
+class RTUGates(AbstractGates):
+    """Recurrent trace unit (Elelimy et al., 2024): two coordinates, both features, that turn and shrink.
+
+        r = exp(-exp nu);  t = exp theta;  n = sqrt(1 - r^2) + 1e-8
+        h1' = r cos t h1 - r sin t h2 + n a1;  h2' = r cos t h2 + r sin t h1 + n a2
+
+    nu and theta are parameters of the unit's own; a1 and a2 are driven by the inputs, without a bias.
+    `recurrence`: "linear", and a head reads f(h1), f(h2); or "nonlinear", f(h1'), f(h2') are the states. f is
+    `activation`. At the start r is the root of a uniform number and t uniform in 0 .. 2 pi (`ring` makes other
+    starts). For `Columns` only. Memory of an exact trace: 2 floats a parameter.
+
+    >>> import jax
+    >>> from onward import Columns, RTUGates
+    >>> cell = Columns(RTUGates(), inputs=3, columns=5, key=jax.random.key(0))
+    >>> cell.weight.shape, cell.recurrent, cell.bias.shape, cell.feature_count
+    ((3, 2, 5), None, (2, 5), 10)
+    """
+
+    states: ClassVar[int] = 2
+    slots: ClassVar[int] = 4
+    input_slots: ClassVar[tuple[int, ...]] = (0, 1)
+    recurrent_slots: ClassVar[tuple[int, ...]] = ()
+    bias_slots: ClassVar[tuple[int, ...] | None] = (2, 3)
+    activation: Activation = eqx.field(default="tanh", static=True)
+    recurrence: Literal["linear", "nonlinear"] = eqx.field(default="linear", static=True)
+
+    def __check_init__(self) -> None:
+        for name, known in (("activation", ACTIVATIONS), ("recurrence", ("linear", "nonlinear"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"RTUGates: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
+        """State i, h1' or h2', from four preactivations and (h1, h2), each (units,)."""
+        nu, theta = preactivation[2:]
+        # sqrt(1 - r^2) without losing digits where r is close to 1.
+        n = jnp.sqrt(-jnp.expm1(-2 * jnp.exp(nu))) + 1e-8
+        moved = rotate(nu, theta, states)[i] + n * preactivation[i]
+        return ACTIVATIONS[self.activation](moved) if self.recurrence == "nonlinear" else moved
+
+    def features(self, states: States) -> States:
+        """f(h1) and f(h2), or the states themselves where the recurrence is nonlinear already."""
+        if self.recurrence == "nonlinear":
+            return states
+        return tuple(ACTIVATIONS[self.activation](h) for h in states)
+
+    def initial_bias(self, bias: Array, *, key: PRNGKeyArray) -> Array:
+        """Nu and theta of points spread evenly over the unit disc."""
+        return jnp.stack(on_disc(key, bias.shape[-1], bias.dtype))
+
+    def remember(self, bias: Array, log_time: Array) -> Array:
+        """The bias with r = exp(-1 / time)."""
+        return bias.at[0].set(decay_of_time(log_time))
+
+    def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
+        """The bias with this radius and angle."""
+        return jnp.stack([log_decay(radius), jnp.log(jnp.maximum(angle, SMALLEST))])
+
+
+class LRUGates(AbstractGates):
+    """Linear recurrent unit (Orvieto et al., 2023; online: Zucchet et al., 2023); real and imaginary part are features.
+
+        h' = lambda h + exp(gamma) (a1 + i a2),    lambda = exp(-exp nu + i exp theta)
+
+    nu, theta and gamma are parameters of the unit's own; a1 + i a2 is driven by the inputs, without a bias. At the
+    start lambda is spread evenly over the unit disc (`ring` makes other starts) and exp(gamma) = sqrt(1 - |lambda|^2).
+    The layer's readout, Re(C h) + D x, is a linear head over `Skip(Columns(LRUGates(), ...))`: it reads Re, Im and x.
+    For `Columns` only. Memory of an exact trace: 2 floats a parameter.
+    """
+
+    states: ClassVar[int] = 2
+    slots: ClassVar[int] = 5
+    input_slots: ClassVar[tuple[int, ...]] = (0, 1)
+    recurrent_slots: ClassVar[tuple[int, ...]] = ()
+    bias_slots: ClassVar[tuple[int, ...] | None] = (2, 3, 4)
+
+    def next_state(self, i: int, preactivation: States, states: States, new: States) -> Array:
+        """State i, the real or the imaginary part of h', from five preactivations and (Re, Im), each (units,)."""
+        nu, theta, gamma = preactivation[2:]
+        return rotate(nu, theta, states)[i] + jnp.exp(gamma) * preactivation[i]
+
+    def features(self, states: States) -> States:
+        """Real and imaginary part."""
+        return states
+
+    def initial_bias(self, bias: Array, *, key: PRNGKeyArray) -> Array:
+        """Points spread evenly over the unit disc, and the gamma that belongs to them."""
+        return self._with_gamma(*on_disc(key, bias.shape[-1], bias.dtype))
+
+    def remember(self, bias: Array, log_time: Array) -> Array:
+        """The bias with |lambda| = exp(-1 / time), and the gamma that belongs to it."""
+        return self._with_gamma(decay_of_time(log_time), bias[1])
+
+    def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
+        """The bias with this radius and angle, and the gamma that belongs to it."""
+        return self._with_gamma(log_decay(radius), jnp.log(jnp.maximum(angle, SMALLEST)))
+
+    def _with_gamma(self, nu: Array, theta: Array) -> Array:
+        return jnp.stack([nu, theta, 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu)))])
