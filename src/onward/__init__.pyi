@@ -35,6 +35,7 @@ from .cells.start import ring as ring
 from .credit.base import AbstractCredit as AbstractCredit
 from .credit.base import AbstractKernel as AbstractKernel
 from .credit.columnwise import Columnwise as Columnwise
+from .credit.layerwise import Layerwise as Layerwise
 from .credit.rflo import RFLO as RFLO
 from .credit.rtrl import RTRL as RTRL
 from .credit.snap import SnAp as SnAp
@@ -48,6 +49,7 @@ from .heads.bernoulli import Bernoulli as Bernoulli
 from .heads.categorical import Categorical as Categorical
 from .heads.linear import Linear as Linear
 from .heads.mixture import Mixture as Mixture
+from .heads.mlp import MLP as MLP
 from .heads.monte_carlo import MonteCarlo as MonteCarlo
 from .learners.base import AbstractLearner as AbstractLearner
 from .learners.bptt import BPTT as BPTT

@@ -70,6 +70,9 @@ CELLS = {
     "Echo": lambda: ow.Echo(3),
     "Skip": lambda: ow.Skip(_columns(ow.GRUGates())),
     "Skip-dense": lambda: ow.Skip(ow.GRU(3, 4, key=KEY)),
+    "Stack-columns": lambda: ow.Stack(
+        _columns(ow.RTUGates()), ow.Columns(ow.LSTMGates(), 8, 3, key=KEY, spread=0.5), reads="all"
+    ),
     "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
 # Credit rules have nothing to do there.
@@ -80,6 +83,10 @@ HEADS = {
     "Categorical": lambda features: ow.Categorical(features, 5),
     "Bernoulli": lambda features: ow.Bernoulli(features, 4),
     "Mixture": lambda features: ow.Mixture(features, 3),
+    "MLP": lambda features: ow.MLP(ow.Linear(6), features, 6, key=KEY),
+    "MLP-MLP": lambda features: ow.MLP(
+        ow.MLP(ow.Categorical(3, 4), 5, 3, key=KEY, activation="relu"), features, 5, key=KEY, activation="leaky_relu"
+    ),
     "Mixture-2": lambda features: ow.Mixture(features, 3, outputs=2),
     "MonteCarlo": lambda features: ow.MonteCarlo(ow.Categorical(features, 5), samples=3),
     "MonteCarlo-Mixture": lambda features: ow.MonteCarlo(ow.Mixture(features, 3), samples=3),
@@ -89,6 +96,7 @@ CREDIT = {
     "Columnwise": ow.Columnwise,
     "SnAp": ow.SnAp,
     "SnAp-2": lambda: ow.SnAp(2),
+    "Layerwise": ow.Layerwise,
     "RFLO": ow.RFLO,
     "UORO": ow.UORO,
     "UORO-nobacktrack": lambda: ow.UORO("nobacktrack"),

@@ -118,7 +118,7 @@ def test_sparse_layers_are_full_ones_with_zeros(key):
 
 def test_refused_at_construction(key):
     for build, match in (
-        (lambda: ow.SnAp(0), "SnAp: n must be a whole number of at least 1, got 0"),
+        (lambda: ow.SnAp(-1), "SnAp: n must be a whole number of at least 0, got -1"),
         (lambda: ow.TBPTT(0), "TBPTT: window must be a whole number of at least 1, got 0"),
         (lambda: ow.TBPTT(2.5), "TBPTT: window must be a whole number"),
         (lambda: ow.UORO("best"), "scaling must be 'uoro', 'nobacktrack' or 'none', got 'best'"),

@@ -1,9 +1,11 @@
 """Cells on top of one another."""
 
 import itertools
+from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.cells.base import AbstractCell
@@ -11,9 +13,10 @@ from onward.types import Carry, PyTree
 
 
 class Stack(AbstractCell):
-    """Any cells in a row: each reads the features of the one below, within the same step; a head reads the last.
+    """Any cells in a row: each reads the features of the one below, within the same step.
 
-    The states of all cells together are one state. Exact rules treat it so: the influence of a lower
+    A head reads the features of the last cell, or with `reads="all"` those of every cell, the first cell's first. The
+    states of all cells together are one state. Exact rules treat it so: the influence of a lower
     cell's parameters on the states above is kept.
 
     >>> import jax
@@ -25,16 +28,19 @@ class Stack(AbstractCell):
     """
 
     cells: tuple[AbstractCell, ...]
+    reads: Literal["last", "all"] = eqx.field(static=True)
 
-    def __init__(self, *cells: AbstractCell):
+    def __init__(self, *cells: AbstractCell, reads: Literal["last", "all"] = "last"):
         if not cells:
             raise ValueError("Stack needs at least one cell")
+        if reads not in ("last", "all"):
+            raise ValueError(f"Stack: reads must be 'last' or 'all', got {reads!r}")
         for i, (below, above) in enumerate(itertools.pairwise(cells)):
             if below.feature_count != above.inputs:
                 raise ValueError(
                     f"Stack: cell {i + 1} reads {above.inputs} inputs, cell {i} below has {below.feature_count}"
                 )
-        self.cells = cells
+        self.cells, self.reads = cells, reads
 
     @property
     def inputs(self) -> int:
@@ -43,8 +49,13 @@ class Stack(AbstractCell):
 
     @property
     def feature_count(self) -> int:
-        """Features of the last cell."""
-        return self.cells[-1].feature_count
+        """Features of the cells that a head reads."""
+        return sum(cell.feature_count for cell in self.read_cells)
+
+    @property
+    def read_cells(self) -> tuple[AbstractCell, ...]:
+        """The cells whose features a head reads."""
+        return self.cells if self.reads == "all" else self.cells[-1:]
 
     def init(self) -> Carry:
         """Every cell at its start."""
@@ -61,8 +72,13 @@ class Stack(AbstractCell):
         return Carry(*zip(*after, strict=True))
 
     def features(self, carry: Carry, *, key: PRNGKeyArray | None = None) -> Float[Array, " features"]:
-        """What a head reads: the last cell's features."""
-        return self.cells[-1].features(Carry(carry.hidden[-1], carry.stats[-1]), key=key)
+        """What a head reads: the features of the last cell, or of all."""
+        count = len(self.read_cells)
+        own = list(map(Carry, *carry))[-count:]
+        # One key for one cell: what it is alone.
+        keys = [key] * count if key is None or count == 1 else list(jax.random.split(key, count))
+        found = [cell.features(c, key=k) for cell, c, k in zip(self.read_cells, own, keys, strict=True)]
+        return found[0] if count == 1 else jnp.concatenate(found)
 
     def trainable(self) -> PyTree:
         """What each cell says of itself."""

@@ -1,15 +1,18 @@
 """Real-time recurrent learning of independent columns."""
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from onward.batching import lanes, under
+from onward.batching import lanes, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
 from onward.cells.columns import Columns, preactivation
-from onward.credit.base import AbstractCredit, AbstractKernel, Kind
+from onward.cells.stack import Stack
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
 from onward.types import Carry, PyTree
 
 
@@ -33,16 +36,28 @@ class Columnwise(AbstractCredit):
     Memory: states x parameters floats. Cost: about (states^2 + states) multiply-adds a parameter.
     Exact for a fixed network; online, up to the drift of the weights that every RTRL has.
 
-    Raises TypeError for a cell whose trainable units read one another: use `RTRL`.
+    On a `Stack` of `Columns` the influence of layer k on layer l is block-triangular:
+
+        S_kk as above,    S_lk' = J_l S_lk + (d s_l'/d z_l) (d z_l/d s_{l-1}') S_{l-1,k}',    k < l
+
+    Memory: states n_l P_k floats more a pair of layers, for n_l columns above P_k parameters. Cost: some as many
+    multiply-adds for neighbours, n_l n_{l-1} P_k a state where layers lie between. (`Layerwise` costs none of this, and
+    is biased.)
+
+    Raises TypeError for a cell whose trainable units read one another otherwise: use `RTRL`; MemoryError if a stack's
+    state would take more than `memory_limit` bytes.
     """
 
     kind: ClassVar[Kind] = "exact"
+    memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
-    def on(self, cell: AbstractCell) -> AbstractKernel[ColumnTraces]:
-        """The traces of the live columns."""
+    def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
+        """The traces of the live columns, or of all columns of a stack."""
+        if isinstance(cell, Stack) and all(isinstance(layer, Columns) for layer in cell.cells):
+            return _OnStack(self, cell)
         if not isinstance(cell, AbstractColumnar):
             raise TypeError(
-                f"Columnwise needs columns that do not read one another (Columns or Cascade), got "
+                f"Columnwise needs columns that do not read one another (Columns, a Stack of them, or Cascade), got "
                 f"{type(cell).__name__}; use RTRL, which is exact for any cell"
             )
         return _OnColumns(cell, cell.live)
@@ -72,6 +87,160 @@ class _OnColumns(AbstractKernel[ColumnTraces]):
         return self.cell.embed(self.columns.gradient_of(gradient))
 
 
+class Layers(NamedTuple):
+    """Of each layer its own traces, and for each layer below it d its states / d that layer's parameters.
+
+    The latter with all rows of parameters flattened into one axis: for each state (units above, rows, units below).
+    """
+
+    own: tuple[tuple[Parameters, ...], ...]
+    across: tuple[tuple[States, ...], ...]
+
+
+class _OnStack(AbstractKernel[Layers]):
+    kind: ClassVar[Kind] = "exact"
+    rule: Columnwise
+    cell: Stack
+
+    @property
+    def layers(self) -> tuple[Columns, ...]:
+        return self.cell.cells  # type: ignore[return-value]
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Layers:
+        shape = lambda a, *lead: jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype)
+        own = [(jax.tree.map(shape, c.parameters),) * c.gates.states for c in self.layers]
+        across = [
+            tuple((shape(jax.eval_shape(_flat, b.parameters), c.columns),) * c.gates.states for b in self.layers[:i])
+            for i, c in enumerate(self.layers)
+        ]
+        layers: Layers = allocate(self.rule, (tuple(own), tuple(across)), self.rule.memory_limit)
+        return Layers(*layers)
+
+    def advance(
+        self, carry: Carry, x: Array, state: Layers, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, Layers]:
+        after: list[Carry] = []
+        own: list[tuple[Parameters, ...]] = []
+        across: list[tuple[States, ...]] = []
+        # How what the next layer reads moves with the parameters of each layer below it: (features, rows, units).
+        moves: list[Array] = []
+        for i, (columns, before) in enumerate(zip(self.layers, map(Carry, *carry), strict=True)):
+            z, moments = columns.read(before, x)
+            column = z[:, None, None]
+            scale = 1.0 if moments is None else moments.scale[:, None]
+            states, traces = lanes(_advance, columns.gates)(columns.parameters, before.hidden, state.own[i], column)
+            if i:
+                linear = lanes(_linear, columns.gates)(columns.parameters, before.hidden, column)
+                weigh = jax.tree.map(lambda w, scale=scale: w * scale, linear.by_input)
+                mixed = [_along(state.across[i][k], linear, weigh, moves[k], k == i - 1) for k in range(i)]
+                across.append(tuple(mixed))
+            else:
+                across.append(())
+            own.append(traces)
+            carried = columns.settle(states, moments, before)
+            after.append(carried)
+            x = columns.features(carried)
+            _, show = jax.linearize(lambda h, c=columns, s=carried.stats: c.features(Carry(h, s)), states)
+            moves = self._moves(columns, show, traces, across[i])
+        return Carry(*zip(*after, strict=True)), Layers(tuple(own), tuple(across))
+
+    @staticmethod
+    def _moves(columns: Columns, show: Any, traces: tuple[Parameters, ...], across: tuple[States, ...]) -> list[Array]:
+        """Derivatives of the features by the parameters of each layer up to this one, this one's last and diagonal."""
+        each = jnp.eye(columns.gates.states)
+        zero = jnp.zeros(columns.columns, columns.bias.dtype)
+        # Features are elementwise: one direction a state gives all derivatives, (states, rows of features, units).
+        by_state = jnp.stack(
+            [show(tuple(zero + e for e in each[i])).reshape(-1, columns.columns) for i in range(columns.gates.states)]
+        )
+        flat = tuple(map(_flat, traces))
+        diagonal = tree_sum([d[:, None] * t[None] for d, t in zip(by_state, flat, strict=True)])
+        dense = [
+            tree_sum([d[..., None, None] * t[None] for d, t in zip(by_state, below, strict=True)]).reshape(
+                -1, *below[0].shape[1:]
+            )
+            for below in across
+        ]
+        return [*dense, diagonal]
+
+    def pull(self, state: Layers, cotangent: PyTree) -> PyTree:
+        gradients = []
+        for k, columns in enumerate(self.layers):
+            gradient = lanes(_pull)(state.own[k], cotangent[k])
+            terms = [
+                jnp.tensordot(c, t, 1)
+                for above in range(k + 1, len(self.layers))
+                for c, t in zip(cotangent[above], state.across[above][k], strict=True)
+            ]
+            if terms:
+                gradient = jax.tree.map(jnp.add, gradient, _unflat(tree_sum(terms), gradient))
+            gradients.append(columns.gradient_of(gradient))
+        nothing = eqx.filter(self.cell, False)
+        return eqx.tree_at(lambda s: s.cells, nothing, tuple(gradients))
+
+
+class _Linear(NamedTuple):
+    """A step of columns to first order: for each state the derivatives by old and new states, and by what is read."""
+
+    by_state: tuple[tuple[Array | None, ...], ...]
+    by_new: tuple[tuple[Array | None, ...], ...]
+    by_input: tuple[Array, ...]
+
+
+def _linear(gates: AbstractGates, parameters: Parameters, states: States, z: Float[Array, "inputs 1 1"]) -> _Linear:
+    _, derivatives = gates.jacobian(preactivation(gates, parameters, states, z), states)
+    zero = jnp.zeros_like(states[-1])
+    by_input = [
+        jnp.sum(parameters.weight * gates.by_row(by_slot, gates.input_slots, zero)[None], 1)
+        for by_slot, _, _ in derivatives
+    ]
+    by_old = tuple((*b[:-1], _through_h(gates, parameters, slot, b[-1])) for slot, b, _ in derivatives)
+    return _Linear(by_old, tuple(new for _, _, new in derivatives), tuple(by_input))
+
+
+def _along(before: States, linear: _Linear, weigh: States, moves: Array, diagonal: bool) -> States:
+    """Derivatives of a layer's states by the parameters of a layer below it, one step on.
+
+    before: for each state (units, rows, units below). weigh: for each state (inputs, units). moves: of the inputs by
+    those parameters, (inputs, rows, units below), or if `diagonal` (features of a unit, rows, units below).
+    """
+    after: States = ()
+    for by_state, by_new, by_input in zip(linear.by_state, linear.by_new, weigh, strict=True):
+        if diagonal:
+            one = by_input.reshape(*moves.shape[::2], -1)  # (features of a unit, units below, units)
+            moved = tree_sum([jnp.moveaxis(one[f], 1, 0)[:, None] * moves[f][None] for f in range(len(one))])
+        else:
+            moved = jnp.tensordot(by_input, moves, ((0,), (0,)))
+        for factor, old in zip((*by_state, *by_new), (*before, *after), strict=True):
+            if factor is not None:
+                moved = moved + factor[:, None, None] * old
+        after = (*after, moved)
+    return after
+
+
+def _flat(parameters: Parameters) -> Float[Array, "rows units"]:
+    """All rows of parameters along one axis."""
+    return jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(parameters)])
+
+
+def _unflat(rows: Float[Array, "rows units"], like: Parameters) -> Parameters:
+    """Rows of parameters as the arrays they came from."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.size // leaf.shape[-1] for leaf in leaves])[:-1]
+    parts = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(rows, ends), leaves, strict=True)]
+    return jax.tree.unflatten(structure, parts)
+
+
+def _through_h(
+    gates: AbstractGates, parameters: Parameters, by_slot: tuple[Array | None, ...], by_h: Array | None
+) -> Array | None:
+    """D state / d h of the same column: directly, and through the recurrent weights."""
+    for row, slot in enumerate(gates.recurrent_slots):
+        assert parameters.recurrent is not None
+        by_h = _add(by_h, _times(by_slot[slot], parameters.recurrent[row]))
+    return by_h
+
+
 def _pull(traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
     terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
     return jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
@@ -89,10 +258,7 @@ def _advance(
     advanced: list[Parameters] = []
     for by_slot, by_state, by_new in derivatives:
         zero = jnp.zeros_like(states[-1])
-        by_read = by_state[-1]
-        for row, slot in enumerate(gates.recurrent_slots):
-            assert parameters.recurrent is not None
-            by_read = _add(by_read, _times(by_slot[slot], parameters.recurrent[row]))
+        by_read = _through_h(gates, parameters, by_slot, by_state[-1])
         rows = lambda slots, d=by_slot, zero=zero: gates.by_row(d, slots, zero)
         loop = rows(gates.recurrent_slots) * states[-1][None] if gates.recurrent_slots else None
         trace = Parameters(rows(gates.input_slots)[None] * z, loop, rows(gates.biases))

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, tree_sum, under
-from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, require_size
+from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL, edges
+from onward.credit.tbptt import TBPTT
 from onward.types import Carry, PyTree
 
 
@@ -31,14 +32,15 @@ class SnAp(AbstractCredit):
 
     A parameter of unit u is tracked on the states of unit v if u reaches v in less than n recurrent
     steps; the pattern is read off the wiring, never off values. Biased, because longer paths are cut at
-    every step; exact where the pattern is all there is to reach (n >= 2 on a fully connected
-    layer, n = 1 on columns): then it is `RTRL`, or `Columnwise`, and costs the same.
+    every step; exact where no step more reaches anything new (n >= 2 on a fully connected layer, n = 1 on columns,
+    n = units on a chain): where that is everything it is `RTRL`, or `Columnwise`, and costs the same.
+    SnAp(0) keeps nothing: the derivative of the present step alone, on any cell, which is `TBPTT(1)`.
 
     On `Dense` with a sparse mask memory is states x (kept pairs) x (inputs + fan_in + 1) x gates floats,
     and time falls alike; SnAp(1) on a full layer keeps states x P. On a `Stack` of dense cells lower
     parameters reach all units above within a step; it runs as `RTRL` with the pattern applied, at RTRL's cost.
 
-    Raises ValueError for n < 1, TypeError for a cell whose wiring it cannot read, MemoryError above
+    Raises ValueError for n < 0, TypeError for a cell whose wiring it cannot read, MemoryError above
     `memory_limit` bytes.
     """
 
@@ -47,15 +49,21 @@ class SnAp(AbstractCredit):
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def __check_init__(self) -> None:
-        require_size("SnAp", n=self.n)
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 0:
+            raise ValueError(f"SnAp: n must be a whole number of at least 0, got {self.n!r}")
 
     def claim(self, cell: AbstractCell, steps: int) -> Kind:
         """Exact where nothing is left out, and for the first step."""
-        return "exact" if steps == 1 else self.on(cell).kind
+        kernel = self.on(cell)
+        layers = [kernel.cell] if isinstance(kernel, OnPairs) else kernel.layers if isinstance(kernel, _OnStack) else []
+        complete = layers and all(_reaches_no_more(layer, self.n) for layer in layers)
+        return "exact" if steps == 1 or complete else kernel.kind
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
         """The exact rule where nothing is left out, else the pairs of units that are kept."""
         exact = RTRL(self.memory_limit)
+        if self.n == 0:
+            return TBPTT(1, self.memory_limit).on(cell)
         if isinstance(cell, AbstractColumnar):
             return Columnwise().on(cell)
         if isinstance(cell, Dense):
@@ -71,6 +79,11 @@ class SnAp(AbstractCredit):
 
     def _reaches_all(self, layer: Dense) -> bool:
         return bool(reach(layer.sources, layer.units, self.n).all())
+
+
+def _reaches_no_more(layer: Dense, n: int) -> bool:
+    """Whether another step would reach nothing new."""
+    return np.array_equal(reach(layer.sources, layer.units, n), reach(layer.sources, layer.units, layer.units))
 
 
 class OnPairs(AbstractKernel[KeptInfluence]):

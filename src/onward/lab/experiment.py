@@ -250,9 +250,11 @@ def rule_named(name: str) -> ow.AbstractCredit:
     plain = {"rtrl": ow.RTRL, "uoro": ow.UORO, "rflo": ow.RFLO}
     if kind in plain and not number:
         return plain[kind]()
-    if kind in ("snap", "tbptt") and number.isdecimal() and int(number) > 0:
+    if kind in ("snap", "tbptt") and number.isdecimal() and int(number) >= (kind == "tbptt"):
         return ow.SnAp(int(number)) if kind == "snap" else ow.TBPTT(int(number))
-    raise ow.OnwardError(f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N and tbptt-K, N and K from 1")
+    raise ow.OnwardError(
+        f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N (N from 0) and tbptt-K (K from 1)"
+    )
 
 
 def batch_axis(rule: ow.AbstractCredit, units: int) -> int:

@@ -152,7 +152,7 @@ def slopes(
 
 
 # Offsets and weights of a central difference of fourth order, in steps of H.
-H, OFFSETS, WEIGHTS = 1e-3, (1, -1, 2, -2), (8 / 12, -8 / 12, -1 / 12, 1 / 12)
+H, OFFSETS, WEIGHTS = 1e-4, (1, -1, 2, -2), (8 / 12, -8 / 12, -1 / 12, 1 / 12)
 
 
 @quick

@@ -63,13 +63,21 @@ def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[s
                 f"{label} stack": fresh(2, lambda key, layer=layer: two(layer, key)),
             }
         made |= {
-            f"{label} columns": fresh(1, lambda key, kind=kind: ow.Columns(kind(), 3, 4, key=key, spread=0.7)),
+            f"{label} columns": fresh(1, lambda key, kind=kind: large(kind(), 3, 4, key=key)),
             f"{label} cascade": lambda kind=kind: (
                 2,
                 *quick(lambda key: cascade(kind(), 2, key=key))(jax.random.key(1)),
             ),
+            f"{label} column-stack": fresh(
+                2, lambda key, kind=kind: two(lambda k, inputs=3: large(kind(), inputs, 3, key=k), key)
+            ),
         }
     return made
+
+
+def large(gates: ow.AbstractGates, inputs: int, units: int, *, key: PRNGKeyArray) -> ow.Columns:
+    """Columns whose weights are so large that all that could be wrong shows."""
+    return ow.Columns(gates, inputs, units, key=key, spread=0.7)
 
 
 def two(layer: Callable[..., ow.AbstractCell], key: PRNGKeyArray) -> ow.Stack:
@@ -85,13 +93,17 @@ def fresh(depth: int, make: Callable[[PRNGKeyArray], ow.AbstractCell]) -> Callab
 
 def rules(cell: ow.AbstractCell) -> list[ow.AbstractCredit]:
     """The rules that a cell of the matrix is put to, with their degenerate limits."""
+    if isinstance(cell, ow.Stack) and all(isinstance(layer, ow.Columns) for layer in cell.cells):
+        return [ow.Columnwise(), ow.Layerwise(), ow.RTRL(), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     if isinstance(cell, ow.AbstractColumnar):
         return [ow.Columnwise(), ow.RTRL(), ow.SnAp(1), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
-    chosen = [ow.RTRL(), ow.SnAp(1), ow.SnAp(2), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
+    chosen = [ow.RTRL(), ow.SnAp(0), ow.SnAp(1), ow.SnAp(2), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
+    if isinstance(cell, ow.Stack):
+        chosen.insert(1, ow.Layerwise())
     if isinstance(cell, ow.Dense):
-        chosen.insert(3, ow.RFLO())
+        chosen.insert(4, ow.RFLO())
         if cell.sources is not None:
-            chosen.insert(3, ow.SnAp(5))
+            chosen.insert(4, ow.SnAp(5))
     return chosen
 
 
