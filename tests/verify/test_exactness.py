@@ -19,7 +19,7 @@ from onward.verify.claims import random_streams
 from onward.verify.gradients import gradient_of_seeds, mean_reference
 
 # Every structure once, and every kind of unit; the rest of the matrix is in `make test-slow`.
-SOME = ("Elman sparse", "GRU dense", "GRU stack", "GRU cascade", "LSTM sparse", "LSTM columns")
+SOME = ("Elman sparse", "GRU dense", "GRU stack", "GRU cascade", "LSTM sparse", "LSTM columns", "RTU columns")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def public_rules():
 
 
 def test_the_matrix_has_every_public_rule():
-    cells = [v.matrix.cells()[name]()[1] for name in ("Elman sparse", "Elman columns")]
+    cells = [v.matrix.cells()[name]()[1] for name in ("Elman sparse", "Elman columns", "Elman stack")]
     rules = {type(r) for cell in cells for r in v.matrix.rules(cell)}
     assert rules == set(public_rules())
 
@@ -164,6 +164,50 @@ def test_faulty_traces_of_columns_are_caught(fault, key):
     row = v.verify(_columns(key), Changed(ow.Columnwise(), COLUMNWISE_FAULTS[fault]), steps=10)
     assert not row.ok
     assert row.relative_error > 1e-3
+
+
+def _as_published(kernel, state, cotangent):
+    """The theta gradient of the published RTU code: by theta's exponential, though theta is kept as a logarithm."""
+    gradient = kernel.pull(state, cotangent)
+    return eqx.tree_at(lambda c: c.bias, gradient, gradient.bias.at[1].divide(jnp.exp(kernel.cell.bias[1])))
+
+
+def test_the_published_gradient_of_theta_is_caught_and_named(key):
+    start = v.matrix.cells()["RTU columns"]()
+    rule = Changed(ow.Columnwise(), pulled=_as_published)
+    for row, fault in v.matrix.judged("RTU columns", start, [rule], settings=[(10, False, 1)]):
+        assert (row.claim, row.found, row.ok) == ("exact", "biased", False)
+        assert (fault.of, fault.leaf) == ("rule", "bias")
+    ((right, nothing),) = v.matrix.judged("RTU columns", start, [ow.Columnwise()], settings=[(10, False, 1)])
+    assert right.ok
+    assert nothing is None
+
+
+def _drop(what):
+    """`_along` of the layers with one of its arguments changed."""
+    changed = {
+        "the layer's own memory": lambda before, linear, *more: (jax.tree.map(jnp.zeros_like, before), linear, *more),
+        "the layer below": lambda before, linear, weigh, moves, d: (before, linear, weigh, 0 * moves, d),
+        "the weights between": lambda before, linear, weigh, *more: (
+            before,
+            linear,
+            tuple(jnp.roll(w, 1, 0) for w in weigh),
+            *more,
+        ),
+    }
+    return changed[what]
+
+
+@pytest.mark.parametrize("what", ["the layer's own memory", "the layer below", "the weights between"])
+def test_faulty_traces_across_layers_are_caught(what, key, monkeypatch):
+    from onward.credit import columnwise
+
+    cell = v.matrix.two(lambda k, inputs=3: v.matrix.large(ow.LSTMGates(), inputs, 3, key=k), key)
+    right, change = columnwise._along, _drop(what)
+    for faulty in (True, False):
+        monkeypatch.setattr(columnwise, "_along", (lambda *given: right(*change(*given))) if faulty else right)
+        jax.clear_caches()
+        assert v.verify(cell, ow.Columnwise(), steps=10).ok is not faulty
 
 
 def test_a_rule_that_forgets_is_exact_for_one_step(key):

@@ -30,9 +30,9 @@ class Layerwise(AbstractCredit):
         gradient of layer l = pull_l(c_l),    c_{l-1} += (d z_l/d s_{l-1}') (d s_l'/d z_l) c_l
 
     After Zucchet et al. (2023). `within` is the rule of every layer; None: the exact one, `Columnwise` for columns and
-    `RTRL` for others. Biased: what a lower layer did to the states above at earlier steps gets no credit. Exact for
-    the last layer if `within` is, and for all of them at the first step. Cost: that of the rules, and a step of each
-    layer but the first with its pullback, O(P). Memory: that of the rules, and the last two carries.
+    `RTRL` for others. Biased: what a lower layer did to the states above at earlier steps gets no credit. The gradient
+    of the last layer is as good as `within`, and at the first step those of all layers are. Cost: that of the rules,
+    and a step of each layer but the first with its pullback, O(P). Memory: that of the rules, and the last two carries.
 
     `Columnwise` on a stack of columns, `RTRL` on any, are exact. Raises TypeError for a cell that is no `Stack`, or
     whose layers the rule refuses, ValueError for one of a single layer.

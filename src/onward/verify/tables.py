@@ -102,19 +102,20 @@ def as_table(rows: Sequence[Row], spent: Sequence[Cost] = ()) -> list[str]:
     return [*lines, f"{good} of {len(rows)} comparisons ok (float64; exact: below 1e-9 in every parameter array)"]
 
 
-# Title of each section of the page, and how the names of its cells end.
+# Title of each section of the page, and the last word of the names of its cells.
 STRUCTURES = {
     "One layer, every unit reads every unit (normalised inputs and features)": "dense",
     "One layer, sparse": "sparse",
     "Two layers": "stack",
     "Columns": "columns",
     "A cascade of two stages, normalised": "cascade",
+    "Two layers of columns": "column-stack",
 }
 
 
 def in_order(rules: Iterable[str]) -> list[str]:
     """Names of rules once each, exact ones first, as the README lists them."""
-    first = ("Columnwise", "RTRL", "SnAp", "UORO", "TBPTT", "RFLO")
+    first = ("Columnwise", "RTRL", "Layerwise", "SnAp", "UORO", "TBPTT", "RFLO")
     place = lambda rule: [rule.strip("`").startswith(name) for name in first].index(True)
     return sorted(dict.fromkeys(rules), key=lambda rule: (place(rule), len(rule), rule))
 
@@ -137,7 +138,7 @@ def as_markdown(rows: Sequence[Row], spent: Sequence[Cost]) -> str:
         f"TBPTT({STEPS}) sees the whole stream, SnAp(5) on the sparse layer and SnAp(2) on a full one leave nothing out: then both are exact, as they should be.",
     ]
     for title, structure in STRUCTURES.items():
-        mine = [cell for cell in dict.fromkeys(r.cell for r in rows) if cell.endswith(structure)]
+        mine = [cell for cell in dict.fromkeys(r.cell for r in rows) if cell.split()[-1] == structure]
         if not mine:
             continue
         by_cell = {rule: [[r for r in rows if (r.rule, r.cell) == (rule, cell)] for cell in mine] for rule in rules}
