@@ -65,6 +65,12 @@ from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_by_rms as scale_by_rms
 from .learners.optimisers import scale_head as scale_head
+from .learners.step_rules import autostep as autostep
+from .learners.step_rules import idbd as idbd
+from .learners.step_rules import intentional as intentional
+from .learners.step_rules import obgd as obgd
+from .learners.step_rules import on_head as on_head
+from .learners.step_rules import swift_td as swift_td
 from .learners.tptt import TPTT as TPTT
 from .learners.watched import Watched as Watched
 from .loop import Loop as Loop

@@ -67,6 +67,14 @@ def select(choose: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 _add_scaled = pointwise(lambda weight, update, size: weight + size * update)
 
 
+_scale = pointwise(lambda leaf, factor: factor * leaf)
+
+
+def scaled(tree: PyTree, factor: Array) -> PyTree:
+    """The factor times every leaf."""
+    return jax.tree.map(lambda leaf: _scale(leaf, factor), tree)
+
+
 def apply_scaled(parameters: PyTree, updates: PyTree, size: float | Array) -> PyTree:
     """Parameters + size * updates, leaf by leaf."""
     return jax.tree.map(lambda w, u: _add_scaled(w, u, size), parameters, updates)

@@ -53,8 +53,10 @@ class Info(NamedTuple):
     """What a learner reports of one example: its prediction before the update, and its loss.
 
     `alignment`: of each watched rule, cosine and norm ratio of its gradient to the exact one, and 1 if there was one.
+    `delta`: the error of a scalar prediction, target minus prediction in the objective's sense; None where it has none.
     """
 
     prediction: Array
     loss: Float[Array, ""]
     alignment: tuple[Float[Array, "3"], ...] = ()
+    delta: Float[Array, ""] | None = None

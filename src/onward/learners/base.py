@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -65,20 +65,49 @@ def inside(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return getattr(method, "__wrapped__", method)
 
 
+class Told(NamedTuple):
+    """What a step-size rule may be told beside the gradient, which is -delta times the eligibility."""
+
+    delta: Array
+    eligibility: PyTree
+    step_size: Rate
+
+
 def start_optimiser(owner: str, optimiser: optax.GradientTransformation, parameters: PyTree) -> PyTree:
     """The first state of a transformation; TypeError for one that wants more than `descend` can give."""
     state = optimiser.init(parameters)
+    if error := _misses(optimiser, state, parameters):
+        raise TypeError(
+            f"{owner}: the optimiser wants what a learner does not give ({error}); learners give params, value (the "
+            "loss) and grad, and Online of one stream delta and eligibility. Take a transformation without a line "
+            "search, optax.lbfgs(linesearch=None) or optax.adam"
+        ) from None
+    return state
+
+
+def wants_told(optimiser: optax.GradientTransformation, state: PyTree, parameters: PyTree) -> bool:
+    """Whether a transformation is a step-size rule that needs delta and eligibility."""
+    return bool(_misses(optimiser, state, parameters)) and not _misses(optimiser, state, parameters, told=True)
+
+
+def _misses(
+    optimiser: optax.GradientTransformation, state: PyTree, parameters: PyTree, told: bool = False
+) -> TypeError | None:
+    """What an update says that it misses; None: nothing."""
     gradient = jax.tree.map(jnp.zeros_like, parameters)
+    zero = jnp.zeros(())
+
+    def update(gradient: PyTree, state: PyTree, parameters: PyTree) -> PyTree:
+        given = Told(zero, gradient, 1.0) if told else None
+        return descend(optimiser, gradient, state, parameters, 1.0, zero, given)
+
     try:
-        jax.eval_shape(lambda g, s, p: descend(optimiser, g, s, p, 1.0, jnp.zeros(())), gradient, state, parameters)
+        jax.eval_shape(update, gradient, state, parameters)
     except TypeError as error:
         if "required keyword-only argument" not in str(error) and "required positional argument" not in str(error):
             raise
-        raise TypeError(
-            f"{owner}: the optimiser wants what a learner does not give ({error}); learners give params, value (the "
-            "loss) and grad. Take a transformation without a line search, optax.lbfgs(linesearch=None) or optax.adam"
-        ) from None
-    return state
+        return error
+    return None
 
 
 def descend(
@@ -88,9 +117,12 @@ def descend(
     parameters: PyTree,
     step_size: Rate,
     loss: Array,
+    told: Told | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Parameters + step_size * updates, and the transformation's state; `value` and `grad` for those that want them."""
     extra = {"value": loss, "grad": gradient} if isinstance(optimiser, optax.GradientTransformationExtraArgs) else {}
+    if told is not None:
+        extra |= told._asdict()
     updates, state = optimiser.update(gradient, state, parameters, **extra)
     return apply_scaled(parameters, updates, step_size), state
 

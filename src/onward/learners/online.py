@@ -13,10 +13,20 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from onward.batching import tree_sum
 from onward.cells.base import AbstractCell
 from onward.credit.base import AbstractCredit
-from onward.learners.base import AbstractLearner, Rate, compiled, descend, inside, require_scalar, start_optimiser
+from onward.learners.base import (
+    AbstractLearner,
+    Rate,
+    Told,
+    compiled,
+    descend,
+    inside,
+    require_scalar,
+    start_optimiser,
+    wants_told,
+)
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-from onward.trees import select, when
+from onward.trees import scaled, select, when
 from onward.types import Carry, Info, PyTree, Step
 
 Result = TypeVar("Result")
@@ -52,11 +62,12 @@ class Online(AbstractLearner):
     weights; `step` is one after the other. Predicting without learning is `read` alone. `Late` puts `learn` first, for
     targets that come late; `Watched` compares rules on the way.
 
-    `optimiser` is any optax transformation whose updates are to be added (`optax.adam(1e-3)`, `rms()`); those that want
-    `value` or `grad` get the loss (with `streams` its mean) and the gradient, those that want more are refused by
-    `init`. `step_size` multiplies its updates: a scalar, which may be traced, so that a sweep over it compiles once
-    (under `vmap`, or by `Loop`). `streams` (None: one stream, no axis) learns one model from many parallel streams:
-    every array of an example then has a leading axis of that size, and gradients are averaged.
+    `optimiser` is any optax transformation whose updates are to be added (`optax.adam(1e-3)`, `rms()`); those that
+    want `value` or `grad` get the loss (with `streams` its mean) and the gradient; step-size rules such as `obgd` get
+    `delta` and `eligibility`, of one stream; those that want more are refused by `init`. `step_size` multiplies its
+    updates: a scalar, which may be traced, so that a sweep over it compiles once (under `vmap`, or by `Loop`).
+    `streams` (None: one stream, no axis) learns one model from many parallel streams: every array of an example then
+    has a leading axis of that size, and gradients are averaged.
 
     Exact or biased as its credit rule is, and as frozen weights are: they change while the rule's traces stand.
     Cost of a step: that of the rule, of one gradient of the head, and of the optimiser. Called outside `jit` each
@@ -97,7 +108,12 @@ class Online(AbstractLearner):
         stream = (model.init(), credit, self.objective.init(model))
         if self.streams is not None:
             stream = _copies(stream, self.streams)
-        optimiser = start_optimiser("Online", self.optimiser, eqx.filter(model, model.trainable()))
+        parameters = eqx.filter(model, model.trainable())
+        optimiser = self.optimiser.init(parameters)
+        if not (self.streams is None and wants_told(self.optimiser, optimiser, parameters)):
+            optimiser = start_optimiser("Online", self.optimiser, parameters)
+        elif type(self.objective).eligibility is AbstractObjective.eligibility:
+            self.objective.eligibility((), jnp.zeros(()), lambda cotangent: cotangent)  # which says why not
         return OnlineState(model, *stream, optimiser, key, jnp.zeros((), jnp.int32))
 
     def _first(self, x: Array) -> Array:
@@ -164,6 +180,8 @@ class Online(AbstractLearner):
         require_scalar("Online", "step_size", self.step_size)
         example = example._replace(weight=self._spread(example.weight), reset=self._spread(example.reset))
         rule = self.credit.on(model.cell)
+        parameters = eqx.filter(model, model.trainable())
+        tell = self.streams is None and wants_told(self.optimiser, state.optimiser, parameters)
 
         def judge(key: PRNGKeyArray, carry: Carry, credit: PyTree, objective: PyTree, example: Step) -> PyTree:
             prediction, pullback = model.answer(carry, key=key)
@@ -172,15 +190,22 @@ class Online(AbstractLearner):
                 head, hidden = pullback(cotangent)
                 return Model(rule.pull(credit, hidden), head)
 
-            return self.objective.step(objective, model, prediction, example, pull)
+            after, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
+            if not tell:
+                return after, gradient, (), learn, info
+            eligibility = self.objective.eligibility(objective, prediction, pull)
+            if info.delta is None:
+                raise TypeError(f"{type(self.objective).__name__}: its eligibility goes with no delta in Info(delta=)")
+            return after, scaled(eligibility, -info.delta), eligibility, learn, info
 
         # The key of the reading: a cell that samples is asked for the features that it was read with.
         each = self.each(judge, state, state.steps - 1)
-        objective, gradient, learn, info = each(state.carry, state.credit, state.objective, example)
+        objective, gradient, eligibility, learn, info = each(state.carry, state.credit, state.objective, example)
         loss = info.loss
         if self.streams is not None:
             gradient, learn, loss = jax.tree.map(_mean, gradient), jnp.any(learn), jnp.mean(loss)
-        model, optimiser = self._update(model, state.optimiser, gradient, learn, loss)
+        told = Told(info.delta, eligibility, self.step_size) if tell else None
+        model, optimiser = self._update(model, state.optimiser, gradient, learn, loss, told)
         return state._replace(model=model, objective=objective, optimiser=optimiser), info
 
     @compiled
@@ -190,17 +215,17 @@ class Online(AbstractLearner):
         return inside(Online.learn)(self, state, example)
 
     def _update(
-        self, model: Model, optimiser: PyTree, gradient: PyTree, learn: Array, loss: Array
+        self, model: Model, optimiser: PyTree, gradient: PyTree, learn: Array, loss: Array, told: Told | None
     ) -> tuple[Model, PyTree]:
         parameters, rest = eqx.partition(model, model.trainable())
 
         def update(operand: PyTree) -> PyTree:
-            parameters, optimiser, gradient, step_size, loss = operand
-            moved = descend(self.optimiser, gradient, optimiser, parameters, step_size, loss)
-            return *moved, gradient, step_size, loss
+            parameters, optimiser, gradient, step_size, loss, told = operand
+            moved = descend(self.optimiser, gradient, optimiser, parameters, step_size, loss, told)
+            return *moved, gradient, step_size, loss, told
 
         value = loss if isinstance(self.optimiser, optax.GradientTransformationExtraArgs) else ()
-        operand = (parameters, optimiser, gradient, jnp.asarray(self.step_size), value)
+        operand = (parameters, optimiser, gradient, jnp.asarray(self.step_size), value, told)
         parameters, optimiser, *_ = when(learn, update, operand)
         return eqx.combine(parameters, rest), optimiser
 

@@ -122,6 +122,13 @@ class _Compared(AbstractObjective):
         state, gradient, learn, info = self.objective.step(state, model, prediction, example, own)
         return state, gradient, learn, info._replace(alignment=tuple(alignment))
 
+    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+        def own(cotangent: Array) -> PyTree:
+            gradient = pull(cotangent)
+            return Model(gradient.cell[0], gradient.head)
+
+        return self.objective.eligibility(state, prediction, own)
+
     def grow(self, state: PyTree, model: Model) -> PyTree:
         return self.objective.grow(state, model)
 

@@ -27,6 +27,16 @@ class AbstractObjective(AbstractPart):
         new state, the model-shaped gradient to descend, whether there is anything to learn now, and what to report.
         """
 
+    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+        """What `info.delta` multiplies: the gradient that `step` gives from this state is -delta times it.
+
+        For step-size rules that are told both apart. Default: TypeError, for an objective without one error.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no delta and eligibility, which this optimiser wants; use TDLambda, or "
+            "Supervised with a scalar prediction"
+        )
+
     def grow(self, state: PyTree, model: Model) -> PyTree:
         """The state for a model that has grown: what is known of its old parts is kept. Default: TypeError."""
         raise TypeError(f"{type(self).__name__} has no grow(state, model): its state does not fit a cell that grows")

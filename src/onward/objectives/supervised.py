@@ -53,7 +53,17 @@ class Supervised(AbstractObjective):
         # Where nothing counts a target may be anything, a class that does not exist too.
         lose = lambda p: jnp.where(counts, weight * self.loss_of(model.head, p, y), 0)
         loss, cotangent = jax.value_and_grad(lose)(prediction)
-        return (), pull(cotangent), counts, Info(prediction, loss)
+        delta = -cotangent if prediction.shape == () else None
+        return (), pull(cotangent), counts, Info(prediction, loss, delta=delta)
+
+    def eligibility(self, state: tuple[()], prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+        """The gradient of the prediction; TypeError for one that is no scalar."""
+        if prediction.shape != ():
+            raise TypeError(
+                f"Supervised: this optimiser wants the error of a scalar prediction, got shape {prediction.shape}; use "
+                "Linear(features), or another optimiser"
+            )
+        return pull(jnp.ones_like(prediction))
 
     def loss_of(self, head: AbstractHead, prediction: Array, y: Array) -> Float[Array, ""]:
         """The loss of one prediction; ValueError if it is no scalar."""

@@ -63,7 +63,11 @@ class TDLambda(AbstractObjective):
         gradient = jax.tree.map(lambda e: v_t(e, error), state.eligibility)
         eligibility = jax.tree.map(accumulate, state.eligibility, pull(jnp.ones_like(prediction)))
         loss = 0.5 * jnp.square(error)
-        return TDState(prediction, eligibility), gradient, jnp.asarray(True), Info(prediction, loss)
+        return TDState(prediction, eligibility), gradient, jnp.asarray(True), Info(prediction, loss, delta=error)
+
+    def eligibility(self, state: TDState, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+        """e_{t-1}, that of the last prediction."""
+        return state.eligibility
 
     def grow(self, state: TDState, model: Model) -> TDState:
         """Old output weights stay eligible; the new stage starts with nothing."""
