@@ -17,6 +17,7 @@ from .cells.echo import Echo as Echo
 from .cells.elman import Elman as Elman
 from .cells.elman import ElmanGates as ElmanGates
 from .cells.elstm import ELSTMGates as ELSTMGates
+from .cells.encoder import Encoder as Encoder
 from .cells.gru import GRU as GRU
 from .cells.gru import GRUGates as GRUGates
 from .cells.hybrid import Hybrid as Hybrid

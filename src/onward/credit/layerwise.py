@@ -7,11 +7,13 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from onward.cells.base import AbstractCell, AbstractColumnar
+from onward.cells.encoder import is_memoryless
 from onward.cells.hybrid import Hybrid
 from onward.cells.stack import Stack
 from onward.credit.base import AbstractCredit, AbstractKernel, Kind
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL
+from onward.credit.snap import SnAp
 from onward.types import Carry, PyTree
 
 
@@ -29,10 +31,11 @@ class Layerwise(AbstractCredit):
 
         gradient of layer l = pull_l(c_l),    c_{l-1} += (d z_l/d s_{l-1}') (d s_l'/d z_l) c_l
 
-    After Zucchet et al. (2023). `within` is the rule of every layer; None: the exact one, `Columnwise` for columns and
-    `RTRL` for others. Biased: what a lower layer did to the states above at earlier steps gets no credit. The gradient
-    of the last layer is as good as `within`, and at the first step those of all layers are. Cost: that of the rules,
-    and a step of each layer but the first with its pullback, O(P). Memory: that of the rules, and the last two carries.
+    After Zucchet et al. (2023). `within` is the rule of every layer; None: the exact one, `Columnwise` for columns,
+    `SnAp(0)` for an `Encoder` and `RTRL` for others. Biased: what a lower layer did to the states above at earlier
+    steps gets no credit. The gradient of the last layer is as good as `within`, and at the first step those of all
+    layers are. Cost: that of the rules, and a step of each layer but the first with its pullback, O(P). Memory: that
+    of the rules, and the last two carries.
 
     `Columnwise` on a stack of columns, `RTRL` on any, are exact. Raises TypeError for a cell that is no `Stack`, or
     whose layers the rule refuses, ValueError for one of a single layer.
@@ -58,10 +61,17 @@ class Layerwise(AbstractCredit):
                 "Layerwise runs a step again to send errors down, and cannot draw the samples of a Hybrid again; "
                 "use RTRL"
             )
-        rules = [self.within or (Columnwise() if isinstance(c, AbstractColumnar) else RTRL()) for c in cell.cells]
+        rules = [self.within or _exact(layer) for layer in cell.cells]
         for rule, layer in zip(rules, cell.cells, strict=True):
             rule.on(layer)  # which says why not
         return _OnLayers(cell, tuple(zip(rules, cell.cells, strict=True)))
+
+
+def _exact(layer: AbstractCell) -> AbstractCredit:
+    """The cheapest rule that is exact on a layer."""
+    if is_memoryless(layer):
+        return SnAp(0)
+    return Columnwise() if isinstance(layer, AbstractColumnar) else RTRL()
 
 
 class _OnLayers(AbstractKernel[tuple[LayerState, ...]]):

@@ -195,4 +195,5 @@ def total_square(array: Array) -> Array:
 
 def _pull(s: States, t: Parameters, cotangent: States) -> Parameters:
     size: Any = sum(total(a * b) for a, b in zip(s, cotangent, strict=True))
-    return jax.tree.map(lambda a: under(size, a) * a, t)
+    gradient: Parameters = jax.tree.map(lambda a: under(size, a) * a, t)
+    return gradient

@@ -10,7 +10,8 @@ default) and Rafiee's originals (`.rafiee(...)`: CS of 4 steps, US of 2, discoun
 
 import abc
 import itertools
-from typing import Any, ClassVar, NamedTuple, Self
+import math
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -54,6 +55,9 @@ class AbstractConditioning(AbstractTask):
     distractor_rates: tuple[float, ...] = eqx.field(default=tuple(1 / (10 * k) for k in range(1, 6)), static=True)
     distractor_length: int = eqx.field(default=1, static=True)
     distractors_with_cs: bool = eqx.field(default=False, static=True)
+    returns: Literal["trial", "all", "both"] = eqx.field(default="trial", static=True)
+    """What `truth` counts: the US of this trial only, as the papers do; all that are to come, as TD learns it; or both,
+    (all, trial)."""
 
     cs_inputs: eqx.AbstractClassVar[int]
     """How many inputs carry the CS."""
@@ -85,6 +89,8 @@ class AbstractConditioning(AbstractTask):
             raise ValueError(f"{name}: a CS of {self.cs_length} steps does not fit the shortest trial")
         if not 0 <= self.discount < 1:
             raise ValueError(f"{name}: discount must be in [0, 1), got {self.discount}")
+        if self.returns not in ("trial", "all", "both"):
+            raise ValueError(f"{name}: returns must be 'trial', 'all' or 'both', got {self.returns!r}")
         if any(not 0 <= r <= 1 for r in self.distractor_rates):
             raise ValueError(f"{name}: distractor_rates must be in [0, 1], got {self.distractor_rates}")
 
@@ -124,6 +130,9 @@ class AbstractConditioning(AbstractTask):
         power = lambda n: jnp.power(jnp.float32(self.discount), n.astype(jnp.float32))
         total = (1 - power(left)) / (1 - self.discount) if self.us_length > 1 else (left > 0).astype(jnp.float32)
         truth = jnp.where(active, power(wait) * total, 0.0)
+        if self.returns != "trial":
+            everything = truth + power(remaining) * self._to_come(state, count + remaining + 1)
+            truth = everything if self.returns == "all" else jnp.stack([everything, truth])
         x = jnp.concatenate([cs, us[None], noise])
         state = TrialState(seed, count, state.valid, remaining, since, isi, pattern, active, burst)
         return state, Step(x, us, jnp.ones(()), jnp.asarray(False), truth)
@@ -140,40 +149,84 @@ class AbstractConditioning(AbstractTask):
             return fires.astype(jnp.float32), burst
         return (burst > 0).astype(jnp.float32), burst
 
-    def references(self) -> dict[str, float]:
-        """Exact mean squared return errors, by enumerating every trial.
+    def _to_come(self, state: TrialState, onset: Array) -> Array:
+        """The discounted sum of every US from the onset of the next trial on, up to 1e-7 of one US.
 
-        `predict-zero`: the second moment of the return. `pattern-blind`: the best prediction from
-        the time since the CS and the US seen so far. `bayes`: the same knowing which CS it was.
-        No predictor that reads only this stream can beat `bayes`.
+        Trials are drawn from counters, so those to come are known.
         """
-        blind = [(1.0, sum(p * q for p, q in self.classes()))]
-        return {
-            "predict-zero": self._level(blind, informed=False),
-            "pattern-blind": self._level(blind, informed=True),
-            "bayes": self._level(self.classes(), informed=True),
-        }
+        shortest = self.isi[0] + self.us_length + self.iti[0]
+        far = math.log(1e-7) / math.log(max(self.discount, 1e-7))
+        power = lambda n: jnp.power(jnp.float32(self.discount), n.astype(jnp.float32))
+        one = sum(self.discount**k for k in range(self.us_length))
+        total, start = jnp.zeros(()), onset
+        for _ in range(math.ceil(far / shortest)):
+            isi = integer(state.seed, start, ISI, *self.isi)
+            _, active = self.stimulus(state._replace(step=start))
+            total = total + jnp.where(active, one * power(start - onset + isi), 0.0)
+            start = start + isi + self.us_length + integer(state.seed, start, ITI, *self.iti)
+        return total
 
-    def _level(self, classes: list[tuple[float, float]], *, informed: bool) -> float:
+    def references(self) -> dict[str, float]:
+        """Exact mean squared errors of the return that `truth` is (of both: all), by enumerating every trial.
+
+        `predict-zero`: the second moment of the return. `pattern-blind`: the best prediction from the time since the CS
+        and the US seen so far. `bayes`: the same knowing which CS it was. No predictor that reads only this stream can
+        beat `bayes`.
+        """
+        return {name: self.level(name) for name in ("predict-zero", "pattern-blind", "bayes")}
+
+    def level(self, knows: Literal["predict-zero", "memoryless", "us-blind", "pattern-blind", "bayes"]) -> float:
+        """The exact error of the best prediction from a part of what there is to know.
+
+        Beside those of `references`: `memoryless`, from the present observation alone; `us-blind`, from which CS it was
+        and the time since it, but not whether the US was seen.
+        """
+        isi: np.ndarray
+        iti: np.ndarray
         isis, itis = (np.arange(low, high + 1) for low, high in (self.isi, self.iti))
-        isi, iti = (a.ravel() for a in np.meshgrid(isis, itis, indexing="ij"))
+        kinds = [(c, p * q, 1.0) for c, (p, q) in enumerate(self.classes())]
+        kinds += [(c, p * (1 - q), 0.0) for c, (p, q) in enumerate(self.classes())]
+        index, isi, iti = np.meshgrid(np.arange(len(kinds)), isis, itis, indexing="ij")
+        which, weight, active = (np.array(each)[index.ravel()] for each in zip(*kinds, strict=True))
+        isi, iti = isi.ravel(), iti.ravel()
+        weight = weight / (len(isis) * len(itis))
         length = isi + self.us_length + iti
-        time = np.arange(length.max())
-        running = (time < length[:, None]).astype(float) / len(isi)
+        # Of a trial from its onset, and of all trials from an onset on: B = U + discount^length B', B' as B.
         us_times = isi[:, None] + np.arange(self.us_length)
+        own = active * (self.discount ** us_times.astype(float)).sum(1)
+        fade = self.discount ** length.astype(float)
+        to_come = weight @ own / (1 - weight @ fade)
+        squared = (weight @ own**2 + 2 * weight @ (own * fade) * to_come) / (1 - weight @ fade**2)
+
+        time = np.arange(length.max())
+        running = weight[:, None] * (time < length[:, None])
         ahead = us_times[:, None, :] - time[None, :, None] - 1
-        target = np.where(ahead >= 0, self.discount ** np.maximum(ahead, 0), 0.0).sum(-1)
-        if not informed:
-            return float(sum(p * q for p, q in classes) * (running * target**2).sum() / length.mean())
-        unseen = time < isi[:, None]  # once a US is seen the return is known
-        error = 0.0
-        for probability, follows in classes:
-            certain, maybe = running * unseen * follows, running * (1 - follows) + running * unseen * follows
-            mass = maybe.sum(0)
-            mean = np.divide((certain * target).sum(0), mass, out=np.zeros_like(mass), where=mass > 0)
-            second = (certain * target**2).sum(0)
-            error += probability * float((second - mass * mean**2).sum())
-        return error / float(length.mean())
+        trial = active[:, None] * np.where(ahead >= 0, self.discount ** np.maximum(ahead, 0.0), 0.0).sum(-1)
+        rest = np.maximum(length[:, None] - time - 1, 0)
+        later = self.discount ** rest.astype(float) if self.returns != "trial" else np.zeros(rest.shape)
+        mean = trial + later * to_come
+        # Nobody can know what later trials bring; what differs from the best guess of what is known comes on top.
+        error = later**2 * (squared - to_come**2)
+        guess = np.zeros_like(mean)
+        if knows != "predict-zero":
+            label = self._label(knows, which[:, None], isi[:, None], active[:, None] > 0, time)
+            mass, sums = (np.bincount(label.ravel(), (running * a).ravel()) for a in (np.ones_like(mean), mean))
+            guess = np.divide(sums, mass, out=np.zeros_like(mass), where=mass > 0)[label]
+        error = error + (mean - guess) ** 2
+        return float((running * error).sum() / (weight @ length))
+
+    def _label(self, knows: str, which: np.ndarray, isi: np.ndarray, active: np.ndarray, time: np.ndarray) -> Any:
+        """A number for each thing that can be known, of every trial and time."""
+        age = time - isi
+        seen = active & (age >= 0)
+        kinds = len(self.classes())
+        if knows == "memoryless":
+            cs = np.where(time < self.cs_length, which + 1, 0)
+            return 2 * cs + (seen & (age < self.us_length))
+        label = time + 0 * isi
+        if knows != "us-blind":
+            label = label * (self.isi[1] + 2) + np.where(seen, isi + 1, 0)
+        return label if knows == "pattern-blind" else label * kinds + which
 
 
 def _interval(mean: int) -> tuple[int, int]:
@@ -217,9 +270,9 @@ class TracePatterning(AbstractConditioning):
 class NoisyPatterning(AbstractConditioning):
     """Patterning without a gap but with a wrong label in a fraction `noise` of the trials.
 
-    The US follows as soon as the CS ends: there is nothing to remember, but much noise to average.
-    `truth` counts this trial's US only. With a discount near 1 what TD learns also counts the next trial's,
-    which a network that can time the ITI will anticipate and be charged for; 0 asks for the next step alone.
+    The US follows as soon as the CS ends: there is nothing to remember, but much noise to average. `truth` counts this
+    trial's US only, unless `returns` says all. With a discount near 1 what TD learns also counts the next trial's,
+    which a network that can time the ITI will anticipate and be charged for; 0 asks for the next step.
     """
 
     isi: tuple[int, int] = eqx.field(default=(1, 1), static=True)

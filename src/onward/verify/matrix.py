@@ -72,7 +72,12 @@ def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[s
                 2, lambda key, kind=kind: two(lambda k, inputs=3: large(kind(), inputs, 3, key=k), key)
             ),
         }
-    return made
+    return made | ({"Encoder column-stack": fresh(2, encoded)} if kinds is GATES else {})
+
+
+def encoded(key: PRNGKeyArray) -> ow.Stack:
+    """Columns over a layer without memory, all of whose weights are there."""
+    return ow.Stack(ow.Encoder(3, 4, key=key, sparsity=0.0), large(ow.MinGRUGates(), 4, 3, key=jax.random.key(2)))
 
 
 def large(gates: ow.AbstractGates, inputs: int, units: int, *, key: PRNGKeyArray) -> ow.Columns:
@@ -93,8 +98,9 @@ def fresh(depth: int, make: Callable[[PRNGKeyArray], ow.AbstractCell]) -> Callab
 
 def rules(cell: ow.AbstractCell) -> list[ow.AbstractCredit]:
     """The rules that a cell of the matrix is put to, with their degenerate limits."""
-    if isinstance(cell, ow.Stack) and all(isinstance(layer, ow.Columns) for layer in cell.cells):
-        return [ow.Columnwise(), ow.Layerwise(), ow.RTRL(), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
+    if isinstance(cell, ow.Stack) and not all(isinstance(layer, ow.Dense) for layer in cell.cells):
+        exact = [ow.Columnwise()] if all(isinstance(layer, ow.Columns) for layer in cell.cells) else []
+        return [*exact, ow.Layerwise(), ow.RTRL(), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     if isinstance(cell, ow.AbstractColumnar):
         return [ow.Columnwise(), ow.RTRL(), ow.SnAp(1), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     chosen = [ow.RTRL(), ow.SnAp(0), ow.SnAp(1), ow.SnAp(2), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]

@@ -14,6 +14,11 @@ EXPERIMENTS = {
         "TracePatterningExperiment",
         "Javed et al.: predict a delayed stimulus online; CCN, columnar and constructive networks",
     ),
+    "trace-conditioning": (
+        "onward.lab.papers.trace_conditioning",
+        "TraceConditioningExperiment",
+        "Farr et al.: the return over gaps of 20, 40, 80 steps; columns of any kind, CCN, truncated dense networks",
+    ),
     "sequential-digits": (
         "onward.lab.papers.sequential_digits",
         "SequentialDigitsExperiment",
