@@ -187,7 +187,8 @@ class Loop:
 
                 self._programs["record", steps] = jax.jit(roll, **_once(exactly=False))
             example, info = self._programs["record", steps](dynamic, self._data, self._sizes)
-            return {k: np.asarray(v) for k, v in {**example._asdict(), **info._asdict()}.items()}
+            fields = {**example._asdict(), **info._asdict()}
+            return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
     def evaluate(
         self, name: str, function: Callable[[PyTree], dict[str, Array]], *, best: bool = False, once: bool = False

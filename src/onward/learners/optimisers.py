@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from onward.batching import pointwise
+from onward.heads.mlp import MLP
 from onward.types import PyTree
 
 
@@ -68,16 +69,23 @@ def _rms(decay: float, eps: float, initial: float | None, sign: float) -> optax.
     return optax.GradientTransformation(init, update)
 
 
-def scale_head(factor: float) -> optax.GradientTransformation:
+def scale_head(factor: float, hidden: float = 1.0) -> optax.GradientTransformation:
     """Multiply the head's updates by `factor`; their sign is the one that came in, so it goes before or after others.
 
     `1 / features` makes the step size of a readout independent of its width:
-    `optax.chain(rms(), scale_head(1 / cell.feature_count))`. For gradients shaped like a `Model`.
+    `optax.chain(rms(), scale_head(1 / cell.feature_count))`. Of an `MLP` the hidden layer's are multiplied by `hidden`,
+    and those of the head that reads it by `factor`. For gradients shaped like a `Model`.
     """
 
+    def scale(updates: PyTree) -> PyTree:
+        times = lambda factor, tree: jax.tree.map(pointwise(lambda u: factor * u), tree)
+        if not isinstance(updates, MLP):
+            return times(factor, updates)
+        parts = (times(hidden, updates.weight), times(hidden, updates.bias), scale(updates.head))
+        return eqx.tree_at(lambda h: (h.weight, h.bias, h.head), updates, parts)
+
     def update(updates: PyTree, state: optax.EmptyState, parameters: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
-        scaled = jax.tree.map(pointwise(lambda u: factor * u), updates.head)
-        return eqx.tree_at(lambda m: m.head, updates, scaled), state
+        return eqx.tree_at(lambda m: m.head, updates, scale(updates.head)), state
 
     return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)
 

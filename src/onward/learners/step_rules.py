@@ -116,7 +116,9 @@ def intentional(
     cut: float = 20.0,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Intentional updates (2026): a step that moves the prediction by a share of its error, in RMSProp's metric.
+    """Intentional updates (Sharifnassab et al., 2026): a step that moves the prediction by a share of its error.
+
+    In RMSProp's metric:
 
         v = running mean of g^2;  D = sqrt(v) + eps;  s = running mean of sum g^2 / D, at rate 1 - trace_decay
         update = delta z / (D sqrt(s sum z^2 / D)),    |delta| at most `cut` sqrt(running mean of delta^2)

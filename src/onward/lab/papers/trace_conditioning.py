@@ -14,7 +14,6 @@ from onward.lab.method import Growth, Method
 from onward.types import Info, Step
 
 SPREAD = 0.3
-MOMENT_RATE = 0.99999
 # Units that columns can be made of.
 COLUMNS: dict[str, Callable[[], ow.AbstractGates]] = {
     "mingru": ow.MinGRUGates,
@@ -30,7 +29,7 @@ NAMES["rtu-nonlinear"] = "nonlinear RTU"
 TRUNCATED = ("tbptt-1", "tbptt-gap")
 METHODS = (*COLUMNS, "ccn", *TRUNCATED)
 # From the sweep in docs/experiments/trace-conditioning.md.
-STEP_SIZES: dict[str, float] = {"mingru": 3e-4}
+STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "lstm": 3e-4}
 OTHER_STEP_SIZE = 1e-3
 
 
@@ -114,27 +113,20 @@ class TraceConditioningExperiment(StreamExperiment):
 
     def build(self, name: str) -> Method:
         """The same stream, objective and optimiser for all."""
-        task, moments = self.task, ow.Moments(rate=MOMENT_RATE, prior=1)
+        task = self.task
         stages = self.columns // self.ccn_width if name == "ccn" else 1
         rule: ow.AbstractCredit = ow.Columnwise()
         if name in TRUNCATED:
             rule = ow.TBPTT(1 if name == "tbptt-1" else self.interval)
         gates = COLUMNS.get(name, ow.GRUGates)()
-        foldable = {*gates.input_slots} <= {*gates.biases}
 
         def cell(key: PRNGKeyArray) -> ow.AbstractCell:
             draw, start = jax.random.split(key)
             longest = self.longest * self.interval
             if name in TRUNCATED:
-                dense = ow.GRU(
-                    task.inputs, self.columns, key=draw, normalise_inputs=moments, normalise_features=moments
-                )
-                return ow.chrono(dense, longest, key=start)
+                return ow.chrono(ow.GRU(task.inputs, self.columns, key=draw), longest, key=start)
             width = self.ccn_width if name == "ccn" else self.columns
-            inputs = moments if foldable else None
-            columns = ow.Columns(
-                gates, task.inputs, width, key=draw, spread=SPREAD, normalise_inputs=inputs, normalise_features=moments
-            )
+            columns = ow.Columns(gates, task.inputs, width, key=draw, spread=SPREAD)
             columns = ow.chrono(columns, longest, key=start)
             return ow.Cascade(columns) if name == "ccn" else columns
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import jax
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
@@ -29,6 +30,9 @@ STRUCTURES = ("ccn", "columnar", "constructive")
 # Steps back and units of the truncated networks: the paper's grid, each at about 4,000 multiply-adds a step.
 TBPTT_GRID = ((2, 13), (3, 10), (5, 8), (8, 5), (10, 5), (15, 4), (20, 3), (30, 2))
 DENSE_STEP_SIZE = 3e-4
+KINDS = {"gru": "GRU", "lstm": "LSTM", "mingru": "minimal GRU", "elstm": "element-wise LSTM"}
+# Of the step size, what a hidden layer takes.
+HIDDEN_SHARE = 0.3
 
 
 def trace_factor(gates: ow.AbstractGates) -> int:
@@ -67,8 +71,10 @@ class TracePatterningExperiment(StreamExperiment):
     steps: int = 800_000
     stream: Literal["patterning", "conditioning", "noisy"] = "patterning"
     """Trace patterning; trace conditioning (one stimulus, always followed); or patterning without a gap and 10 % wrong labels (use --discount 0 there: the error counts this trial's US only)."""
-    gates: Literal["gru", "lstm"] = "gru"
+    gates: Literal["gru", "lstm", "mingru", "elstm"] = "gru"
     """Kind of column. The paper's are LSTM columns; GRU columns learn faster."""
+    hidden: int = 0
+    """Units of a hidden layer between the features and the prediction of columns, by ordinary backpropagation; 0: none."""
     ccn_columns: int = 20
     """Columns of the columnar-constructive network when fully grown."""
     ccn_width: int = 4
@@ -128,6 +134,12 @@ class TracePatterningExperiment(StreamExperiment):
             )
         if set(self.watch) & set(self.methods) or len(set(self.watch)) < len(self.watch):
             raise ow.OnwardError("--watch: name each rule once, and none that trains (it is always compared)")
+        if self.hidden < 0:
+            raise ow.OnwardError(f"--hidden must not be negative, got {self.hidden}")
+        if not self.column_gates.recurrent_slots and not all(name in STRUCTURES for name in self.methods):
+            raise ow.OnwardError(
+                f"--gates {self.gates} makes columns only, which read no other: leave dense methods out"
+            )
         if self.moment_prior != 0 and not self.moment_prior >= 1:
             raise ow.OnwardError(f"--moment-prior must be 0 or at least 1, got {self.moment_prior}")
         if self.second_moment_start < 0:
@@ -167,9 +179,11 @@ class TracePatterningExperiment(StreamExperiment):
         inputs, gates = self.task.inputs, self.column_gates
         if name in STRUCTURES:
             width, stages = self.shape(name)
-            rows = [inputs + 2 + width * stage for stage in range(grown or stages)]
-            per_stage = [len(gates.input_slots) * width * r for r in rows]
-            return sum(per_stage) + trace_factor(gates) * per_stage[-1]
+            own = len(gates.recurrent_slots) + len(gates.biases)
+            reads = [inputs + width * stage for stage in range(grown or stages)]
+            per_stage = [width * (len(gates.input_slots) * read + own) for read in reads]
+            features = width * len(per_stage)
+            return sum(per_stage) + trace_factor(gates) * per_stage[-1] + 3 * self.hidden * (features + 1)
         rule, units = self.dense(name)
         return dense_cost(rule, gates, inputs, units)
 
@@ -186,7 +200,11 @@ class TracePatterningExperiment(StreamExperiment):
         """The kind of unit, with its bias."""
         recipe = RECIPES[self.gates]
         bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
-        return ow.GRUGates(bias) if self.gates == "gru" else ow.LSTMGates(bias)
+        if self.gates == "elstm":
+            return ow.ELSTMGates(bias)
+        return (
+            {"gru": ow.GRUGates, "lstm": ow.LSTMGates}[self.gates](bias) if self.gates != "mingru" else ow.MinGRUGates()
+        )
 
     def shape(self, name: str) -> tuple[int, int]:
         """Width of a stage and number of stages."""
@@ -201,18 +219,29 @@ class TracePatterningExperiment(StreamExperiment):
         task, gates = self.task, self.column_gates
         moments = ow.Moments(rate=self.moment_rate, prior=self.moment_prior or math.inf)
         options: Any = {"normalise_inputs": moments, "normalise_features": moments}
-        kind = self.gates.upper()
+        kind = KINDS[self.gates]
+        recipe = RECIPES[self.gates]
         rule: ow.AbstractCredit
         if name in STRUCTURES:
             rule = ow.Columnwise()
             width, stages = self.shape(name)
-            spread = RECIPES[self.gates].spread if self.spread is None else self.spread
-            cell: Any = lambda key: ow.Cascade(ow.Columns(gates, task.inputs, width, key=key, spread=spread, **options))
+            spread = recipe.spread if self.spread is None else self.spread
+
+            def cell(key: PRNGKeyArray) -> ow.AbstractCell:
+                columns = ow.Columns(gates, task.inputs, width, key=key, spread=spread, **options)
+                if recipe.longest:
+                    columns = ow.chrono(columns, recipe.longest, key=jax.random.fold_in(key, 1))
+                return ow.Cascade(columns)
+
             note = f"{stages} stage{'s' if stages > 1 else ''} of {width} {kind} column{'s' if width > 1 else ''}"
+            note += f", hidden layer of {self.hidden}" if self.hidden else ""
         else:
             rule, width = self.dense(name)
             stages = 1
-            cell = lambda key: ow.Dense(gates, task.inputs, width, key=key, spread=self.spread, **options)
+
+            def cell(key: PRNGKeyArray) -> ow.AbstractCell:
+                return ow.Dense(gates, task.inputs, width, key=key, spread=self.spread, **options)
+
             back = f", {rule.window} steps back at every step" if isinstance(rule, ow.TBPTT) else ""
             note = f"dense layer of {width} {kind} unit{'s' if width > 1 else ''}{back}"
 
@@ -220,12 +249,16 @@ class TracePatterningExperiment(StreamExperiment):
         watched = (name, *self.watch) if watch else ()
 
         def model(key: PRNGKeyArray) -> ow.Model:
-            return ow.Model(cell(key), ow.Linear(width))
+            made = cell(key)
+            if not (self.hidden and name in STRUCTURES):
+                return ow.Model(made, ow.Linear(width))
+            hidden_key = jax.random.fold_in(key, 2)
+            return ow.Model(made, ow.MLP(ow.Linear(self.hidden), width, self.hidden, key=hidden_key))
 
         def learner(model: ow.Model, step_size: Any) -> ow.Online | ow.Watched:
             optimiser = optax.chain(
                 ow.rms(self.second_moment_decay, initial=self.second_moment_start or None),
-                ow.scale_head(1 / model.cell.feature_count),
+                ow.scale_head(1 / (self.hidden or model.cell.feature_count), hidden=HIDDEN_SHARE),
             )
             objective = ow.TDLambda(self.discount, self.trace_decay)
             online = ow.Online(rule, objective, optimiser, step_size)
@@ -260,9 +293,13 @@ class Recipe:
     spread: float
     memory_bias: float
     step_sizes: dict[str, float]
+    longest: float = 0.0
+    """Steps of the longest memory that columns start with (`chrono`); 0: as drawn."""
 
 
 RECIPES = {
     "gru": Recipe(0.3, 1.0, {"ccn": 5e-4, "columnar": 3e-4, "constructive": 5e-4}),
     "lstm": Recipe(0.1, 2.0, {"ccn": 2e-4, "columnar": 2e-4, "constructive": 2e-4}),
+    "mingru": Recipe(0.3, 0.0, {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4}, 30.0),
+    "elstm": Recipe(0.3, 0.0, {"ccn": 3e-4, "columnar": 3e-4, "constructive": 3e-4}, 30.0),
 }
