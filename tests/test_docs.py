@@ -66,7 +66,8 @@ def short_form(page):
         structure = verify.tables.STRUCTURES.get(section.splitlines()[0])
         rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
         if structure is not None:
-            tables[structure] = {row[0]: row[-1] for row in rows[1:]}
+            at = rows[0].index("LSTM")
+            tables[structure] = {row[0]: row[at] for row in rows[1:] if row[at] != "-"}
     rules = verify.tables.in_order(rule for table in tables.values() for rule in table)
     entries = [[rule, *(table.get(rule, "-") for table in tables.values())] for rule in rules]
     return markdown_table(["rule", *tables], entries)

@@ -77,7 +77,7 @@ from test_cli import fails
         ("sequential-mnist --methods tbptt-3", ["there is no method 'tbptt-3'", "tbptt-10"]),
         ("trace-patterning --watch snap-1", "--watch compares rules on dense layers"),
         ("trace-patterning --methods snap-1 --watch snap-1", "--watch: name each rule once"),
-        ("trace-patterning --methods snap-1 --watch snap-0", "there is no rule 'snap-0'; rules are rtrl"),
+        ("trace-patterning --methods snap-1 --watch tbptt-0", "there is no rule 'tbptt-0'; rules are rtrl"),
         ("trace-patterning --methods tbptt-7-7", "there is no method 'tbptt-7-7'"),
         ("trace-patterning --methods rtrl --budget 0", "--budget must be positive"),
         ("trace-patterning --stage-steps 0", "--stage-steps must be positive, got 0"),
