@@ -164,7 +164,7 @@ def test_another_word_is_not_near(word):
         ("run trace-paterning", "did you mean trace-patterning?"),
         ("run Memory", "unknown experiment 'Memory'; did you mean memory?"),
         ("run trace_patterning", "did you mean trace-patterning?"),
-        ("run xyz", "there are: trace-patterning, sequential-digits"),
+        ("run xyz", "there are: trace-patterning, trace-conditioning, sequential-digits"),
         ("run memory --step 10", "run memory has no field --step; did you mean --steps?"),
         ("run memory -steps 10", "run memory has no field -steps; did you mean --steps?"),
         ("run memory --epochs 10", "run memory has no field --epochs; see onward run memory --help"),

@@ -172,7 +172,7 @@ def test_a_file_without_a_part_or_with_two_says_so(mine, capsys):
 
 def test_what_is_chosen():
     assert verifying.Choice(cells=("gru",)).jobs() == [
-        f"GRU {each}" for each in ("dense", "sparse", "stack", "columns", "cascade")
+        f"GRU {each}" for each in ("dense", "sparse", "stack", "columns", "cascade", "column-stack")
     ]
     assert len([job for job in verifying.Choice().jobs() if job.startswith("check ")]) == 7
     assert verifying.Choice(quick=True).jobs() == list(verifying.QUICK_CELLS)

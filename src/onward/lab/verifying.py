@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onward.verify.targets import Check
 
 # What --quick compares: every rule, on two cells, and seeds of an unbiased one.
-QUICK_CELLS, QUICK_SAMPLES = ("Elman sparse", "Elman columns"), 2_000
+QUICK_CELLS, QUICK_SAMPLES = ("Elman sparse", "Elman column-stack"), 2_000
 
 
 class Found(NamedTuple):
