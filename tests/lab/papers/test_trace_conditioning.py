@@ -60,5 +60,5 @@ def test_a_small_run_measures_both_returns(tmp_path, capsys):
     lines = read_metrics(out)
     assert all(len(m["trial error"]) == len(m["values"]) == 2 for m in lines)
     assert any(m["trial error"] != m["values"] for m in lines)
-    assert "best possible" in (out / "report.html").read_text()
+    assert "bayes" in (out / "report.html").read_text()
     assert "bayes 0.01509" in capsys.readouterr().out
