@@ -98,8 +98,8 @@ def _require_features(network: Model) -> None:
     if ours and weight is not None and weight.shape[-1] != (features := network.cell.feature_count):
         head, cell = type(network.head).__name__, type(network.cell).__name__
         raise ValueError(
-            f"fit: the {head} head reads {weight.shape[-1]} features, the {cell} cell gives {features}: make it "
-            f"{head}({features}, ...)"
+            f"fit: the {head} head reads {weight.shape[-1]} features, the {cell} cell gives {features}: make the head "
+            f"for {features} features"
         )
 
 

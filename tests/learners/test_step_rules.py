@@ -57,8 +57,8 @@ def test_obgd(adaptive, step_size):
         )
 
 
-def test_obgd_never_overshoots():
-    """Of a linear prediction the error after the update has the sign it had, whatever the step size."""
+def test_obgd_bounds_how_far_a_prediction_moves():
+    """A linear prediction moves by at most delta times the largest entry of the eligibility, whatever the step size."""
     delta, z = drawn(200)
     found = run(ow.obgd(1.0), 30 * delta, z, step_size=1e6)
     moved = 1e6 * np.sum(found * rows(z), 1)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import tree_sum
 from onward.cells.moments import Moments, MomentState
-from onward.parts import AbstractPart
+from onward.parts import AbstractPart, require_made
 from onward.trees import depends
 from onward.types import Carry, PyTree
 
@@ -65,6 +65,11 @@ class AbstractGates(AbstractPart):
     def biases(self) -> tuple[int, ...]:
         """The slots that rows of the bias drive."""
         return self.input_slots if self.bias_slots is None else self.bias_slots
+
+    @property
+    def inputs_have_biases(self) -> bool:
+        """Whether a bias goes with every input, so that a constant mean of the inputs can be moved into it."""
+        return {*self.input_slots} <= {*self.biases}
 
     @abc.abstractmethod
     def next_state(self, i: int, preactivation: States, states: States, new: States) -> Float[Array, " units"]:
@@ -125,10 +130,6 @@ class AbstractGates(AbstractPart):
         zero = jnp.zeros_like(from_input[0])
         # A slot that a bias alone drives may be one for all runs of a batch.
         return tuple(jnp.broadcast_arrays(*(zero if d is None else d for d in drives)))
-
-    def by_row(self, by_slot: tuple[Array | None, ...], slots: tuple[int, ...], zero: Array) -> Array:
-        """Derivatives by these slots as one array, (rows, units); zero where there is no dependence."""
-        return jnp.stack([zero if (d := by_slot[slot]) is None else d for slot in slots])
 
     def jacobian(self, preactivation: States, states: States) -> tuple[States, list[Derivatives]]:
         """The next states, and for each its derivatives by slots, by old states and by new states before it.
@@ -193,6 +194,17 @@ def _outline(name: str, call: str, function: Callable[..., PyTree], *given: PyTr
     return arrays
 
 
+def by_row(by_slot: tuple[Array | None, ...], slots: tuple[int, ...], zero: Array) -> Array:
+    """Derivatives by these slots as one array, (rows, units); zero where there is no dependence."""
+    return jnp.stack([zero if (d := by_slot[slot]) is None else d for slot in slots])
+
+
+def require_gates(owner: str, gates: AbstractGates) -> None:
+    """Refuse a class in place of gates, and gates that contradict themselves, naming what does not fit."""
+    require_made(owner, gates=gates)
+    rows_of_features(gates)
+
+
 def pull_back(derivatives: list[Derivatives], cotangents: States, slots: int) -> tuple[States, States]:
     """Cotangents on the next states as cotangents on the slots and on the old states (zero if untouched)."""
     on_new = list(cotangents)
@@ -252,6 +264,11 @@ class AbstractCell(AbstractPart):
     def trainable(self) -> PyTree:
         """A cell-shaped tree of bools: which leaves learn. Default: every floating array."""
         return jax.tree.map(eqx.is_inexact_array, self)
+
+    @property
+    def memoryless(self) -> bool:
+        """Whether nothing of before is in its state, so that the derivative of the present step is all there is."""
+        return False
 
     @property
     def grows(self) -> bool:

@@ -16,11 +16,10 @@ from onward.cells.base import (
     Parameters,
     States,
     Stats,
+    require_gates,
     require_size,
-    rows_of_features,
 )
 from onward.cells.moments import Moments
-from onward.parts import require_made
 from onward.types import Carry
 
 
@@ -39,7 +38,7 @@ def _step(gates: AbstractGates, parameters: Parameters, states: States, z: Float
 
 def require_foldable(gates: AbstractGates) -> None:
     """Refuse gates with an input that no bias goes with: a constant mean of it cannot be moved into a bias."""
-    if not {*gates.input_slots} <= {*gates.biases}:
+    if not gates.inputs_have_biases:
         raise TypeError(
             f"{type(gates).__name__} have no bias on their inputs, so a stage that normalises its inputs cannot be "
             "frozen: leave normalise_inputs out, or use units with a bias on every input"
@@ -83,11 +82,10 @@ class Columns(AbstractGated, AbstractColumnar):
         normalise_inputs: Moments | None = None,
         normalise_features: Moments | None = None,
     ):
-        require_made("Columns", gates=gates)
+        require_gates("Columns", gates)
         require_size("Columns", inputs=inputs, columns=columns)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-spread, maxval=spread)
-        rows_of_features(gates)  # which says what does not fit
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
         self.gates = gates
         self.weight = draw(weight_key, inputs, rows, columns)

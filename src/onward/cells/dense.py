@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, sum_products
-from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_size, rows_of_features
+from onward.cells.base import AbstractGated, AbstractGates, Parameters, States, require_gates, require_size
 from onward.cells.moments import Moments
-from onward.parts import require_made
 from onward.types import Carry
 
 Sources = tuple[tuple[int, ...], ...]
@@ -55,12 +54,11 @@ class Dense(AbstractGated):
         normalise_inputs: Moments | None = None,
         normalise_features: Moments | None = None,
     ):
-        require_made("Dense", gates=gates)
+        require_gates("Dense", gates)
         require_size("Dense", inputs=inputs, units=units)
         weight_key, recurrent_key, bias_key = jax.random.split(key, 3)
         limit = units**-0.5 if spread is None else spread
         draw = lambda k, *shape: jax.random.uniform(k, shape, minval=-limit, maxval=limit)
-        rows_of_features(gates)  # which says what does not fit
         rows, loops = len(gates.input_slots), len(gates.recurrent_slots)
         if not loops:
             raise TypeError(

@@ -36,6 +36,11 @@ class Echo(AbstractCell):
         """As many features as inputs."""
         return self.width
 
+    @property
+    def memoryless(self) -> bool:
+        """It is."""
+        return True
+
     def init(self) -> Carry:
         """An observation of zeros, and no moments."""
         return Carry((jnp.zeros(self.width),), ())

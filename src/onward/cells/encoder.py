@@ -54,6 +54,11 @@ class Encoder(AbstractCell):
         """The layer's units."""
         return self.weight.shape[0]
 
+    @property
+    def memoryless(self) -> bool:
+        """It is."""
+        return True
+
     def init(self) -> Carry:
         """No activity yet, and no moments."""
         return Carry((jnp.zeros_like(self.bias),), ())
@@ -73,8 +78,3 @@ def _encode(weight: Array, bias: Array, x: Array) -> Array:
     centred = drive - total(drive)[None] / drive.shape[0]
     scale = jax.lax.rsqrt(total(jnp.square(centred)) / drive.shape[0] + EPS)
     return jax.nn.leaky_relu(centred * scale[None])
-
-
-def is_memoryless(cell: AbstractCell) -> bool:
-    """Whether nothing of before is in a cell's state, so that the derivative of the present step is all there is."""
-    return isinstance(cell, Encoder)

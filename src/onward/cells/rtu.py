@@ -41,22 +41,17 @@ def rotate(nu: Array, theta: Array, states: States) -> States:
     return g * states[0] - p * states[1], g * states[1] + p * states[0]
 
 
-def log_decay(radius: Array) -> Array:
-    """The nu of a radius, log(-log r), within what can be kept."""
-    return jnp.log(-jnp.log(jnp.clip(radius, SMALLEST, 1 - SMALLEST)))
-
-
-def decay_of_time(log_time: Array) -> Array:
-    """The nu of r = exp(-1 / time)."""
-    return -log_time
+def nu_theta(radius: Array, angle: Array) -> tuple[Array, Array]:
+    """The nu and theta of a radius and an angle, within what their logarithms can keep."""
+    nu = jnp.log(-jnp.log(jnp.clip(radius, SMALLEST, 1 - SMALLEST)))
+    return nu, jnp.log(jnp.maximum(angle, SMALLEST))
 
 
 def on_disc(key: PRNGKeyArray, units: int, dtype: jnp.dtype) -> tuple[Array, Array]:
     """Nu and theta of points spread evenly over the unit disc: r the root of a uniform number, the angle uniform."""
     radius_key, angle_key = jax.random.split(key)
     square = jax.random.uniform(radius_key, (units,), dtype)
-    angle = 2 * jnp.pi * jax.random.uniform(angle_key, (units,), dtype)
-    return log_decay(jnp.sqrt(square)), jnp.log(jnp.maximum(angle, SMALLEST))
+    return nu_theta(jnp.sqrt(square), 2 * jnp.pi * jax.random.uniform(angle_key, (units,), dtype))
 
 
 class RTUGates(AbstractGates):
@@ -110,11 +105,11 @@ class RTUGates(AbstractGates):
 
     def remember(self, bias: Array, log_time: Array) -> Array:
         """The bias with r = exp(-1 / time)."""
-        return bias.at[0].set(decay_of_time(log_time))
+        return bias.at[0].set(-log_time)
 
     def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
         """The bias with this radius and angle."""
-        return jnp.stack([log_decay(radius), jnp.log(jnp.maximum(angle, SMALLEST))])
+        return jnp.stack(nu_theta(radius, angle))
 
 
 class LRUGates(AbstractGates):
@@ -149,11 +144,11 @@ class LRUGates(AbstractGates):
 
     def remember(self, bias: Array, log_time: Array) -> Array:
         """The bias with |lambda| = exp(-1 / time), and the gamma that belongs to it."""
-        return self._with_gamma(decay_of_time(log_time), bias[1])
+        return self._with_gamma(-log_time, bias[1])
 
     def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
         """The bias with this radius and angle, and the gamma that belongs to it."""
-        return self._with_gamma(log_decay(radius), jnp.log(jnp.maximum(angle, SMALLEST)))
+        return self._with_gamma(*nu_theta(radius, angle))
 
     def _with_gamma(self, nu: Array, theta: Array) -> Array:
         return jnp.stack([nu, theta, 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu)))])

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import lanes, tree_sum, under
-from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
+from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, by_row
 from onward.cells.columns import Columns, preactivation
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
@@ -191,8 +191,7 @@ def _linear(gates: AbstractGates, parameters: Parameters, states: States, z: Flo
     _, derivatives = gates.jacobian(preactivation(gates, parameters, states, z), states)
     zero = jnp.zeros_like(states[-1])
     by_input = [
-        jnp.sum(parameters.weight * gates.by_row(by_slot, gates.input_slots, zero)[None], 1)
-        for by_slot, _, _ in derivatives
+        jnp.sum(parameters.weight * by_row(by_slot, gates.input_slots, zero)[None], 1) for by_slot, _, _ in derivatives
     ]
     by_old = tuple((*b[:-1], _through_h(gates, parameters, slot, b[-1])) for slot, b, _ in derivatives)
     return _Linear(by_old, tuple(new for _, _, new in derivatives), tuple(by_input))
@@ -259,7 +258,7 @@ def _advance(
     for by_slot, by_state, by_new in derivatives:
         zero = jnp.zeros_like(states[-1])
         by_read = _through_h(gates, parameters, by_slot, by_state[-1])
-        rows = lambda slots, d=by_slot, zero=zero: gates.by_row(d, slots, zero)
+        rows = lambda slots, d=by_slot, zero=zero: by_row(d, slots, zero)
         loop = rows(gates.recurrent_slots) * states[-1][None] if gates.recurrent_slots else None
         trace = Parameters(rows(gates.input_slots)[None] * z, loop, rows(gates.biases))
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):

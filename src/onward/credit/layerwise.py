@@ -7,7 +7,6 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from onward.cells.base import AbstractCell, AbstractColumnar
-from onward.cells.encoder import is_memoryless
 from onward.cells.hybrid import Hybrid
 from onward.cells.stack import Stack
 from onward.credit.base import AbstractCredit, AbstractKernel, Kind
@@ -69,7 +68,7 @@ class Layerwise(AbstractCredit):
 
 def _exact(layer: AbstractCell) -> AbstractCredit:
     """The cheapest rule that is exact on a layer."""
-    if is_memoryless(layer):
+    if layer.memoryless:
         return SnAp(0)
     return Columnwise() if isinstance(layer, AbstractColumnar) else RTRL()
 

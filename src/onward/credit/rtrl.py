@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, sum_products, tree_sum
-from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States
+from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States, by_row
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, weights_between, wiring
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
 from onward.types import Carry, PyTree
@@ -154,7 +154,7 @@ def _advance(
     read_h = sources_of(sources, h)
     own: list[Array] = []
     for by_slot, _, by_new in derivatives:
-        pick = lambda slots, d=by_slot: gates.by_row(d, slots, jnp.zeros_like(h))
+        pick = lambda slots, d=by_slot: by_row(d, slots, jnp.zeros_like(h))
         drive, loop, bias = map(pick, (gates.input_slots, gates.recurrent_slots, gates.biases))
         outer = [z[:, None, None] * drive[None], read_h[:, None] * loop[None]]
         immediate = jnp.concatenate([*(rows.reshape(-1, *h.shape) for rows in outer), bias])

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward.batching import runs, tree_sum, under
-from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
+from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, by_row
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
@@ -215,7 +215,7 @@ def _advance_pairs(
     mine = lambda a: a if pairs.own.all() else a * own[None]
     advanced: list[Parameters] = []
     for by_slot, by_state, by_new in derivatives:
-        pick = lambda slots, d=by_slot: mine(on_pairs(gates.by_row(d, slots, zero)))
+        pick = lambda slots, d=by_slot: mine(on_pairs(by_row(d, slots, zero)))
         drive, loop, bias = map(pick, (gates.input_slots, gates.recurrent_slots, gates.biases))
         reads = _take(read_h, pairs.owner, -2) if sources is not None else read_h
         trace = Parameters(z[:, None, None] * drive[None], reads[:, None] * loop[None], bias)

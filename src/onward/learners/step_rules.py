@@ -51,8 +51,9 @@ def obgd(
 
         M = step_size kappa max(|delta|, 1) |z|_1;    update = delta z / max(1, M)
 
-    for an eligibility z: an update cannot carry the prediction past its target, whatever the step size (theirs is 1,
-    with kappa 2 for values and 3 for policies). Adaptive: q <- decay q + (1 - decay) (delta z)^2, corrected for its
+    for an eligibility z. Of a linear prediction with an eligibility of no entry above kappa max(|delta|, 1), an update
+    does not carry it past its target, whatever the step size (theirs is 1, with kappa 2 for values and 3 for policies).
+    Adaptive: q <- decay q + (1 - decay) (delta z)^2, corrected for its
     start at 0, and z / sqrt(q + eps) in place of z. The bound is over all parameters together. With exact traces z is
     dense, |z|_1 large, and the steps small. State: none, or one number a parameter. Use with `Online` of one stream.
 
@@ -272,7 +273,7 @@ def _apart(found: PyTree, like: PyTree) -> tuple[PyTree, ...]:
 
 
 class SwiftTDState(NamedTuple):
-    """Of each weight what SwiftTD keeps, in its authors' letters, and the sum of delta_w x at the last step."""
+    """Of each weight what SwiftTD keeps, in its authors' letters."""
 
     beta: PyTree
     z: PyTree
@@ -301,8 +302,9 @@ def swift_td(
     `largest` the step is cut to it and the step sizes of what is seen decay by `decay`. It keeps traces of its own,
     with `discount` and `trace_decay` (lambda), so the objective is `TDLambda(discount, trace_decay=0)`, whose
     eligibility is the x of the last prediction. Only for weights that enter linearly: `on_head(swift_td(...),
-    cell=...)`, with a step size of 1. State: nine numbers a weight. The published code compares e^beta with
-    log(eta_min), so that its floor never acts; here `smallest` is one. ValueError for rates out of range.
+    cell=...)`, with a step size of 1. The start of an episode does not clear its traces. State: nine numbers a weight.
+    The published code compares e^beta with log(eta_min), so that its floor never acts; here `smallest` is one.
+    ValueError for rates out of range.
     """
     good = 0 <= discount < 1 and 0 <= trace_decay <= 1 and 0 < smallest <= initial <= largest and 0 < decay <= 1
     given = {"discount": discount, "trace_decay": trace_decay, "smallest": smallest, "initial": initial}

@@ -35,7 +35,7 @@ Start = tuple[int, ow.AbstractCell, ow.Carry]
 def cascade(gates: ow.AbstractGates, depth: int, *, key: PRNGKeyArray) -> tuple[ow.Cascade, ow.Carry]:
     """A grown cascade with running moments that have seen something, of the inputs where these units allow it."""
     key, x_key, first_key = jax.random.split(key, 3)
-    normal = NORMAL if {*gates.input_slots} <= {*gates.biases} else {"normalise_features": ow.Moments(rate=0.9)}
+    normal = NORMAL if gates.inputs_have_biases else {"normalise_features": ow.Moments(rate=0.9)}
     cell = ow.Cascade(ow.Columns(gates, 3, 3, key=first_key, spread=0.7, **normal))
     carry = cell.init()
     xs = jax.random.normal(x_key, (20, 3))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 import onward as ow
-from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, require_share
+from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, require_share, require_stages
 from onward.lab.method import Growth, Method
 from onward.types import Info, Step
 
@@ -24,11 +24,17 @@ COLUMNS: dict[str, Callable[[], ow.AbstractGates]] = {
     "rtu-nonlinear": lambda: ow.RTUGates(recurrence="nonlinear"),
     "lru": ow.LRUGates,
 }
-NAMES = {"mingru": "minimal GRU", "elstm": "element-wise LSTM", "lstm": "LSTM", "rtu": "RTU", "lru": "LRU"}
-NAMES["rtu-nonlinear"] = "nonlinear RTU"
+NAMES = {
+    "mingru": "minimal GRU",
+    "elstm": "element-wise LSTM",
+    "lstm": "LSTM",
+    "rtu": "RTU",
+    "rtu-nonlinear": "nonlinear RTU",
+    "lru": "LRU",
+}
 TRUNCATED = ("tbptt-1", "tbptt-gap")
 METHODS = (*COLUMNS, "ccn", *TRUNCATED)
-# From the sweep in docs/experiments/trace-conditioning.md.
+# Chosen as docs/experiments/trace-conditioning.md says.
 STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "lstm": 3e-4}
 OTHER_STEP_SIZE = 1e-3
 
@@ -84,10 +90,8 @@ class TraceConditioningExperiment(StreamExperiment):
             raise ow.OnwardError(f"--hidden must not be negative, got {self.hidden}")
         if not 0 <= self.trace_decay <= 1:
             raise ow.OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
-        if "ccn" in self.methods and self.columns % self.ccn_width:
-            raise ow.OnwardError(
-                f"--ccn-width must divide --columns: {self.columns} columns do not fall into stages of {self.ccn_width}"
-            )
+        if "ccn" in self.methods:
+            require_stages(self.columns, self.ccn_width, columns_field="columns")
 
     @property
     def task(self) -> ow.TraceConditioning:
@@ -108,7 +112,7 @@ class TraceConditioningExperiment(StreamExperiment):
         return not {*self.methods} & {*TRUNCATED}
 
     def default_step_size(self, name: str) -> float:
-        """From the sweep in docs/experiments/trace-conditioning.md."""
+        """Chosen as docs/experiments/trace-conditioning.md says."""
         return STEP_SIZES.get(name, OTHER_STEP_SIZE)
 
     def build(self, name: str) -> Method:
@@ -165,10 +169,8 @@ class TraceConditioningExperiment(StreamExperiment):
         )
 
     def references(self) -> dict[str, float]:
-        """Exact levels of the return of all that is to come, and the best of this trial's alone."""
-        task = self.task
-        levels = {name: task.level(name) for name in ("predict-zero", "memoryless", "us-blind", "bayes")}
-        return levels
+        """Exact levels of the return of all that is to come."""
+        return {name: self.task.level(name) for name in ("predict-zero", "memoryless", "us-blind", "bayes")}
 
 
 def return_error(example: Step, info: Info) -> tuple[Array, Array]:
