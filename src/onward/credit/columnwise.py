@@ -13,6 +13,7 @@ from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Par
 from onward.cells.columns import Columns, preactivation
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
+from onward.credit.correction import CorrectedColumns
 from onward.types import Carry, PyTree
 
 
@@ -44,23 +45,29 @@ class Columnwise(AbstractCredit):
     multiply-adds for neighbours, n_l n_{l-1} P_k a state where layers lie between. (`Layerwise` costs none of this, and
     is biased.)
 
-    Raises TypeError for a cell whose trainable units read one another otherwise: use `RTRL`; MemoryError if a stack's
-    state would take more than `memory_limit` bytes.
+    `diagonal_correction`: let the traces follow the weights as far as each parameter's own second derivative W does
+    (see `RTRL`); as much memory again, and about (states + 1)(states + 2) multiply-adds a parameter.
+
+    Raises TypeError for a cell whose trainable units read one another otherwise, and for the correction of a stack:
+    use `RTRL`; MemoryError if a stack's state would take more than `memory_limit` bytes.
     """
 
     kind: ClassVar[Kind] = "exact"
+    diagonal_correction: bool = eqx.field(default=False, static=True)
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
         """The traces of the live columns, or of all columns of a stack."""
         if isinstance(cell, Stack) and all(isinstance(layer, Columns) for layer in cell.cells):
+            if self.diagonal_correction:
+                raise TypeError("Columnwise corrects the traces of one layer: on a Stack use RTRL(diagonal_correction=True)")
             return _OnStack(self, cell)
         if not isinstance(cell, AbstractColumnar):
             raise TypeError(
                 f"Columnwise needs columns that do not read one another (Columns, a Stack of them, or Cascade), got "
                 f"{type(cell).__name__}; use RTRL, which is exact for any cell"
             )
-        return _OnColumns(cell, cell.live)
+        return CorrectedColumns(cell, cell.live) if self.diagonal_correction else _OnColumns(cell, cell.live)
 
 
 class _OnColumns(AbstractKernel[ColumnTraces]):
