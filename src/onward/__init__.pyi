@@ -66,6 +66,8 @@ from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_by_rms as scale_by_rms
 from .learners.optimisers import scale_head as scale_head
+from .learners.staleness import Staleness as Staleness
+from .learners.staleness import staleness as staleness
 from .learners.step_rules import autostep as autostep
 from .learners.step_rules import idbd as idbd
 from .learners.step_rules import intentional as intentional

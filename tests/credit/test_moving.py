@@ -97,7 +97,7 @@ def test_correction_is_of_second_order_where_one_parameter_of_a_unit_moves(kind,
             assert near < 1e-12, row
             continue
         assert 1.9 < first < 2.1, (row, first)
-        assert near < 1e-12 or 3.8 < second, (row, second)
+        assert near < 1e-12 or second > 3.8, (row, second)
         assert near < far / 20, row
     assert sum(far > 1e-12 for far, _ in plain) >= 2
 
@@ -160,8 +160,8 @@ def test_standing_weights_need_no_correction(key):
             cell = v.in_float64(cell)
             warm = cell(cell(cell.init(), xs[0]), xs[1])
             cotangents = jax.random.normal(key, (STEPS, cell.feature_count))
-            found = quick(lambda: v.stepwise_gradient(cell, rule, warm, xs, starts, cotangents))()
-            exact = quick(lambda: v.reference_gradient(cell, warm, xs, starts, cotangents))()
+            found = quick(v.stepwise_gradient)(cell, rule, warm, xs, starts, cotangents)
+            exact = quick(v.reference_gradient)(cell, warm, xs, starts, cotangents)
             assert v.compare(found, exact).relative_error < 1e-9
 
 

@@ -53,14 +53,16 @@ class Columnwise(AbstractCredit):
     """
 
     kind: ClassVar[Kind] = "exact"
-    diagonal_correction: bool = eqx.field(default=False, static=True)
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
+    diagonal_correction: bool = eqx.field(default=False, static=True, kw_only=True)
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
         """The traces of the live columns, or of all columns of a stack."""
         if isinstance(cell, Stack) and all(isinstance(layer, Columns) for layer in cell.cells):
             if self.diagonal_correction:
-                raise TypeError("Columnwise corrects the traces of one layer: on a Stack use RTRL(diagonal_correction=True)")
+                raise TypeError(
+                    "Columnwise corrects the traces of one layer: on a Stack use RTRL(diagonal_correction=True)"
+                )
             return _OnStack(self, cell)
         if not isinstance(cell, AbstractColumnar):
             raise TypeError(

@@ -1,7 +1,7 @@
 """Traces that move along with the weights: a second derivative for each parameter by itself."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -40,14 +40,17 @@ class CorrectedCell(AbstractKernel[Corrected]):
     limit: float = eqx.field(static=True)
 
     def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Corrected:
+        """No influence yet, no offset, and the weights of now."""
         hidden, _ = ravel_pytree(self.cell.init().hidden)
         theta, _ = ravel_pytree(eqx.filter(self.cell, self.cell.trainable()))
         shape = jax.ShapeDtypeStruct((theta.size, hidden.size), theta.dtype)
-        return Corrected(*allocate(self.rule, (shape, shape), self.limit), jnp.zeros_like(hidden), theta)
+        first, second = allocate(self.rule, (shape, shape), self.limit)
+        return Corrected(first, second, jnp.zeros_like(hidden), theta)
 
     def advance(
         self, carry: Carry, x: Array, state: Corrected, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, Corrected]:
+        """Both derivatives, one step on, by the weights of now."""
         parameters, step_of = transition(self.cell, carry.stats, x, key)
         theta, unravel = ravel_pytree(parameters)
         before, unravel_hidden = ravel_pytree(carry.hidden)
@@ -66,6 +69,7 @@ class CorrectedCell(AbstractKernel[Corrected]):
         return step_of(parameters, carry.hidden)[1], Corrected(first, second, offset, theta)
 
     def pull(self, state: Corrected, cotangent: PyTree) -> PyTree:
+        """The first derivative, times the cotangent."""
         _, unravel = ravel_pytree(eqx.filter(self.cell, self.cell.trainable()))
         return unravel(state.first @ ravel_pytree(cotangent)[0])
 
@@ -81,12 +85,14 @@ class CorrectedColumns(AbstractKernel[Corrected]):
     columns: Columns
 
     def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> Corrected:
+        """No influence yet, no offset, and the weights of now."""
         zero = (jax.tree.map(jnp.zeros_like, self.columns.parameters),) * self.columns.gates.states
         return Corrected(zero, zero, self.columns.init().hidden, self.columns.parameters)  # no offset: all zero
 
     def advance(
         self, carry: Carry, x: Array, state: Corrected, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, Corrected]:
+        """Both derivatives, one step on, by the weights of now."""
         columns = self.columns
         read, live, rest = self.cell.feed(carry, x)
         z, moments = columns.read(live, read)
@@ -95,6 +101,7 @@ class CorrectedColumns(AbstractKernel[Corrected]):
         return self.cell.join(columns.settle(states, moments, live), rest), corrected
 
     def pull(self, state: Corrected, cotangent: PyTree) -> PyTree:
+        """The first derivative, times the cotangent."""
         gradient = lanes(_pull)(state.first, self.cell.live_cotangent(cotangent))
         return self.cell.embed(self.columns.gradient_of(gradient))
 

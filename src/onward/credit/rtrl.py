@@ -56,8 +56,8 @@ class RTRL(AbstractCredit):
     """
 
     kind: ClassVar[Kind] = "exact"
-    diagonal_correction: bool = eqx.field(default=False, static=True)
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
+    diagonal_correction: bool = eqx.field(default=False, static=True, kw_only=True)
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
         """The factorised step of a dense layer, or the full Jacobians of any other cell."""
