@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import optax
 
 import onward as ow
 from onward.batching import WIDE_LANES
@@ -255,6 +256,11 @@ def rule_named(name: str) -> ow.AbstractCredit:
     raise ow.OnwardError(
         f"there is no rule {name!r}; rules are rtrl, uoro, rflo, snap-N (N from 0) and tbptt-K (K from 1)"
     )
+
+
+def falling(updates: int) -> optax.GradientTransformation:
+    """A step size that falls to zero along a cosine over so many updates, behind any optimiser."""
+    return optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, updates))
 
 
 def batch_axis(rule: ow.AbstractCredit, units: int) -> int:

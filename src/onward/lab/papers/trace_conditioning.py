@@ -6,10 +6,18 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import onward as ow
-from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, require_share, require_stages
+from onward.lab.experiment import (
+    StreamExperiment,
+    batch_axis,
+    falling,
+    require_positive,
+    require_share,
+    require_stages,
+)
 from onward.lab.method import Growth, Method
 from onward.types import Info, Step
 
@@ -73,6 +81,8 @@ class TraceConditioningExperiment(StreamExperiment):
     """Decay of RMSProp's second moment."""
     longest: float = 3.0
     """The longest memory that columns start with, in gaps."""
+    decay: bool = False
+    """Whether step sizes fall to zero along a cosine, over the run or, of the growing network, over each stage."""
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
@@ -119,6 +129,7 @@ class TraceConditioningExperiment(StreamExperiment):
         """The same stream, objective and optimiser for all."""
         task = self.task
         stages = self.columns // self.ccn_width if name == "ccn" else 1
+        stage_steps = max(1, self.steps // stages)
         rule: ow.AbstractCredit = ow.Columnwise()
         if name in TRUNCATED:
             rule = ow.TBPTT(1 if name == "tbptt-1" else self.interval)
@@ -143,7 +154,10 @@ class TraceConditioningExperiment(StreamExperiment):
 
         def learner(model: ow.Model, step_size: Any) -> ow.Online:
             objective = ow.TDLambda(task.discount, self.trace_decay)
-            return ow.Online(rule, objective, ow.rms(self.second_moment_decay), step_size)
+            optimiser = ow.rms(self.second_moment_decay)
+            if self.decay:
+                optimiser = optax.chain(optimiser, falling(stage_steps))
+            return ow.Online(rule, objective, optimiser, step_size)
 
         kind = NAMES.get(name, "GRU")
         layer = (
@@ -161,7 +175,7 @@ class TraceConditioningExperiment(StreamExperiment):
             metric="error",
             monitor=trial_error,
             monitored=("trial error",),
-            growth=Growth(stages=stages, every=max(1, self.steps // stages)),
+            growth=Growth(stages=stages, every=stage_steps),
             point_every=max(1, self.final_window // 10),
             record_steps=600,
             batch_axis=batch_axis(rule, self.columns),
