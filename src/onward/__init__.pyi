@@ -91,6 +91,8 @@ from .tasks.animal import TracePatterning as TracePatterning
 from .tasks.base import AbstractTask as AbstractTask
 from .tasks.copy import Copy as Copy
 from .tasks.digits import SequentialDigits as SequentialDigits
+from .tasks.normalised import Normalised as Normalised
+from .tasks.normalised import ReturnScale as ReturnScale
 from .tasks.one_to_many import OneToManyClasses as OneToManyClasses
 from .tasks.one_to_many import OneToManyMixture as OneToManyMixture
 from .tasks.piano import PianoRoll as PianoRoll

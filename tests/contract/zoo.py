@@ -124,6 +124,7 @@ TASKS = {
     "PianoRoll": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2]], np.eye(5)[[4, 3]]]),
     "PianoRoll-batch": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2, 4]]], 2, batch=3, every=True, transpose=1),
     "Streams": lambda: ow.Streams(ow.AnBn(), 3),
+    "Normalised": lambda: ow.Normalised(ow.TracePatterning(), rewards=ow.ReturnScale(0.9)),
     "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),
     "OneToManyMixture": lambda: ow.OneToManyMixture(4, batch=3, rows=5),
 }

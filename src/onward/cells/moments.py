@@ -27,7 +27,8 @@ class Moments(AbstractPart):
     mean <- mean + eta (x - mean);  variance <- variance + eta ((x - mean)^2 - variance)
 
     with eta = max(1 - rate, 1 / (steps + prior)): a plain average that starts from mean 0 and
-    variance 1 as if they had been seen `prior` times, then a slow exponential one. `prior=inf` is the constant
+    variance 1 as if they had been seen `prior` times (0: it starts from the first value), then a slow exponential one.
+    `prior=inf` is the constant
     rate of the published code, which needs 1 / (1 - rate) steps to forget where it started. No
     gradient flows through the moments.
     """
@@ -41,8 +42,8 @@ class Moments(AbstractPart):
             raise ValueError(f"Moments: rate must be in [0, 1), got {self.rate}")
         if not self.floor > 0:
             raise ValueError(f"Moments: floor must be positive, got {self.floor}")
-        if not self.prior >= 1:
-            raise ValueError(f"Moments: prior must be at least 1, got {self.prior}")
+        if not self.prior >= 0:
+            raise ValueError(f"Moments: prior must not be negative, got {self.prior}")
 
     def init(self, like: Float[Array, " size"]) -> MomentState:
         """Mean 0 and variance 1."""
@@ -59,8 +60,9 @@ class Moments(AbstractPart):
 
     def _move(self, x: Array, mean: Array, variance: Array, eta: Array) -> tuple[Array, Array, Array]:
         def move(x: Array, mean: Array, variance: Array, eta: Array) -> tuple[Array, Array, Array]:
-            mean = mean + eta * (x - mean)
-            variance = variance + eta * (jnp.square(x - mean) - variance)
+            there = jnp.isfinite(x)
+            mean = jnp.where(there, mean + eta * (x - mean), mean)
+            variance = jnp.where(there, variance + eta * (jnp.square(x - mean) - variance), variance)
             return mean, variance, lax.rsqrt(jnp.maximum(variance, self.floor))
 
         return pointwise(move)(x, mean, variance, eta)

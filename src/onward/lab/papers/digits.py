@@ -25,7 +25,7 @@ WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
 WIDE_COLUMNS = 16
 METHODS = (
-    *(*COLUMNAR, "snap-1", "uoro", "rtrl", "bptt", "bptt-gru", "tbptt-1", "tbptt-5", "tbptt-10"),
+    *(*COLUMNAR, "snap-0", "snap-1", "uoro", "rtrl", "bptt", "bptt-gru", "tbptt-1", "tbptt-5", "tbptt-10"),
     *("authors-columnar", "authors-bptt"),
 )
 RULE_NOTES = {
@@ -34,6 +34,7 @@ RULE_NOTES = {
     "tbptt-1": "BPTT through the last step only",
     "tbptt-5": "BPTT through the last 5 steps",
     "tbptt-10": "BPTT through the last 10 steps",
+    "snap-0": "immediate derivatives",
     "snap-1": "SnAp-1",
     "uoro": "UORO",
     "rtrl": "dense RTRL, exact",

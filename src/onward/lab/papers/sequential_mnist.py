@@ -8,7 +8,7 @@ from onward.lab.papers.digits import DigitsExperiment
 # Of Adam, falling to zero along a cosine (docs/experiments/sequential-mnist.md says what else was tried).
 STEP_SIZES = {
     **dict.fromkeys(("columnar", "columnar-gru", "rtrl"), 3e-3),
-    **dict.fromkeys(("ccn", "ccn-gru", "constructive", "constructive-gru", "snap-1"), 4e-3),
+    **dict.fromkeys(("ccn", "ccn-gru", "constructive", "constructive-gru", "snap-0", "snap-1"), 4e-3),
     **dict.fromkeys(("bptt", "bptt-gru", "tbptt-1", "tbptt-10"), 5e-3),
     **dict.fromkeys(("uoro", "tbptt-5"), 1e-3),
     **dict.fromkeys(("authors-columnar", "authors-bptt"), 0.3),

@@ -49,6 +49,8 @@ def dense_cost(rule: ow.AbstractCredit, gates: ow.AbstractGates, inputs: int, un
         return parameters + rule.window * (parameters + rows * units)
     if isinstance(rule, ow.RTRL):
         return parameters + gates.states * units**2 * parameters
+    if isinstance(rule, ow.SnAp) and not rule.n:
+        return 2 * parameters
     return parameters + (3 if isinstance(rule, ow.UORO) else trace_factor(gates)) * parameters
 
 
@@ -85,7 +87,7 @@ class TracePatterningExperiment(StreamExperiment):
     constructive_columns: int = 10
     """Columns of the constructive network, grown one by one."""
     budget: int = 5600
-    """Multiply-adds a step that snap-1, uoro and rtrl may take: it decides their units."""
+    """Multiply-adds a step that snap-0, snap-1, uoro and rtrl may take: it decides their units."""
     watch: tuple[str, ...] = ()
     """Rules that ride along with the dense methods' own and are compared with the exact gradient: snap-1, uoro, tbptt-5 ..."""
     stage_steps: int | None = None
@@ -116,7 +118,7 @@ class TracePatterningExperiment(StreamExperiment):
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
         """The paper's three structures, and dense layers with the rules it compares them with."""
-        return (*STRUCTURES, *(f"tbptt-{k}-{d}" for k, d in TBPTT_GRID), "snap-1", "uoro", "rtrl")
+        return (*STRUCTURES, *(f"tbptt-{k}-{d}" for k, d in TBPTT_GRID), "snap-0", "snap-1", "uoro", "rtrl")
 
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
