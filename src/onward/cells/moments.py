@@ -28,9 +28,8 @@ class Moments(AbstractPart):
 
     with eta = max(1 - rate, 1 / (steps + prior)): a plain average that starts from mean 0 and
     variance 1 as if they had been seen `prior` times (0: it starts from the first value), then a slow exponential one.
-    `prior=inf` is the constant
-    rate of the published code, which needs 1 / (1 - rate) steps to forget where it started. No
-    gradient flows through the moments.
+    `prior=inf` is the constant rate of the published code, which needs 1 / (1 - rate) steps to forget where it started.
+    No gradient flows through the moments. A value that is not finite leaves them as they are, and is passed on.
     """
 
     rate: float = eqx.field(default=0.99999, static=True)
