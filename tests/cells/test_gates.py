@@ -268,3 +268,17 @@ def test_knots_of_columns_tell_apart_the_range_of_the_inputs(key):
     centres = -cell.bias[1] / cell.weight[0, 1]
     assert -1 <= centres.min() < -0.9
     assert 1.9 < centres.max() <= 2
+
+
+@pytest.mark.parametrize("gates", [ow.RTUGates(), ow.LRUGates()], ids=["RTU", "LRU"])
+def test_chrono_lets_a_unit_turn_once_at_most_while_it_remembers(gates, key):
+    """The angle that was drawn, in 0 .. 2 pi, divided by the span; a longest of 1 changes no angle."""
+    cell = ow.Columns(gates, 3, 300, key=key)
+    angle = lambda c: np.exp(np.asarray(c.bias[1]))
+    spans = lambda c: 1 / np.exp(np.asarray(c.bias[0]))
+    slow = ow.chrono(cell, 1000, key=key)
+    np.testing.assert_allclose(angle(slow) * spans(slow), angle(cell), rtol=1e-4)
+    assert angle(slow).max() > 1
+    assert np.median(angle(slow)) < 0.3
+    assert spans(slow).max() > 500
+    np.testing.assert_allclose(angle(ow.chrono(cell, 1, key=key)), angle(cell), rtol=1e-6)

@@ -104,8 +104,8 @@ class RTUGates(AbstractGates):
         return jnp.stack(on_disc(key, bias.shape[-1], bias.dtype))
 
     def remember(self, bias: Array, log_time: Array) -> Array:
-        """The bias with r = exp(-1 / time)."""
-        return bias.at[0].set(-log_time)
+        """The bias with r = exp(-1 / time), and the angle divided by the time: one turn at most while it remembers."""
+        return jnp.stack([-log_time, bias[1] - log_time])
 
     def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
         """The bias with this radius and angle."""
@@ -143,8 +143,8 @@ class LRUGates(AbstractGates):
         return self._with_gamma(*on_disc(key, bias.shape[-1], bias.dtype))
 
     def remember(self, bias: Array, log_time: Array) -> Array:
-        """The bias with |lambda| = exp(-1 / time), and the gamma that belongs to it."""
-        return self._with_gamma(-log_time, bias[1])
+        """The bias with |lambda| = exp(-1 / time) and its gamma; the angle divided by the time, as in `RTUGates`."""
+        return self._with_gamma(-log_time, bias[1] - log_time)
 
     def turn(self, bias: Array, radius: Float[Array, " units"], angle: Float[Array, " units"]) -> Array:
         """The bias with this radius and angle, and the gamma that belongs to it."""

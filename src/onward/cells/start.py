@@ -54,7 +54,9 @@ def chrono(cell: Units, longest: float, *, key: PRNGKeyArray) -> Units:
 
     After Tallec and Ollivier (2018), who draw u itself uniform: that leaves few fast units where `longest` is
     large, and learns later. For units with a gate of their memory (GRU, LSTM, minimal GRU, element-wise LSTM) or a
-    decay of their own (RTU, LRU), in layers and in columns. TypeError for other units.
+    decay of their own (RTU, LRU), in layers and in columns. TypeError for other units. Units that turn get the angle
+    they had divided by u_i: they turn once at most while they remember, where units that turn at any speed tell long
+    spans apart badly (docs/experiments/trace-conditioning.md).
     """
     layer = _layer("chrono", cell)
     if not 1 <= longest < float("inf"):
