@@ -26,7 +26,7 @@ def patterning(gates: ow.AbstractGates) -> Callable[[Any], ow.Model]:
 
     def model(key: Any) -> ow.Model:
         cell = ow.Columns(gates, 12, 12, key=key, spread=0.3, normalise_inputs=moments, normalise_features=moments)
-        return ow.Model(ow.chrono(cell, 30, key=jax.random.fold_in(key, 1)), ow.Linear(12))
+        return ow.Model(ow.chrono(cell, 30, key=jax.random.fold_in(key, 1)), ow.Linear(cell.feature_count))
 
     return model
 
