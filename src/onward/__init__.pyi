@@ -25,6 +25,7 @@ from .cells.lstm import LSTM as LSTM
 from .cells.lstm import LSTMGates as LSTMGates
 from .cells.mingru import MinGRUGates as MinGRUGates
 from .cells.moments import Moments as Moments
+from .cells.parallel import Parallel as Parallel
 from .cells.rtu import LRUGates as LRUGates
 from .cells.rtu import RTUGates as RTUGates
 from .cells.skip import Skip as Skip

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import lanes, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, by_row
 from onward.cells.columns import Columns, preactivation
+from onward.cells.parallel import Parallel
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
 from onward.credit.correction import CorrectedColumns
@@ -57,16 +58,19 @@ class Columnwise(AbstractCredit):
     diagonal_correction: bool = eqx.field(default=False, static=True, kw_only=True)
 
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:
-        """The traces of the live columns, or of all columns of a stack."""
+        """The traces of the live columns, of all columns of a stack, or of each of several cells side by side."""
         if isinstance(cell, Stack) and all(isinstance(layer, Columns) for layer in cell.cells):
             if self.diagonal_correction:
                 raise TypeError(
                     "Columnwise corrects the traces of one layer: on a Stack use RTRL(diagonal_correction=True)"
                 )
             return _OnStack(self, cell)
+        if isinstance(cell, Parallel):
+            return _OnParallel(cell, tuple(map(self.on, cell.cells)))
         if not isinstance(cell, AbstractColumnar):
             raise TypeError(
-                f"Columnwise needs columns that do not read one another (Columns, a Stack of them, or Cascade), got "
+                "Columnwise needs columns that do not read one another (Columns, Cascade, a Stack or Parallel of them), got "
+                f"
                 f"{type(cell).__name__}; use RTRL, which is exact for any cell"
             )
         return CorrectedColumns(cell, cell.live) if self.diagonal_correction else _OnColumns(cell, cell.live)
@@ -94,6 +98,27 @@ class _OnColumns(AbstractKernel[ColumnTraces]):
     def pull(self, state: ColumnTraces, cotangent: PyTree) -> PyTree:
         gradient = lanes(_pull)(state.of_state, self.cell.live_cotangent(cotangent))
         return self.cell.embed(self.columns.gradient_of(gradient))
+
+
+class _OnParallel(AbstractKernel[tuple[Any, ...]]):
+    kind: ClassVar[Kind] = "exact"
+    cell: Parallel
+    kernels: tuple[AbstractKernel[Any], ...]
+
+    def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> tuple[Any, ...]:
+        return tuple(kernel.init(x, key=key) for kernel in self.kernels)
+
+    def advance(
+        self, carry: Carry, x: Array, state: tuple[Any, ...], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Carry, tuple[Any, ...]]:
+        each = zip(self.kernels, self.cell.carries(carry), state, self.cell.keys(key), strict=True)
+        carries, states = zip(*[kernel.advance(c, x, s, key=k) for kernel, c, s, k in each], strict=True)
+        return Carry(*zip(*carries, strict=True)), states
+
+    def pull(self, state: tuple[Any, ...], cotangent: PyTree) -> PyTree:
+        gradients = [kernel.pull(s, c) for kernel, s, c in zip(self.kernels, state, cotangent, strict=True)]
+        nothing = eqx.filter(self.cell, False)
+        return eqx.tree_at(lambda p: p.cells, nothing, tuple(gradients))
 
 
 class Layers(NamedTuple):
