@@ -146,8 +146,10 @@ def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
     free = {
         "cpu",
         "notes",
-        "backwards",
-        "timeless",
+        "remarks",
+        "passed",
+        "values",
+        "seen",
         "odd",
         "missing",
         "mark",

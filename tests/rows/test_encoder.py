@@ -218,13 +218,16 @@ def test_unusable_numbers_are_missing_and_named(cell):
     assert said == [f"row 6, column 'v': {cell!r} is not a usable number there; taken as missing"]
 
 
-def test_only_the_first_few_complaints_of_a_column_are_made():
+def test_every_complaint_of_a_column_knows_its_row_and_its_kind():
     said = []
     one = Encoder(complain=said.append)
     cells = {"v": [1.0, 2.0, *["x"] * 9], "w": [1.0, 2.0, *["y"] * 9]}
     _give(one, cells, 0, 11)
+    one.quiet.append("w")  # its sample has said so
     one.encode(cells, 0, 11, range(11))
-    assert len(said) == 6
+    kind = "cells of column '{}' that hold no usable number, taken as missing"
+    assert [(each.row, each.kind) for each in said if each] == [(row, kind.format("v")) for row in range(2, 11)]
+    assert [(each.row, each.kind) for each in said if not each] == [(row, kind.format("w")) for row in range(2, 11)]
     assert one.odd == {"v": 9, "w": 9}
 
 

@@ -105,7 +105,8 @@ def test_a_clock_that_ran_on_before_a_restart_is_known_after_it(form, tmp_path):
     made = lambda: Session(options(time="t", interval=0.0), "data.csv", print, block=4)
     whole = made()
     taken(whole, cells, 0, 7)
-    assert whole.reading.backwards == 2
+    kind = "rows in which the clock 't' runs backwards"
+    assert whole.remarks.as_dict()[kind] == {"rows": 2, "at": [[4, 4], [6, 6]], "told": 2}
     assert sum("the clock runs backwards" in note for note in whole.notes) == 2
     session, lines = made(), []
     for at in range(7):

@@ -5,19 +5,18 @@ import datetime
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from onward.adapters.frames import frame_like, records, series_like, values
 from onward.adapters.parameters import require_real, require_whole
 from onward.errors import NotFinite, needs
-from onward.rows.features import FeatureLearner, ahead
+from onward.rows.features import FeatureLearner, Past, ahead
 from onward.rows.keeper import Keeper
 from onward.rows.places import Told, is_unknown, number_of, single, value_of
 from onward.rows.stream import NETWORKS, RULES, RowRecipe
 from onward.rows.stream.recipe import Kind
-from onward.rows.units import REACH, Unit
 
 try:
     from river import base
@@ -93,23 +92,6 @@ class _Network(abc.ABC):
         return values
 
 
-class _Target(NamedTuple):
-    """A number to predict, in units of its first value: its last value and change that are known, in the same."""
-
-    unit: Unit | None = None
-    past: tuple[float, float] = (math.nan, math.nan)
-
-    def after(self, y: float) -> tuple["_Target", float, float]:
-        """What is known after one more value, NaN where it is missing; the value and its change, in units."""
-        unit, u = self.unit, math.nan
-        if y == y:
-            unit = unit or Unit(y)
-            u = (y - unit.origin) / unit.length
-            u = u if -REACH < u < REACH else math.nan
-        change = u - self.past[0]
-        return _Target(unit, (u, change) if u == u else self.past), u, change
-
-
 def _number(owner: object, y: Any) -> float:
     """A target; NaN where it is missing or unusable. ValueError: it is not a number."""
     if y.__class__ is float:
@@ -142,22 +124,26 @@ class _Numbers(_Network):
     _predicts_change: ClassVar[bool] = False
 
     def _new_core(self) -> FeatureLearner:
-        return FeatureLearner.start(self._recipe("number"), LAST if self.autoregressive else (), memory=_Target())
+        return FeatureLearner.start(self._recipe("number"), LAST if self.autoregressive else (), memory=Past())
 
     def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
         value = _number(self, y)
         keeper = self._keeper
         with keeper.turn:
-            core, row = self._made().placed(x)
-            keeper.core = core.learn(row, self._fill(core.memory, row, value))
+            keeper.core = core = self._learned(self._made(), x, value)
         _tell_of_target(core.places.told, y, value)
 
-    def _with_past(self, target: _Target, row: list[float]) -> list[float]:
+    def _learned(self, core: FeatureLearner, x: Mapping[Any, Any], value: float) -> FeatureLearner:
+        core, row = core.placed(x)
+        core, value = core.watched(x, row, value)
+        return core.learn(row, self._fill(core.memory or Past(), row, value))
+
+    def _with_past(self, target: Past, row: list[float]) -> list[float]:
         if self.autoregressive:
             row[: len(LAST)] = target.past
         return row
 
-    def _fill(self, target: _Target, row: list[float], value: float) -> _Target:
+    def _fill(self, target: Past, row: list[float], value: float) -> Past:
         """What the row's target has to do with it; what is known after it."""
         self._with_past(target, row)
         target, u, change = target.after(value)
@@ -218,7 +204,10 @@ class OnlineRegressor(_Numbers, base.Regressor):
         read, targets = _pairs(self, rows, ys)
         numbers = [_number(self, y) for y in targets]
         with self._keeper.turn:
-            core = self._made().take(read, lambda target, i, row: self._fill(target, row, numbers[i]))
+            core, at = self._made(), 0
+            while at < len(read) and core.first.open:
+                core, at = self._learned(core, read[at], numbers[at]), at + 1
+            core = core.take(read[at:], lambda target, i, row: self._fill(target, row, numbers[at + i]))
             self._keeper.core = core
         for y, number in zip(targets, numbers, strict=True):
             _tell_of_target(core.places.told, y, number)
@@ -279,19 +268,22 @@ class OnlineClassifier(_Network, base.Classifier):
 
         TypeError: y is not hashable. ValueError: (first row) a parameter is not allowed.
         """
-        keeper = self._keeper
-        with keeper.turn:
-            core = self._made()
-            labels, label = _labelled(core.memory, y)
-            core, row = core.with_classes(len(labels)).placed(x)
-            row[-1] = label
-            keeper.core = core.learn(row, labels)
+        with self._keeper.turn:
+            self._keeper.core = self._learned(self._made(), x, y)
+
+    def _learned(self, core: FeatureLearner, x: Mapping[Any, Any], y: Any) -> FeatureLearner:
+        labels, label = _labelled(core.memory, y)
+        core, row = core.with_classes(len(labels)).placed(x)
+        core, row[-1] = core.watched(x, row)[0], label
+        return core.learn(row, labels)
 
     def learn_many(self, rows: Any, ys: Any) -> None:
         """Learn from rows in order, as `learn_one` would; `rows` and `ys` as of `OnlineRegressor`, but for classes."""
         read, targets = _pairs(self, rows, ys)
         with self._keeper.turn:
             core, start = self._made(), 0
+            while start < len(read) and core.first.open:
+                core, start = self._learned(core, read[start], targets[start]), start + 1
             labels = core.memory
             while start < len(read):
                 # Up to the row that brings more classes than there is room for.

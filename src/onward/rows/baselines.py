@@ -113,6 +113,12 @@ class Baselines:
                 out[i] = np.argmax(self.counts)
         return out
 
+    def forget(self, target: int) -> None:
+        """As if nothing was known of a target so far."""
+        self.total[target] = self.count[target] = 0
+        for memory in (self._past, self._averages):
+            memory.held[:, target] = np.nan
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What changes, for a checkpoint."""
         scalars = np.array([self.rows, self.period or 0], np.int64)

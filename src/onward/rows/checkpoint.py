@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from onward.errors import OnwardError
+from onward.rows.beginning import ROWS
 from onward.rows.clock import WORDS
 from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
@@ -30,14 +31,25 @@ class _Waiting(TypedDict):
     times: list[str]
 
 
+class _Beginning(TypedDict):
+    rows: int
+    values: dict[str, list[float]]
+    passed: dict[str, list[int]]
+
+
 class _Reading(TypedDict):
     encoder: dict[str, Any]
     moments: list[Any] | None
     clock: float | None
     names: list[str]
-    backwards: int
-    timeless: int
     wild: dict[str, list[int]]
+    beginning: _Beginning
+
+
+class _Where(TypedDict):
+    rows: int
+    at: list[list[int]]
+    told: int
 
 
 class _Strange(TypedDict):
@@ -55,6 +67,7 @@ class Kept(TypedDict):
     notes: list[str]
     cpu: float
     strange: _Strange
+    remarks: dict[str, _Where]
     learner: _Learner
     reading: _Reading
     none: dict[str, int]
@@ -102,7 +115,6 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
     recipe = json.loads(json.dumps(dataclasses.asdict(options.recipe)))
     allowed = {
         "rows": 0 < rows <= meta["last_row"],
-        "reading.backwards": meta["reading"]["backwards"] >= 0,
         "constant": len(meta["constant"]) == len(options.target),
         "first_target": len(meta["first_target"]) == len(options.target),
         "cpu": meta["cpu"] >= 0,
@@ -117,6 +129,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "waiting.rows": len(meta["waiting"]["rows"]) == len(waiting.rows)
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
+        "reading.beginning.rows": meta["reading"]["beginning"]["rows"] in (rows, ROWS),
         "reading.wild": all(meta["reading"]["wild"].values()),
         "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),
     }

@@ -12,10 +12,7 @@ from onward.rows.kinds import FEW_WORDS, ODD, SOME, Column, hint_of, says_nothin
 from onward.rows.options import Learn
 from onward.rows.sources import Cell, is_missing, number_in
 from onward.rows.sources.numerals import KNOWN_MARKS, numeral
-from onward.rows.stream.guard import WARM as BELIEVED
 
-# Values by which is judged whether one of the first is wild.
-ENOUGH = 50
 # Numbers that stand for nothing in many loggers, if they lie far outside of all others.
 SENTINELS = (
     -9999.0,
@@ -32,9 +29,6 @@ SENTINELS = (
     1e20,
     9.96921e36,
 )
-# Among the first `BELIEVED` values of a column a value is wild if it lies so many times as far from the middle as all
-# but a hundredth of its sample, which holds `ENOUGH` values: no later row could tell that it is strange.
-WILD = 1000.0
 _UNIT = re.compile(r"[^\d\s]{1,4}")
 _OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?", re.IGNORECASE)
 # Of the rows of a sample, a column of which so many have no number is told of.
@@ -54,18 +48,6 @@ def is_units_row(row: Mapping[str, Cell], columns: Mapping[str, Column]) -> bool
     return bool(units) or bool(over)
 
 
-def wild(numbers: np.ndarray) -> list[int]:
-    """Where the first values of a sample of numbers are wild: nothing of what follows is of their size."""
-    known = np.flatnonzero(np.isfinite(numbers))
-    if len(known) < ENOUGH:
-        return []
-    values = numbers[known]
-    with np.errstate(over="ignore"):
-        away = np.abs(values - np.median(values))
-    usual = np.quantile(away, 0.99, method="lower")
-    return [at for at, far in zip(known[:BELIEVED].tolist(), away.tolist(), strict=False) if far > WILD * usual > 0]
-
-
 def surprises(
     name: str, cells: Sequence[Cell], column: Column | None, numbers: np.ndarray, rows: Sequence[int]
 ) -> list[str]:
@@ -77,8 +59,7 @@ def surprises(
     if column is None:
         return [f"{name!r} holds nothing in its first {n:,} rows"]
     if column.kind == "number":
-        commas = _with_commas(cells)
-        if column.words != "numbers" and (commas or column.numerals.mark):
+        if column.words != "numbers":
             found.append(f"{name!r} is read as {column.words}")
         if column.numerals.plain and _may_be_decimal(cells):
             found.append(f"{name!r} is read with a comma between thousands (else: --decimal ,)")

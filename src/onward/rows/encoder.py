@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from onward.rows.kinds import Column, Fit, Judge, hint_of
+from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, is_missing, number_in, numbers, numbers_of
 from onward.rows.sources.numerals import PLAIN, Numerals
 from onward.rows.units import Unit, in_units
@@ -39,6 +40,7 @@ class _Column(TypedDict):
     decimal: str
     mark: str
     sure: bool
+    seen: str
 
 
 class _Kept(TypedDict):
@@ -313,11 +315,7 @@ class Encoder:
         for i in sorted([*odd, *far]):
             column, row = divmod(i, len(rows))
             if row >= since[column]:
-                self._say(
-                    names[column],
-                    f"row {rows[row]}, column {names[column]!r}: {parts[column][row]!r} is not a usable number there; "
-                    "taken as missing",
-                )
+                self._say(names[column], rows[row], parts[column][row])
         for name, row, count in zip(names, since, none.sum(1).tolist(), strict=True):
             if count > row:
                 self.missing[name] = self.missing.get(name, 0) + count - row
@@ -329,6 +327,7 @@ class Encoder:
         if all(numerals == PLAIN for numerals in written):
             return numbers_of(parts)
         found = [numbers(part, numerals) for part, numerals in zip(parts, written, strict=True)]
+        self.columns |= {n: self.columns[n].after(p) for n, p in zip(names, parts, strict=True) if n in self.columns}
         odd = [at + i for at, (_, each) in zip(itertools.count(0, len(parts[0])), found) for i in each]
         return np.concatenate([values for values, _ in found]), odd
 
@@ -338,11 +337,12 @@ class Encoder:
         found = number_in(cell, numerals)
         return math.nan if found is None else found
 
-    def _say(self, name: str, text: str) -> None:
-        """Complain about the first few cells of a column; all are counted."""
+    def _say(self, name: str, row: int, cell: Cell) -> None:
+        """Complain about a cell of a column of numbers, and count it."""
         self.odd[name] = self.odd.get(name, 0) + 1
-        if self.odd[name] <= 3 and name not in self.quiet:
-            self.complain(text)
+        text = f"row {row}, column {name!r}: {cell!r} is not a usable number there; taken as missing"
+        text = "" if name in self.quiet else text
+        self.complain(Remark(text, row, f"cells of column {name!r} that hold no usable number, taken as missing"))
 
     def slot_of(self, name: str, cell: Cell) -> int | None:
         """The slot of a category of a column; None where it is missing or has none."""

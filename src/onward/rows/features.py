@@ -1,5 +1,6 @@
 """Rows as mappings of features, one at a time: places, a learner, and the shortest way between them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,23 +11,43 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from onward.rows.beginning import Beginning
 from onward.rows.encoder import Encoder
 from onward.rows.packed import Packed
 from onward.rows.places import Places
 from onward.rows.stream import MANY, RowLearner, RowRecipe
 from onward.rows.stream.programs import held, programs_of
+from onward.rows.units import REACH, Unit
 from onward.types import PyTree
+
+
+class Past(NamedTuple):
+    """A number to predict, in units of its first value: its last value and change that are known, in the same."""
+
+    unit: Unit | None = None
+    past: tuple[float, float] = (math.nan, math.nan)
+
+    def after(self, y: float) -> tuple["Past", float, float]:
+        """What is known after one more value, NaN where it is missing; the value and its change, in units."""
+        unit, u = self.unit, math.nan
+        if y == y:
+            unit = unit or Unit(y)
+            u = (y - unit.origin) / unit.length
+            u = u if -REACH < u < REACH else math.nan
+        change = u - self.past[0]
+        return Past(unit, (u, change) if u == u else self.past), u, change
 
 
 class FeatureLearner(NamedTuple):
     """Rows of features in, numbers of a learner out, at one moment: what learns gives the next one.
 
-    `memory`: what else the owner remembers of the rows so far.
+    `memory`: what else the owner remembers of the rows so far. `first`: their first values.
     """
 
     places: Places
     learner: RowLearner
     memory: Any = None
+    first: Beginning = Beginning()
 
     @classmethod
     def start(
@@ -38,7 +59,8 @@ class FeatureLearner(NamedTuple):
         return cls(places, learner._replace(capacity=places.encoder.capacity), memory)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.places.encoder.as_dict(), self.learner, dict(self.places.names), self.memory)
+        kept = self.places.encoder.as_dict(), self.learner, dict(self.places.names), self.memory
+        return _unpickled, (*kept, self.first)
 
     def placed(self, x: Mapping[Any, Any]) -> tuple["FeatureLearner", list[float]]:
         """The row [inputs, targets], of which only the features are filled in; all that is new in it has a place."""
@@ -46,7 +68,40 @@ class FeatureLearner(NamedTuple):
         if row is not None:
             return self, row
         places, learner = self.places.with_new(x, self.learner)
-        return FeatureLearner(places, learner, self.memory), places.known(x)
+        return self._replace(places=places, learner=learner), places.known(x)
+
+    def watched(
+        self, x: Mapping[Any, Any], row: list[float], target: float = math.nan
+    ) -> tuple["FeatureLearner", float]:
+        """What is to learn from a row of x, and its target: wild ones of the first values are taken out of both.
+
+        Where a value that was learned from turns out to be one, nothing is learned yet; if it is a target's, nothing is
+        remembered either.
+        """
+        if not self.first.open:
+            return self, target
+        places, slots = self.places, self.places.encoder.slots
+        numbers: dict[Any, float] = {**places.numbers(x), None: target}
+        first = self.first.see(numbers)
+        after = self._replace(first=first)
+        for key in first.strange:
+            if key is None:
+                target = math.nan
+            else:
+                row[slots[key]] = math.nan
+        if first.anew:
+            units = {key: Unit(value) for key, value in first.anew.items() if key is not None}
+            places = places.in_units(units, self.learner)
+            for key, unit in units.items():
+                row[slots[key]] = math.nan if key in first.strange else float(unit.to(numbers[key]))
+            memory = None if None in first.anew else self.memory
+            after = after._replace(places=places, learner=self.learner._replace(state=None), memory=memory)
+        for key in dict.fromkeys((*first.strange, *first.anew)):
+            what = "a target" if key is None else f"feature {key!r:.80}"
+            self.places.told(
+                (FeatureLearner, key), f"{what}: one of the first values is far from all others; not believed"
+            )
+        return after, target
 
     def with_classes(self, classes: int) -> "FeatureLearner":
         """With room for so many classes; doubled where it is full."""
@@ -58,7 +113,7 @@ class FeatureLearner(NamedTuple):
         """With a learner of perhaps another shape."""
         same = learner.stage == self.learner.stage and learner.classes == self.learner.classes
         places = self.places if same else Places(self.places.encoder, self.places.names, learner, self.places.told)
-        return FeatureLearner(places, learner, self.memory)
+        return self._replace(places=places, learner=learner)
 
     def learn(self, row: list[float], memory: Any) -> "FeatureLearner":
         """After one row [inputs, targets]; this one is still whole."""
@@ -66,7 +121,7 @@ class FeatureLearner(NamedTuple):
         after = learner.learned(places.row(learner.packed, np.array(row, np.float32), places.plain))
         if after.stage != learner.stage:
             places = Places(places.encoder, places.names, after, places.told)
-        return FeatureLearner(places, after, memory)
+        return FeatureLearner(places, after, memory, self.first)
 
     def learn_all(self, rows: list[list[float]]) -> "FeatureLearner":
         """After rows of equal length, in compiled calls of up to `MANY`."""
@@ -102,11 +157,11 @@ class FeatureLearner(NamedTuple):
 
 
 def _unpickled(
-    encoder: dict[str, Any], learner: RowLearner | None, names: dict[Any, str], memory: Any
+    encoder: dict[str, Any], learner: RowLearner | None, names: dict[Any, str], memory: Any, first: Beginning
 ) -> FeatureLearner | None:
     if learner is None:  # in a process that cannot compute
         return None
-    return FeatureLearner(Places(Encoder.from_dict(encoder), names, learner), learner, memory)
+    return FeatureLearner(Places(Encoder.from_dict(encoder), names, learner), learner, memory, first)
 
 
 @lru_cache(maxsize=64)

@@ -24,16 +24,31 @@ Fit = Literal["nothing", "agrees", "clearly", "otherwise", "against"]
 ODD, FEW_WORDS = 0.1, 3
 # Of the cells of a column of categories, this share is new where they are hashed; judged by at least so many.
 NEW, ENOUGH = 0.8, 50
+_POINTS = (",", ".")
 # Cells of a sample by which is judged how numbers and times are written.
 SOME = 200
 
 
 class Column(NamedTuple):
-    """What a column is read as. `sure`: by many cells, or because a person said so; else what follows may revise it."""
+    """What a column is read as. `sure`: by many cells, or because a person said so; else what follows may revise it.
+
+    `seen`: of a column with a decimal comma, which of comma and point its numbers have shown so far.
+    """
 
     kind: Kind
     numerals: Numerals = PLAIN
     sure: bool = False
+    seen: str = ""
+
+    def after(self, cells: Sequence[Cell]) -> "Column":
+        """The same, once its numbers are among these cells."""
+        if self.numerals.plain or len(self.seen) == len(_POINTS):
+            return self
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        every = "".join(texts)
+        shows = lambda mark, text: mark in text and (found := numeral(text)) is not None and mark in found.body
+        new = [m for m in _POINTS if m in self.seen or (m in every and any(shows(m, text) for text in texts))]
+        return self._replace(seen="".join(new))
 
     def fit(self, cell: Cell) -> Fit:
         """How a cell fits what the column is read as."""
@@ -60,20 +75,26 @@ class Column(NamedTuple):
             return {"category": "categories", "hashed": "categories, nearly all of them new", "time": "times"}[
                 self.kind
             ]
-        parts = ["with a decimal comma"] * (not self.numerals.plain)
+        parts = ["with a decimal comma"] if "," in self.seen else ["with points between thousands"] * bool(self.seen)
         parts += [f"each with {self.numerals.mark!r} beside it"] if self.numerals.mark else []
         return " ".join(["numbers", ", ".join(parts)]).strip()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"kind": self.kind, "decimal": self.numerals.decimal, "mark": self.numerals.mark, "sure": self.sure}
+        return {
+            "kind": self.kind,
+            "decimal": self.numerals.decimal,
+            "mark": self.numerals.mark,
+            "sure": self.sure,
+            "seen": self.seen,
+        }
 
     @classmethod
     def from_dict(cls, kept: dict[str, Any]) -> "Column | None":
         """The column again; None where there is no such column."""
         if kept["kind"] not in get_args(Kind) or kept["decimal"] not in (".", ","):
             return None
-        return cls(kept["kind"], Numerals(kept["decimal"], kept["mark"]), kept["sure"])
+        return cls(kept["kind"], Numerals(kept["decimal"], kept["mark"]), kept["sure"], kept["seen"])
 
 
 class Judge(NamedTuple):
@@ -97,9 +118,9 @@ class Judge(NamedTuple):
         none = numbers(known, numerals)[1]
         odd, words = len(none), {str(known[i]).strip() for i in none}
         if name in self.numbers:
-            return Column("number", numerals, many) if odd < len(known) else None
+            return Column("number", numerals, many).after(known) if odd < len(known) else None
         if odd < len(known) and (odd <= ODD * len(known) or (odd <= 0.5 * len(known) and len(words) <= FEW_WORDS)):
-            return Column("number", numerals, many)
+            return Column("number", numerals, many).after(known)
         clock = judged(some(known)) if all(isinstance(cell, str) for cell in known) else None
         if clock and clock.dates:
             return Column("time", sure=many)

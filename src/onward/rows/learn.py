@@ -18,9 +18,11 @@ from onward.errors import OnwardError, Stopped
 from onward.lab.folder import CONFIG, RunFolder, newest_first, newest_good, read_config, same_fields
 from onward.lab.progress import Progress
 from onward.lab.signals import Stop, stopping
+from onward.rows.beginning import CLOSED
 from onward.rows.checkpoint import require_same
 from onward.rows.options import Learn
 from onward.rows.predictions import csv_line
+from onward.rows.remarks import Remarks
 from onward.rows.scores import CONTESTANTS, mean_errors
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Cell, Rows, Source, open_rows, require_source
@@ -165,7 +167,6 @@ class _Run:
 
     def _end(self) -> None:
         """The source has ended: the last checkpoint, then what is written once."""
-        self.rows.complaints.summary()
         if self.session.learner is None:
             raise OnwardError(f"{self.rows.name} has a header and no rows: there is nothing to learn")
         if not self.session.scores.total[..., 0].any():
@@ -177,6 +178,7 @@ class _Run:
         for name, rows in zip(self.options.target, mean_errors(self.session.scores.total)[1], strict=True):
             if not rows:
                 self.session.complain(f"no row of the target {name!r} could be scored: its values are missing")
+        self.session.tell_rest()
         saving.write_json(self.folder / SUMMARY, summary(self.session))
 
     def _why_nothing_was_scored(self) -> str:
@@ -292,7 +294,8 @@ def learn(
                     judge(session, source)
                     folder.begin(fields, replace=replace, source=source)
                     run.begin()
-                run.go()
+                with session.in_order():
+                    run.go()
             except saving.Unwritable as error:
                 if resume or newest_first(folder.checkpoints, JOB):
                     raise
@@ -343,8 +346,15 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, read, say) is None:
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
-    with open_source(options, source, say) as rows, as_usual(), stopping() as stop, session.ahead:
-        session.name, session.notes = rows.name, []
+    session.notes, session.remarks, session.reading.beginning = [], Remarks(), CLOSED
+    with (
+        open_source(options, source, session.complain) as rows,
+        as_usual(),
+        stopping() as stop,
+        session.ahead,
+        session.in_order(),
+    ):
+        session.name = rows.name
         if rows.form != "jsonl":
             session.look(rows.names)
         session.forget_waiting()
@@ -359,7 +369,7 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
                 if stop():
                     raise Stopped(f"stopped after row {session.last_row:,}; nothing was changed in {path}")
             file.write(session.future())
-        rows.complaints.summary()
+        session.tell_rest()
 
 
 def _require_free(out: str, source: str, folder: Path) -> None:

@@ -20,7 +20,7 @@ from onward.rows.kinds import Column
 from onward.rows.packed import Packed
 from onward.rows.sources import is_missing, number_in
 from onward.rows.stream import RowLearner
-from onward.rows.units import REACH
+from onward.rows.units import REACH, Unit
 from onward.text import seconds
 
 # A number of this size or more is no number of single precision: it counts as missing.
@@ -333,6 +333,22 @@ class Places:
         if encoder.capacity > learner.capacity:
             learner = learner.widen(encoder.capacity)
         return Places(encoder, names, learner, self.told), learner
+
+    def numbers(self, x: Mapping[Any, Any]) -> dict[str, float]:
+        """The numbers of a row, of features that have a place; NaN for one that is missing."""
+        found = {}
+        for name, value in x.items():
+            slot, *_, key = self.plan.get(name, (_TIME, 0.0, 1.0, ""))
+            if slot >= 0:
+                number = self._number(name, key, value)
+                found[key] = math.nan if number is None else number
+        return found
+
+    def in_units(self, units: Mapping[str, Unit], learner: RowLearner) -> "Places":
+        """The same places, with features in other units."""
+        encoder = Encoder.from_dict(self.encoder.as_dict())
+        encoder.units |= units
+        return Places(encoder, self.names, learner, self.told)
 
     def _is_against(self, slot: int, key: str, said: Any) -> bool:
         """Whether a value contradicts what its feature was read as, which may be revised."""

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from onward.errors import OnwardError
+from onward.rows.beginning import CLOSED, Beginning, wild
 from onward.rows.clock import CALENDAR, Clock, calendar, clock_of, judged
 from onward.rows.columns import (
-    WILD,
     describe,
     is_units_row,
     looks_like_clock,
     looks_like_days,
     looks_like_time,
     surprises,
-    wild,
 )
 from onward.rows.encoder import Encoder
 from onward.rows.kinds import Column, agreed_decimal, says_nothing
 from onward.rows.options import Learn
+from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, Rows, is_missing, numbers
 from onward.rows.sources.numerals import PLAIN
 from onward.text import number
@@ -54,7 +54,8 @@ class Reading:
         self.judged = self.begun = False
         self.units_rows = 0  # rows at the top of a table which hold no values, that are still to be left out
         self.wild: dict[str, list[int]] = {}  # rows of a column whose numbers are not believed, by its sample
-        self.clock, self.backwards, self.timeless = -np.inf, 0, 0
+        self.beginning, self.anew = Beginning(), dict[str, float]()
+        self.clock = -np.inf
 
     def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
         """A new one; with places for the time of day if there is a time, or may be."""
@@ -118,20 +119,20 @@ class Reading:
         rows = sample.numbers[top:]
         self._require_target(cells, known, rows, 0 if whole else FIRST)
         self._begin(cells, known)
-        self.judged = True
+        self.judged, self.beginning = True, CLOSED
         found: list[str] = []
         for name in dict.fromkeys([*self.options.target, *self.inputs(cells)]):
             column = known.get(name)
-            values = numbers(cells.get(name, ()), column.numerals if column else PLAIN)[0]
+            values, odd = numbers(cells.get(name, ()), column.numerals if column else PLAIN)
             found += surprises(name, cells.get(name, ()), column, values, rows)
             if column and column.kind == "number" and (at := wild(values)):
                 self.wild[name] = [rows[i] for i in at]
                 counts = "it counts" if len(at) == 1 else f"{len(at)} such numbers count"
                 found.append(
-                    f"{name!r} holds {cells[name][at[0]]} in row {rows[at[0]]:,}, more than {WILD:,.0f} times as far "
-                    f"off as nearly all others: {counts} as missing"
+                    f"{name!r} holds {cells[name][at[0]]} in row {rows[at[0]]:,}, many times as far off as nearly all "
+                    f"others: {counts} as missing"
                 )
-            if column and column.kind == "number" and np.isnan(values).any():
+            if column and column.kind == "number" and odd:
                 self.encoder.quiet.append(name)
             if not self.options.time and name not in self.options.target and looks_like_time(cells[name], values):
                 found.append(f"{name!r} looks like a time, and is read as a number (--time {name})")
@@ -181,9 +182,36 @@ class Reading:
         wanted = {*self.inputs(cells), *(self.options.target if self.options.task != "classification" else ())}
         while start < n:
             stop = self.encoder.settle({name: cells[name] for name in wanted & {*cells}}, start, n)
+            stop = self._watched(cells, block.numbers, start, stop)
             part = {name: column[start:stop] for name, column in cells.items()}
             yield block._replace(numbers=block.numbers[start:stop], cells=part)
             start = stop
+
+    def _watched(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int], start: int, stop: int) -> int:
+        """Take the wild ones out of the first values of a stream; the row up to which none that was believed is one.
+
+        For row `start` itself `anew` then holds the columns of which one is, and a number for each to go by.
+        """
+        encoder = self.encoder
+        believed = () if self.options.task == "regression" else self.options.target
+        columns = {name: column for name, column in encoder.columns.items() if name in cells and name not in believed}
+        names = [name for name, column in columns.items() if column.kind == "number"]
+        for i in range(start, stop) if self.beginning.open else ():
+            after = self.beginning.see({n: encoder.number(cells[n][i], encoder.numerals(n)) for n in names})
+            if after.anew and i > start:
+                return i
+            self.beginning = after
+            for name in map(str, after.anew):
+                self.anew[name] = after.anew[name]
+                values = after.values[name]
+                gone = ", ".join(f"{values[at]:g}" for at in after.passed[name] if at < len(values) - 1)
+                text = f"row {rows[i]}, column {name!r}: {gone} before it is far from all others and is not believed"
+                self.complain(Remark(f"{text}; learning begins anew with this row", rows[i]))
+            for name in map(str, after.strange):
+                text = f"row {rows[i]}, column {name!r}: {cells[name][i]} is far from all before it; taken as missing"
+                self.complain(Remark(text, rows[i], f"first values of column {name!r} far from the others"))
+                cells[name] = [None if at == i else cell for at, cell in enumerate(cells[name])]
+        return stop
 
     def _believed(self, cells: dict[str, Sequence[Cell]], rows: Sequence[int]) -> dict[str, Sequence[Cell]]:
         """Cells of rows, without the numbers of which the sample said that they are wild."""
@@ -209,7 +237,7 @@ class Reading:
         self.units_rows -= start
         for i in range(start):
             shown = ", ".join(repr(column[i]) for column in cells.values() if not is_missing(column[i]))
-            self.complain(f"row {rows[i]} holds units and no values ({shown:.60}); left out")
+            self.complain(Remark(f"row {rows[i]} holds units and no values ({shown:.60}); left out", rows[i]))
         first = {name: column[start : start + 1] for name, column in cells.items()}
         self.begun = any(first.values())
         if self.begun and not self.judged:
@@ -243,23 +271,22 @@ class Reading:
             moments = self.moments.moments(column)
         else:
             moments = np.array([self._moment(cell, row) for cell, row in zip(column, block.numbers, strict=True)])
-        for i in np.flatnonzero(np.isnan(moments)).tolist() if self.timeless < 3 else ():
-            if not is_missing(column[i]) and self.timeless < 3:
-                self.timeless += 1
-                self.complain(
+        for i in np.flatnonzero(np.isnan(moments)).tolist():
+            if not is_missing(column[i]):
+                text = (
                     f"row {block.numbers[i]}, column {name!r}: {column[i]!r:.60} is no time"
                     + (f" where {self.moments.words} are read" if self.moments else "")
                     + "; write it as 2026-01-31T23:59:00 or as a number, or say how it is written, as in "
                     "--time-format '%d.%m.%Y %H:%M'"
                 )
+                self.complain(Remark(text, block.numbers[i], f"cells of column {name!r} that are no time"))
         latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
         for i in np.flatnonzero(moments < latest[:-1]).tolist():
-            self.backwards += 1
-            if self.backwards <= 3:
-                self.complain(
-                    f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
-                    "rows are taken in the order they come"
-                )
+            text = (
+                f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
+                "rows are taken in the order they come"
+            )
+            self.complain(Remark(text, block.numbers[i], f"rows in which the clock {name!r} runs backwards"))
         self.clock = float(latest[-1])
         return moments, ["" if cell is None else str(cell) for cell in column]
 
@@ -271,10 +298,11 @@ class Reading:
             self.moments = judged([cell])
         elif (other := self.moments.or_other(cell)) is not self.moments:
             self.moments = other
-            self.complain(
+            text = (
                 f"row {row}, column {self.options.time!r}: {cell!r} can only be {other.words}, from here on; say "
                 f"--time-format {other.form} to have all rows read so"
             )
+            self.complain(Remark(text, row))
         return self.moments.read(cell) if self.moments else math.nan
 
     def waves(self, moments: np.ndarray) -> dict[str, np.ndarray]:
@@ -305,9 +333,8 @@ class Reading:
             "moments": None if self.moments is None else list(self.moments),
             "clock": None if math.isinf(self.clock) else self.clock,
             "names": list(self.names),
-            "backwards": self.backwards,
-            "timeless": self.timeless,
             "wild": self.wild,
+            "beginning": self.beginning.as_dict(),
         }
 
     def restore(self, kept: Mapping[str, Any], encoder: Encoder) -> None:
@@ -316,4 +343,4 @@ class Reading:
         self.moments = None if kept["moments"] is None else Clock(*kept["moments"])
         self.clock = -np.inf if kept["clock"] is None else float(kept["clock"])
         self.names = dict.fromkeys(kept["names"])
-        self.backwards, self.timeless, self.wild = kept["backwards"], kept["timeless"], kept["wild"]
+        self.wild, self.beginning = kept["wild"], Beginning.from_dict(kept["beginning"])

@@ -17,12 +17,15 @@ from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.predictions import Format
+from onward.rows.remarks import Remarks
 from onward.rows.scores import CONTESTANTS, each_target, measure
-from onward.rows.summary import best_first, check_targets, load_summary
+from onward.rows.summary import best_first, check_targets, load_summary, without
 from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
 DRAWN, WINDOWS = 300, 400
+# Windows are drawn up to so many times what is usual, where targets were not believed.
+USUAL = 3.0
 # Classes that are drawn by name.
 SHOWN = 12
 # Remarks on the data that the page lists.
@@ -46,11 +49,12 @@ def write_report(folder: Path) -> Path:
     with page.style():
         if len(windows) > 1:
             curves = [_Curve(windows, targets, i) for i in range(len(targets))]
-            parts.append(_curves(curves, targets, what))
+            odd = [without(scores, i) is not None for i in range(len(targets))]
+            parts.append(_curves(curves, targets, what, odd))
             parts += [_where(curve, what, _of(targets, i)) for i, curve in enumerate(curves)]
         classes = scores["task"] == "classification"
         parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
-    parts += [read_as(scores), *_remarks(scores, said)]
+    parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
     verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (
         f"{', '.join(targets)} of {scores['source']}, {_task(options)}: predicted, scored, then learned, row by row. "
@@ -84,9 +88,18 @@ def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
     skill = 1 - ours / theirs if theirs > 0 else float("nan")
     verdict = f"{skill:.1%} below" if skill > 0 else "not below"
     rows = each_target(targets, scores["scored"])[i]
+    beside = ""
+    if left := without(scores, i):
+        said = {name: mean for name, (mean, _) in left[1].items() if mean is not None}
+        if "network" in said:
+            ours_left, (rival, least) = said.pop("network"), min(said.items(), key=lambda each: each[1])
+            beside = (
+                f" Without {counted(left[0], 'row')} whose target was not believed it is {ours_left:.4g} ({rival}, "
+                f"{least:.4g})."
+            )
     return (
         f"The network's {what}{_of(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
-        f"({best}, {theirs:.4g})."
+        f"({best}, {theirs:.4g}).{beside}"
     )
 
 
@@ -122,16 +135,24 @@ def ranking(scores: dict[str, Any]) -> list[Table]:
     square = [] if classes else ["root mean square"]
     tables = []
     for i, target in enumerate(targets):
-        ranked, rows = best_first(scores, i), []
+        ranked, rows, left = best_first(scores, i), [], without(scores, i)
         for name, error in ranked:
             skill = "" if name == "network" or not error else f"{1 - dict(ranked)['network'] / error:+.1%}"
             j = scores["contestants"].index(name)
             squares = [number(scores["root mean square error"][j][i], 4) for _ in square]
-            rows.append([label.get(name, name), number(error, 4), *squares, skill])
+            beside = [number(each, 4) for each in left[1][name]] if left else []
+            rows.append([label.get(name, name), number(error, 4), *squares, skill, *beside])
         header = [target if len(targets) > 1 else "", measure(scores["task"]), *square, "network's skill against it"]
+        header += [f"{measure(scores['task'])}, believed rows", "root mean square, believed rows"] if left else []
         caption = "All on the same rows, each predicted before it was learned from; skill is 1 - ours / theirs."
+        if left:
+            caption += f" Believed rows: without {counted(left[0], 'row')} whose target was not believed."
         tables.append(
-            Table(header, rows or [["no row could be scored", "-", *["-"] * len(square), ""]], caption if not i else "")
+            Table(
+                header,
+                rows or [["no row could be scored", "-", *["-"] * len(square), ""]],
+                caption if left or not i else "",
+            )
         )
     return tables
 
@@ -147,6 +168,14 @@ def read_as(scores: dict[str, Any]) -> Table:
         "the column's first value on, odd those of them that hold something else."
     )
     return Table(["column", "used as", "read as", "to say otherwise", "missing", "odd"], rows, caption, texts=4)
+
+
+def _kinds(scores: dict[str, Any]) -> list[Table]:
+    """Where the rows are of which not every one has a remark of its own."""
+    kinds = Remarks(scores.get("remarks")).kinds
+    rows = [[kind, f"{each.count:,}", each.words()] for kind, each in kinds.items() if each.count > each.told]
+    caption = "Of these more rows are meant than the remarks below name; summary.json lists all (remarks)."
+    return [Table(["what", "how many", "rows"], rows, caption, texts=1)] if rows else []
 
 
 class _Curve:
@@ -176,12 +205,15 @@ def _panels(count: int) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _curves(curves: list[_Curve], targets: list[str], what: str) -> Picture:
-    """The errors of all contestants, window by window: a panel a target."""
+def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]) -> Picture:
+    """The errors of all contestants, window by window: a panel a target.
+
+    `odd`: which have rows that were not believed. A window with such a row may go beyond the picture.
+    """
     figure, panels = _panels(len(targets))
     drawn: dict[str, Any] = {}
-    left_out = []
-    for curve, target, axes in zip(curves, targets, panels, strict=True):
+    left_out, beyond = [], False
+    for curve, target, axes, is_odd in zip(curves, targets, panels, odd, strict=True):
         rows, values = curve.merged()
         means = values.mean(0) if len(values) else np.zeros(len(CONTESTANTS))
         far = means > 3 * means.min()
@@ -192,6 +224,10 @@ def _curves(curves: list[_Curve], targets: list[str], what: str) -> Picture:
                 (line,) = axes.plot(rows, values[:, j], color=colour, **style)
                 drawn.setdefault(name, line)
         axes.set_ylim(bottom=0)
+        most = values[:, ~far | (np.arange(len(CONTESTANTS)) == 0)].max(1)
+        if is_odd and 0 < (top := USUAL * float(np.median(most))) < most.max():
+            axes.set_ylim(top=top)
+            beyond = True
         out = ", ".join(name for name, out in zip(CONTESTANTS, far, strict=True) if out and name != "network")
         left_out += [f"{out} ({target})" if len(targets) > 1 else out] if out else []
         if len(targets) > 1:
@@ -203,6 +239,7 @@ def _curves(curves: list[_Curve], targets: list[str], what: str) -> Picture:
     names = [name for name in CONTESTANTS if name in drawn]
     figure.legend([drawn[name] for name in names], names, loc="outside upper right", ncols=5)
     gone = f" Left out, far above: {'; '.join(left_out)}." if left_out else ""
+    gone += " What goes beyond the picture holds rows whose target was not believed." if beyond else ""
     return Picture("errors", figure, f"The {what}, window by window.{gone}")
 
 
@@ -242,6 +279,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
     """The last rows of every target, with what was said of them before: a panel each."""
     with _last_rows(folder, Format(targets, 2 if share else 0, classes=False)) as last:
         numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
+        marks = np.array([line[-1] for line in last])
     rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(targets), 1)
     figure, panels = _panels(len(targets))
     for target, columns, axes in zip(targets, each, panels, strict=True):
@@ -250,12 +288,25 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
             axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
         axes.plot(rows, truth, color=GREY, lw=1.4, label=target if len(targets) == 1 else "target")
         axes.plot(rows, said, color=COLOURS[0], lw=1.4, label="predicted before")
+        # What is not believed, and an interval that holds it, may lie anywhere.
+        strange = marks == target
+        usual = np.concatenate([truth[~strange], said])
+        usual = usual[np.isfinite(usual)]
+        if (marks != "").any() and len(usual):
+            room = 0.05 * np.ptp(usual) + (np.nanmedian(ends[1] - ends[0]) if ends else 0)
+            low, high = usual.min() - room, usual.max() + room
+            if low < high:
+                axes.set_ylim(low, high)
+                if strange.any():
+                    at = np.clip(truth[strange], low, high)
+                    axes.plot(rows[strange], at, "x", color=COLOURS[1], clip_on=False, label="not believed")
         if len(targets) == 1:
             axes.set_ylabel(target)
         else:
             axes.set_title(target)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     caption = f"The last {len(last):,} predictions; where the line of a target ends, it is still to come."
+    caption += " What was not believed may lie beyond the picture." if (marks != "").any() else ""
     return Picture("last-rows", figure, caption)
 
 

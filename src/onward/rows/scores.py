@@ -50,16 +50,22 @@ class Scores:
         # contestant, target, (rows, |error|, error^2)
         self.total = np.zeros((len(CONTESTANTS), targets, 3))
         self.window = np.zeros_like(self.total)
+        # As `total`, without the rows whose target itself was not believed, and those before learning began anew.
+        self.believed = np.zeros_like(self.total)
         # Of the network and each target: rows with an interval or a probability, values inside (classes: hit), width
         # (probability).
         self.extra = np.zeros((targets, 3))
 
-    def add(self, errors: np.ndarray) -> None:
-        """Errors (contestant, rows, targets); a row counts if all contestants answered it."""
+    def add(self, errors: np.ndarray, doubted: np.ndarray) -> None:
+        """Errors (contestant, rows, targets); a row counts if all contestants answered it.
+
+        `doubted`: (rows, targets), where a target was not believed.
+        """
         known = np.isfinite(errors).all(0)
         clean = np.where(known[None], errors, 0)
         each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
         self.total, self.window = added(self.total, each), added(self.window, each)
+        self.believed = added(self.believed, np.where(doubted[None, ..., None], 0, each))
 
     def take_window(self) -> np.ndarray:
         """The sums of the window, as in `total`; a new window begins."""

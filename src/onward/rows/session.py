@@ -19,6 +19,7 @@ from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import TOLD, Reading
+from onward.rows.remarks import Notes, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
@@ -27,20 +28,19 @@ from onward.rows.targets import Targets
 from onward.rows.units import Unit
 
 JOB = "learn"
-MOST_NOTES = 200
 LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
-class Session:
+class Session(Notes):
     """One learning: all that changes from row to row, the files it writes, and its checkpoints."""
 
     def __init__(
         self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK, live: bool = False
     ):
-        self.options, self.name, self.say = options, name, say
-        self.notes: list[str] = []
+        super().__init__(name, say, live=live)
+        self.options = options
         self.learner: RowLearner | None = None
-        self.block, self.live, self.ahead = block, live, Ahead()
+        self.block, self.ahead = block, Ahead()
         self.rows = 0
         k = len(options.target)
         classes = options.task == "classification"
@@ -54,7 +54,7 @@ class Session:
         self.format = Format(options.target, self.extras, classes=classes)
         self.waiting = Waiting.empty(options.lag, k, k * self.extras)
         self.rewards = np.zeros((0, k))
-        self.last_row, self.constant = 0, [True] * k
+        self.constant = [True] * k
         self.first_target: list[float | None] = [None] * k
         self.cpu = 0.0
         self.strange = Strange()
@@ -62,20 +62,12 @@ class Session:
         self.metrics: list[str] = []
         self.answered = self.waiting
 
-    def complain(self, text: str) -> None:
-        """One line for the person, and for the report."""
-        text = text if text.startswith(self.name) else f"{self.name}: {text}"
-        if text in self.notes:  # a target that is an input too is read twice
-            return
-        if len(self.notes) < MOST_NOTES:
-            self.notes.append(text)
-        self.say(text)
-
     def judge(self, sample: Rows, *, whole: bool) -> None:
         """Say what the columns of a table are by its first rows (`whole`: all of them), before the first is read."""
         with self._named():
             found = self.reading.judge(sample, whole=whole)
         if found:
+            self.tell()
             more = f"; and {len(found) - TOLD} more, in the report" if len(found) > TOLD else ""
             self.notes += [f"{self.name}: {text}" for text in found]
             self.say(f"{self.name}: {'; '.join(found[:TOLD])}{more}")
@@ -108,10 +100,16 @@ class Session:
         """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
         work = time.process_time()
         self.answered = self.answered.pick(slice(0))
-        for known in self.reading.parts(block):
-            for start, stop in itertools.pairwise(self.targets.cuts(known.cells, len(known.numbers))):
-                cells = {name: column[start:stop] for name, column in known.cells.items()}
-                self._take(known._replace(numbers=known.numbers[start:stop], cells=cells), learn)
+        before, self.holds = self.holds, True
+        try:
+            for known in self.reading.parts(block):
+                self._begin_anew()
+                for start, stop in itertools.pairwise(self.targets.cuts(known.cells, len(known.numbers))):
+                    cells = {name: column[start:stop] for name, column in known.cells.items()}
+                    self._take(known._replace(numbers=known.numbers[start:stop], cells=cells), learn)
+        finally:
+            self.tell()
+            self.holds = before
         self.cpu += time.process_time() - work
 
     def _take(self, block: Rows, learn: bool) -> None:
@@ -147,11 +145,25 @@ class Session:
                 "the last checkpoint is good. Try a smaller --step-size"
             )
         self.strange.see(marks, numbers, block.cells, self.complain)
-        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks)
+        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks, answers.doubted)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
         self.last_row = numbers[-1]
+
+    def _begin_anew(self) -> None:
+        """Forget what was learned where a value is not believed any more that it was learned from."""
+        anew, units = self.reading.anew, (self.reading.encoder.units, self.targets.units)
+        for name, value in anew.items():
+            for known in units:
+                known |= {name: Unit(value)} if name in known else {}
+        for i in [i for i, name in enumerate(self.options.target) if name in anew]:
+            self.baselines.forget(i)
+            self.first_target[i], self.constant[i] = None, True
+        if anew and self.learner is not None:
+            self.scores.believed[:] = 0
+            self.learner = self.learner._replace(state=None)
+        self.reading.anew = {}
 
     def _season(self) -> dict[str, Sequence[Cell]]:
         """One more input a target, where a season is known: the value one season before what is to be predicted."""
@@ -220,6 +232,7 @@ class Session:
         arrived: np.ndarray,
         others: np.ndarray,
         marks: Sequence[str],
+        doubted: np.ndarray,
     ) -> None:
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
@@ -230,7 +243,7 @@ class Session:
         every, start = self.options.every, 0
         while start < len(numbers):
             stop = min(len(numbers), start + every - (self.rows + start) % every)
-            self.scores.add(errors[:, start:stop])
+            self.scores.add(errors[:, start:stop], doubted[start:stop])
             if (self.rows + stop) % every == 0:
                 self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
             start = stop
@@ -312,6 +325,7 @@ class Session:
             **{name: getattr(self, name) for name in AS_IT_IS},
             **more,
             "strange": self.strange.as_dict(),
+            "remarks": self.remarks.as_dict(),
             "learner": learner,
             "reading": self.reading.as_dict(),
             "none": self.targets.none,
@@ -354,7 +368,7 @@ class Session:
         self.rewards = mine["rewards"]
         vars(self.scores).update(part("scores."))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
-        self.strange = Strange(**meta["strange"])
+        self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from onward.rows.encoder import Encoder
+from onward.rows.remarks import Remark
 from onward.rows.sources import Cell
 
-# Rows that are told and listed; all of them are marked and counted.
-TOLD, LISTED = 3, 10
+# Rows that are listed with what they hold; all of them are marked and counted, and it is kept where they stand.
+LISTED = 10
 
 
 class Strange:
@@ -40,16 +41,16 @@ class Strange:
         cells: Mapping[str, Sequence[Cell]],
         complain: Callable[[str], None],
     ) -> None:
-        """Count rows with their marks, and tell of the first."""
+        """Count rows with their marks, and tell of them."""
         for i, name in enumerate(marks):
             if not name:
                 continue
             self.rows += 1
+            cell = str(cells[name][i])
             if len(self.first) < LISTED:
-                cell = str(cells[name][i])
                 self.first.append({"row": numbers[i], "column": name, "value": cell})
-                if len(self.first) <= TOLD:
-                    complain(
-                        f"row {numbers[i]}, column {name!r}: {cell} is far from all before it, and is not believed "
-                        "unless the next one agrees"
-                    )
+            text = (
+                f"row {numbers[i]}, column {name!r}: {cell} is far from all before it, and is not believed unless the "
+                "next one agrees"
+            )
+            complain(Remark(text, numbers[i], f"cells of column {name!r} far from all before, not believed"))

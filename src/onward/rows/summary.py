@@ -9,16 +9,17 @@ from onward import saving
 from onward.errors import OnwardError
 from onward.rows.scores import CONTESTANTS, by_target, each_target, mean_errors, measure
 from onward.rows.session import Session
+from onward.text import counted
 
 SUMMARY = "summary.json"
+ERRORS = ("mean absolute error", "root mean square error")
+WITHOUT = "without strange targets"
 
 
 def summary(session: Session) -> dict[str, Any]:
     """Everything that a report says, but for its figures."""
     scores, options, encoder = session.scores, session.options, session.reading.encoder
-    means, counts = mean_errors(scores.total)
-    with np.errstate(invalid="ignore"):
-        squares = np.sqrt(scores.total[..., 2] / counts).tolist()
+    counts = mean_errors(scores.total)[1]
     content: dict[str, Any] = {
         "source": session.name,
         "task": options.task,
@@ -26,8 +27,7 @@ def summary(session: Session) -> dict[str, Any]:
         "scored": by_target(options.target, counts),
         "targets": list(options.target),
         "contestants": list(CONTESTANTS),
-        "mean absolute error": [[None if e != e else e for e in errors] for errors in means],
-        "root mean square error": [[None if e != e else e for e in errors] for errors in squares],
+        **_errors(scores.total),
         "period": session.baselines.period,
         "columns read": len({*encoder.slots, *encoder.vocabulary} - {*session.seasonal}),
         "inputs": encoder.used,
@@ -35,8 +35,15 @@ def summary(session: Session) -> dict[str, Any]:
         "constant": by_target(options.target, session.constant),
         "cpu_seconds": session.cpu,
         "strange": session.strange.as_dict(),
+        "remarks": session.remarks.as_dict(),
         "notes": session.notes,
     }
+    doubted = scores.total[0, :, 0] - scores.believed[0, :, 0]
+    if doubted.any():
+        content[WITHOUT] = {
+            "rows left out": by_target(options.target, doubted.astype(int).tolist()),
+            **_errors(scores.believed),
+        }
     if session.extras:
         shares = [
             {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
@@ -44,6 +51,15 @@ def summary(session: Session) -> dict[str, Any]:
         ]
         content["interval"] = by_target(options.target, shares)
     return content
+
+
+def _errors(sums: np.ndarray) -> dict[str, list[list[float | None]]]:
+    """The errors of each contestant and target; None where no row was scored."""
+    means, counts = mean_errors(sums)
+    with np.errstate(invalid="ignore"):
+        squares = np.sqrt(sums[..., 2] / counts).tolist()
+    named = zip(ERRORS, (means, squares), strict=True)
+    return {name: [[None if e != e else e for e in errors] for errors in each] for name, each in named}
 
 
 class _Column(TypedDict):
@@ -73,17 +89,22 @@ def load_summary(folder: Path) -> dict[str, Any]:
         raise OnwardError(f"{folder} has not been learned to its end: {file} is missing")
     content = saving.read_json(file)
     saving.check_meta(content, _Summary, str(file))
-    for name in ("mean absolute error", "root mean square error"):
-        errors: Any = content.get(name)
-        saving.check_meta(errors, list[list[float | None]], f"{file}, {name}")
-        shape = [len(content["targets"])] * len(content["contestants"])
-        if content["contestants"] != list(CONTESTANTS) or list(map(len, errors)) != shape:
-            raise saving.Unreadable(f"{file} is damaged: {name} is not of {CONTESTANTS} and {content['targets']}")
+    saving.check_meta(content.get(WITHOUT, {}), dict[str, Any], f"{file}, {WITHOUT}")
+    for part in (content, *([content[WITHOUT]] if WITHOUT in content else [])):
+        for name in ERRORS:
+            errors: Any = part.get(name)
+            saving.check_meta(errors, list[list[float | None]], f"{file}, {name}")
+            shape = [len(content["targets"])] * len(content["contestants"])
+            if content["contestants"] != list(CONTESTANTS) or list(map(len, errors)) != shape:
+                raise saving.Unreadable(f"{file} is damaged: {name} is not of {CONTESTANTS} and {content['targets']}")
     saving.check_meta(content.get("columns read"), int, f"{file}, columns read")
     for column in content["columns"]:
         saving.check_meta(column, _Column, f"{file}, columns")
         words = {name: column.get(name) for name in ("name", "role", "read as", "otherwise")}
         saving.check_meta(words, dict[str, str], f"{file}, columns")
+    if WITHOUT in content:
+        left = content[WITHOUT].get("rows left out")
+        check_targets(left, content["targets"], int, f"{file}, {WITHOUT}")
     for name, kind in {"scored": int, "constant": bool, "interval": dict[str, float]}.items():
         if name in content:
             check_targets(content[name], content["targets"], kind, f"{file}, {name}")
@@ -107,6 +128,14 @@ def best_first(content: dict[str, Any], i: int) -> list[tuple[str, float]]:
     return sorted(named, key=lambda each: each[1])
 
 
+def without(content: dict[str, Any], i: int) -> tuple[int, dict[str, list[float | None]]] | None:
+    """How many rows of target i were not believed, and the errors of each contestant without them; None: none was."""
+    if WITHOUT not in content or not (rows := each_target(content["targets"], content[WITHOUT]["rows left out"])[i]):
+        return None
+    said = [[errors[i] for errors in content[WITHOUT][name]] for name in ERRORS]
+    return rows, dict(zip(content["contestants"], map(list, zip(*said, strict=True)), strict=True))
+
+
 def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first; of several targets a block each."""
     content = load_summary(folder)
@@ -114,5 +143,9 @@ def as_lines(folder: Path) -> list[str]:
     for i, target in enumerate(content["targets"]):
         ranked = best_first(content, i)
         lines += [f"{target}: {'' if ranked else 'no row could be scored'}".rstrip()] if several else []
-        lines += [f"{'  ' * several}{name:12} {what} {error:.5g}" for name, error in ranked]
+        rows, believed = without(content, i) or (0, {})
+        for name, error in ranked:
+            mean = believed[name][0] if believed else None
+            beside = "" if mean is None else f" ({mean:.5g} without {counted(rows, 'row')} not believed)"
+            lines.append(f"{'  ' * several}{name:12} {what} {error:.5g}{beside}")
     return lines

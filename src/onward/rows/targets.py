@@ -8,6 +8,7 @@ import numpy as np
 from onward.errors import OnwardError
 from onward.rows.options import Learn
 from onward.rows.reading import FIRST, Reading
+from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, is_missing
 from onward.rows.units import Unit
 
@@ -84,8 +85,8 @@ class Targets:
             where = f"row {rows[i]}, column {name!r}: the target {cell!r} is not a number"
             if self.none[name] > FIRST:
                 raise OnwardError(f"{where}, nor is any before it; for a target of names say --task classification")
-            if self.none[name] <= 3:
-                self.reading.complain(f"{where}; taken as missing")
+            kind = f"cells of the target {name!r}, before its first number, that are none"
+            self.reading.complain(Remark(f"{where}; taken as missing", rows[i], kind))
 
     def to_units(self, y: np.ndarray) -> np.ndarray:
         """As the learner takes them."""

@@ -1,38 +1,28 @@
 """What is wrong with a source, and how it is told."""
 
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from onward.errors import OnwardError
-
-SHOWN = 5  # complaints of a kind
+from onward.rows.remarks import Remark
 
 
 class Complaints:
-    """What is wrong with a source, told a line each: the first few of a kind, and a count at the end."""
+    """What is wrong with a source, told a line each, which knows its row and of which kind it is."""
 
     def __init__(self, name: str, tell: Callable[[str], None], strict: bool = False) -> None:
         self.name, self.strict = name, strict
-        self.counts: Counter[str] = Counter()
         self._tell = tell
 
     def add(self, kind: str, text: str, *, row: int = 0, line: int = 0, column: str = "", bad: bool = True) -> None:
         """Tell of one more of a kind; an error where complaints are strict and this is `bad`, not just a note."""
+        where = f", column {column!r:.80}" if column else ""
         message = self.name + (f", row {row:,}" if row else "") + (f" (line {line:,})" if line else "")
-        message += (f", column {column!r:.80}" if column else "") + f": {text}"
+        message += f"{where}: {text}"
         if bad and self.strict:
             raise OnwardError(message)
-        self.counts[kind] += 1
-        if self.counts[kind] <= SHOWN:
-            self._tell(message)
-
-    def summary(self) -> None:
-        """Count the kinds of which not all were told."""
-        for kind, count in self.counts.items():
-            if count > SHOWN:
-                self._tell(f"{self.name}: {count:,} in all: {kind}")
+        self._tell(Remark(message, row, kind + where))
 
 
 class Bad(Exception):

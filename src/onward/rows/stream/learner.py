@@ -84,10 +84,12 @@ class RowLearner(NamedTuple):
         return self._split(np.asarray(self.programs.of("peek", 1)(self.packed, x, plain, y))[None])
 
     def _split(self, answers: np.ndarray) -> Answers:
-        outputs = self.programs.stream.target.outputs
-        linear = outputs + self.recipe.targets
-        spread = answers[:, linear:-1].reshape(len(answers), self.recipe.targets, 3 * self.recipe.components)
-        return Answers(answers[:, :outputs], answers[:, outputs:linear], spread, answers[:, -1])
+        outputs, k = self.programs.stream.target.outputs, self.recipe.targets
+        linear, last = outputs + k, answers.shape[1] - 1 - k
+        spread = answers[:, linear:last].reshape(len(answers), k, 3 * self.recipe.components)
+        return Answers(
+            answers[:, :outputs], answers[:, outputs:linear], spread, answers[:, -1], answers[:, last:-1] > 0
+        )
 
     def _stretches(self, rows: int) -> list[tuple[int, int]]:
         """Cut where the network grows, and where a program ends."""

@@ -38,12 +38,14 @@ class Answers(NamedTuple):
     outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
     spread: (rows, targets, 3 components), log weights, means and log widths of a mixture of Gaussians each; or empty.
     strange: (rows,), the place of the first value that was not believed, from 1 on, inputs before targets; 0: none.
+    doubted: (rows, targets), whether the target of this row itself was not believed.
     """
 
     outputs: np.ndarray
     linear: np.ndarray
     spread: np.ndarray
     strange: np.ndarray
+    doubted: np.ndarray
 
 
 class Programs:

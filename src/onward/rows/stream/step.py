@@ -252,7 +252,7 @@ class Stream:
             other = jnp.where(row.targets.strange & known, state.guards.other, jnp.nan)
             around = lambda one, said, unit, other: one.around(features, said, unit, doubt, other)
             spread = of_each(around, state.density, outputs, unit, other).ravel()
-        return jnp.concatenate([outputs, linear, spread, row.first[None]])
+        return jnp.concatenate([outputs, linear, spread, row.targets.strange, row.first[None]], dtype=outputs.dtype)
 
     def read(
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array | None = None
