@@ -128,8 +128,8 @@ def test_head(name, key):
 
 
 def is_columns(cell):
-    """Columns alone, or a stack of them."""
-    layers = cell.cells if isinstance(cell, ow.Stack) else (cell,)
+    """Columns alone, a stack of them, or several side by side."""
+    layers = cell.cells if isinstance(cell, ow.Stack | ow.Parallel) else (cell,)
     return isinstance(cell, AbstractColumnar) or all(isinstance(layer, ow.Columns) for layer in layers)
 
 

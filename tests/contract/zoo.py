@@ -77,6 +77,7 @@ CELLS = {
     "Stack-columns": lambda: ow.Stack(
         _columns(ow.RTUGates()), ow.Columns(ow.LSTMGates(), 8, 3, key=KEY, spread=0.5), reads="all"
     ),
+    "Parallel": lambda: ow.Parallel(_columns(ow.ELSTMGates()), _columns(ow.LRUGates())),
     "Stack": lambda: ow.Stack(ow.GRU(3, 4, key=KEY), ow.Elman(4, 3, key=KEY)),
 }
 # Credit rules have nothing to do there.

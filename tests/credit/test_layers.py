@@ -151,3 +151,23 @@ def test_snap_0_is_the_derivative_of_the_present_step(make, key):
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(same), strict=True))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(total), strict=True):
         np.testing.assert_allclose(a[0], b, rtol=1e-9, atol=1e-14)
+
+
+def test_cells_side_by_side_are_exact_column_by_column(key):
+    """Of two kinds, one of them a cascade, with moments; against BPTT, and cells of different widths are refused."""
+    with jax.enable_x64(True):
+        cascade = ow.Cascade(ow.Columns(ow.LSTMGates(), 3, 2, key=key, spread=0.5))
+        grown, _ = cascade.grow(cascade.init(), key=key)
+        other = ow.Columns(ow.LRUGates(), 3, 4, key=key, spread=0.5, normalise_features=MOMENTS)
+        cell = v.in_float64(ow.Parallel(grown, other))
+        given = data(cell, key)
+        found = of_rule(cell, ow.Columnwise(), *given)
+        exact = quick(jax.vmap(lambda x, s, c: v.reference_gradient(cell, cell.init(), x, s, c)))(*given)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12 * float(np.abs(b).max()))
+    with pytest.raises(ValueError, match=r"these read \[3, 2\] inputs"):
+        ow.Parallel(other, ow.Columns(ow.GRUGates(), 2, 3, key=key))
+    with pytest.raises(ValueError, match="at least one cell"):
+        ow.Parallel()
+    with pytest.raises(TypeError, match=r"Columnwise needs columns .* got GRU|got Dense"):
+        ow.Columnwise().init(ow.Parallel(other, ow.GRU(3, 2, key=key)), jnp.zeros(3))

@@ -69,7 +69,7 @@ class Columnwise(AbstractCredit):
             return _OnParallel(cell, tuple(map(self.on, cell.cells)))
         if not isinstance(cell, AbstractColumnar):
             raise TypeError(
-                "Columnwise needs columns that do not read one another (Columns, Cascade, a Stack or Parallel of them), "
+                "Columnwise needs columns that do not read one another (Columns, Cascade, Stack or Parallel of them), "
                 f"got {type(cell).__name__}; use RTRL, which is exact for any cell"
             )
         return CorrectedColumns(cell, cell.live) if self.diagonal_correction else _OnColumns(cell, cell.live)

@@ -72,7 +72,16 @@ def cells(kinds: Mapping[str, Callable[[], ow.AbstractGates]] = GATES) -> dict[s
                 2, lambda key, kind=kind: two(lambda k, inputs=3: large(kind(), inputs, 3, key=k), key)
             ),
         }
-    return made | ({"Encoder column-stack": fresh(2, encoded)} if kinds is GATES else {})
+    mixed = {"Encoder column-stack": fresh(2, encoded), "Mixed columns": fresh(1, side_by_side)}
+    return made | (mixed if kinds is GATES else {})
+
+
+def side_by_side(key: PRNGKeyArray) -> ow.Parallel:
+    """Columns of two kinds, each with states of its own."""
+    return ow.Parallel(
+        large(ow.ELSTMGates(), 3, 2, key=key),
+        ow.Columns(ow.LRUGates(), 3, 2, key=jax.random.key(2), spread=0.7, **NORMAL),
+    )
 
 
 def encoded(key: PRNGKeyArray) -> ow.Stack:
@@ -103,6 +112,8 @@ def rules(cell: ow.AbstractCell) -> list[ow.AbstractCredit]:
         return [*exact, ow.Layerwise(), ow.RTRL(), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     if isinstance(cell, ow.AbstractColumnar):
         return [ow.Columnwise(), ow.RTRL(), ow.SnAp(1), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
+    if isinstance(cell, ow.Parallel):
+        return [ow.Columnwise(), ow.RTRL(), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     chosen = [ow.RTRL(), ow.SnAp(0), ow.SnAp(1), ow.SnAp(2), ow.UORO(), ow.TBPTT(4), ow.TBPTT(STEPS)]
     if isinstance(cell, ow.Stack):
         chosen.insert(1, ow.Layerwise())
