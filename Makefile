@@ -70,6 +70,7 @@ lint: setup
 # environment of the oracles, hand-written AVX-512 from benchmarks/ccn_lanes.cpp (needs g++ and such a CPU; else left out).
 bench: setup .oracles/.done
 	$(BIN)/python benchmarks/columns.py
+	$(BIN)/python benchmarks/kinds.py
 	$(BIN)/python benchmarks/rules.py
 	.oracles/bin/python benchmarks/targets.py
 	.oracles/bin/python benchmarks/data.py

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array
 
 PyTree = Any
@@ -66,7 +67,7 @@ def _kernel(function: Callable[..., PyTree], fixed: tuple[Hashable, ...], fold_o
             out = jax.vmap(function, in_axes=axes)(*arguments)
             return out, jax.tree.map(lambda _: True, out)
         if size >= WIDE_BATCH and not fold_only:
-            widen = lambda a, b: jnp.moveaxis(a, 0, -1) if b else a[..., None]
+            widen = lambda a, b: _last(jnp.moveaxis(a, 0, -1)) if b else a[..., None]
             out = function(*jax.tree.map(widen, arguments, tuple(batched)))
             narrow = lambda a: jnp.moveaxis(a, -1, 0) if a.shape[-1] == size else a[..., 0]
             return jax.tree.map(narrow, out), jax.tree.map(lambda a: a.shape[-1] == size, out)
@@ -90,6 +91,17 @@ def _kernel(function: Callable[..., PyTree], fixed: tuple[Hashable, ...], fold_o
     call = jax.custom_jvp(kernel if local else jax.jit(kernel, inline=True))
     call.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
     return call
+
+
+def _last(array: Array) -> Array:
+    """A small argument, written down with the runs next to one another: what all lanes share, or one number a lane.
+
+    XLA leaves it as the code around a kernel had it, runs first, and reads it with strides in every pass over a trace.
+    """
+    small = array.ndim == 2 or array.shape[-2] == 1
+    if not small or array.shape[0] == 1:
+        return array
+    return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
 
 
 def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,6 +67,14 @@ class AbstractGates(AbstractPart):
         return self.input_slots if self.bias_slots is None else self.bias_slots
 
     @property
+    def in_a_plane(self) -> bool:
+        """Whether both states are one complex number, h' = lambda h + b (a1 + i a2), lambda and b the unit's own.
+
+        Then d h/d W2 = i d h/d W1: one complex trace serves the weights of both inputs, at half the memory.
+        """
+        return False
+
+    @property
     def inputs_have_biases(self) -> bool:
         """Whether a bias goes with every input, so that a constant mean of the inputs can be moved into it."""
         return {*self.input_slots} <= {*self.biases}

@@ -35,7 +35,8 @@ class Columnwise(AbstractCredit):
     where r_theta is what the parameter multiplies: an input, the column's own h, or 1 (a bias, and so every parameter
     of the unit's own). The factors
     are one number per column and slot; they come from pullbacks of the gates, never by hand.
-    Memory: states x parameters floats. Cost: about (states^2 + states) multiply-adds a parameter.
+    Memory: states x parameters floats; half of it where both states are one complex number (`in_a_plane`).
+    Cost: about (states^2 + states) multiply-adds a parameter.
     Exact for a fixed network; online, up to the drift of the weights that every RTRL has.
 
     On a `Stack` of `Columns` the influence of layer k on layer l is block-triangular:
@@ -81,8 +82,9 @@ class _OnColumns(AbstractKernel[ColumnTraces]):
     columns: Columns
 
     def init(self, x: Array, *, key: PRNGKeyArray | None = None) -> ColumnTraces:
-        zero = jax.tree.map(jnp.zeros_like, self.columns.parameters)
-        return ColumnTraces((zero,) * self.columns.gates.states)
+        columns = self.columns
+        kept = columns.parameters._replace(weight=columns.weight[:, : len(_traced(columns.gates))])
+        return ColumnTraces((jax.tree.map(jnp.zeros_like, kept),) * columns.gates.states)
 
     def advance(
         self, carry: Carry, x: Array, state: ColumnTraces, *, key: PRNGKeyArray | None = None
@@ -90,12 +92,13 @@ class _OnColumns(AbstractKernel[ColumnTraces]):
         columns = self.columns
         read, live, rest = self.cell.feed(carry, x)
         z, moments = columns.read(live, read)
-        step = lanes(_advance, columns.gates)
+        step = lanes(_advance, columns.gates, _traced(columns.gates))
         states, traces = step(columns.parameters, live.hidden, state.of_state, z[:, None, None])
         return self.cell.join(columns.settle(states, moments, live), rest), ColumnTraces(traces)
 
     def pull(self, state: ColumnTraces, cotangent: PyTree) -> PyTree:
-        gradient = lanes(_pull)(state.of_state, self.cell.live_cotangent(cotangent))
+        pull = lanes(_pull, self.columns.gates.in_a_plane)
+        gradient = pull(state.of_state, self.cell.live_cotangent(cotangent))
         return self.cell.embed(self.columns.gradient_of(gradient))
 
 
@@ -161,7 +164,8 @@ class _OnStack(AbstractKernel[Layers]):
             z, moments = columns.read(before, x)
             column = z[:, None, None]
             scale = 1.0 if moments is None else moments.scale[:, None]
-            states, traces = lanes(_advance, columns.gates)(columns.parameters, before.hidden, state.own[i], column)
+            step = lanes(_advance, columns.gates, columns.gates.input_slots)
+            states, traces = step(columns.parameters, before.hidden, state.own[i], column)
             if i:
                 linear = lanes(_linear, columns.gates)(columns.parameters, before.hidden, column)
                 weigh = jax.tree.map(lambda w, scale=scale: w * scale, linear.by_input)
@@ -199,7 +203,7 @@ class _OnStack(AbstractKernel[Layers]):
     def pull(self, state: Layers, cotangent: PyTree) -> PyTree:
         gradients = []
         for k, columns in enumerate(self.layers):
-            gradient = lanes(_pull)(state.own[k], cotangent[k])
+            gradient = lanes(_pull, False)(state.own[k], cotangent[k])
             terms = [
                 jnp.tensordot(c, t, 1)
                 for above in range(k + 1, len(self.layers))
@@ -273,19 +277,33 @@ def _through_h(
     return by_h
 
 
-def _pull(traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
+def _traced(gates: AbstractGates) -> tuple[int, ...]:
+    """Slots of the input weights that have traces of their own: in a plane, those of the second are i times these."""
+    return gates.input_slots[:1] if gates.in_a_plane else gates.input_slots
+
+
+def _pull(in_a_plane: bool, traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
     terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
-    return jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
+    gradient = jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
+    if not in_a_plane:
+        return gradient
+    # By the first row (x, y), by the second i (x, y) = (-y, x).
+    (x, y), (a, b) = (trace.weight for trace in traces), cotangent
+    first = jnp.arange(2).reshape(2, *(1,) * a.ndim) == 0
+    choose = lambda one, two: jnp.where(first, one[None], two[None])[None]
+    both = choose(a, b) * x + choose(b, -a) * y
+    return gradient._replace(weight=both)
 
 
 def _advance(
     gates: AbstractGates,
+    traced: tuple[int, ...],
     parameters: Parameters,
     states: States,
     traces: tuple[Parameters, ...],
     z: Float[Array, "inputs 1 1"],
 ) -> tuple[States, tuple[Parameters, ...]]:
-    """States and traces of every column, one step on; elementwise over columns."""
+    """States and traces of every column, one step on; elementwise over columns. traced: the slots of input weights."""
     new, derivatives = gates.jacobian(preactivation(gates, parameters, states, z), states)
     advanced: list[Parameters] = []
     for by_slot, by_state, by_new in derivatives:
@@ -293,7 +311,7 @@ def _advance(
         by_read = _through_h(gates, parameters, by_slot, by_state[-1])
         rows = lambda slots, d=by_slot, zero=zero: by_row(d, slots, zero)
         loop = rows(gates.recurrent_slots) * states[-1][None] if gates.recurrent_slots else None
-        trace = Parameters(rows(gates.input_slots)[None] * z, loop, rows(gates.biases))
+        trace = Parameters(rows(traced)[None] * z, loop, rows(gates.biases))
         for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
                 trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
