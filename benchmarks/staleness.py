@@ -1,6 +1,6 @@
 """How stale traces are while a network learns, and what the diagonal correction makes of it.
 
-    python benchmarks/staleness.py [--steps 60000] [--seeds 4]
+    python benchmarks/staleness.py [--steps 30000] [--seeds 3] [--only TEXT]
 
 Columns and a dense layer learn online; ten times in a run the influence that was carried along is compared with a replay
 of the last `WINDOW` observations by the weights of then (`onward.staleness`). Each line: a stream, a rule, a step size;
@@ -113,13 +113,16 @@ def cached(name: Any, function: Callable[..., Any]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60_000)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="streams whose name holds this")
     given = parser.parse_args()
     print(f"{given.steps:,} steps, {given.seeds} seeds; medians\n")
     print("| stream | rule | step size | a tenth | half | end | of arrays at the end | error |")
     print("|---|---|---|---|---|---|---|---|")
     for name, task, model, objective, decay, rules, sizes in STREAMS:
+        if given.only not in name:
+            continue
         for size in sizes:
             for rule in rules:
                 learner = ow.Online(rule, objective, ow.rms(decay), size)
