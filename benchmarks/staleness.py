@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import onward as ow
+from onward.lab import metrics
 
 WINDOW = 1000
 POINTS = 10
@@ -83,10 +84,10 @@ def go(learner: ow.Online, task: Any, state: Any, stream: Any, steps: int) -> tu
         state, stream = loop
         stream, example = task.emit(stream)
         state, info = learner.step(state, example)
-        told = jnp.square(example.truth - info.prediction) if example.truth is not None else info.loss
-        return (state, stream), (told, jnp.asarray(example.weight, float))
+        measure = metrics.return_error if isinstance(learner.objective, ow.TDLambda) else metrics.stream_loss
+        return (state, stream), measure(example, info)
 
-    run = cached(("go", id(learner), steps), lambda state, stream: jax.lax.scan(step, (state, stream), None, steps))
+    run = cached(("go", steps), lambda state, stream: jax.lax.scan(step, (state, stream), None, steps))
     (state, stream), (told, weight) = run(state, stream)
     return state, stream, jnp.sum(told) / jnp.sum(weight)
 
@@ -101,7 +102,7 @@ def watch(learner: ow.Online, task: Any, state: Any, stream: Any, window: int) -
         last = jax.tree.map(lambda a: a[-1], examples)
         return learner.read(state, last.x, last.reset)[0], stream, examples
 
-    return cached(("watch", id(learner), window), all_of)(state, stream)
+    return cached(("watch", window), all_of)(state, stream)
 
 
 PROGRAMS: dict[Any, Any] = {}
@@ -126,6 +127,7 @@ def main() -> None:
         for size in sizes:
             for rule in rules:
                 learner = ow.Online(rule, objective, ow.rms(decay), size)
+                PROGRAMS.clear()
                 runs = [follow(learner, task, model, given.steps, seed) for seed in range(given.seeds)]
                 whole = np.median([[float(s.whole) for s in found] for found, _ in runs], 0)
                 leaves = [[float(a) for a in jax.tree.leaves(found[-1].leaves)] for found, _ in runs]
