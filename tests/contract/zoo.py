@@ -145,10 +145,14 @@ INVERSES = {
     "ResidualInverse": lambda: ow.ResidualInverse(width=3),
     "FeedbackInverse": ow.FeedbackInverse,
 }
-OTHERS = {"Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)), "Moments": ow.Moments}
+OTHERS = {
+    "Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)),
+    "Moments": ow.Moments,
+    "ReturnScale": ow.ReturnScale,
+}
 # Values that parts hand over, and functions: nothing to build.
 PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_by_rms", "scale_head"}
-PLAIN |= {"autostep", "idbd", "intentional", "obgd", "on_head", "swift_td"}
+PLAIN |= {"Staleness", "staleness", "autostep", "idbd", "intentional", "obgd", "on_head", "swift_td"}
 PLAIN |= {"chrono", "knots", "orthogonal", "ring"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

@@ -45,7 +45,7 @@ def staleness(learner: Online, before: OnlineState, after: OnlineState, examples
     >>> from onward import Columns, Columnwise, GRUGates, Linear, Model, Online, Step, Supervised, staleness
     >>> learner = Online(Columnwise(), Supervised(), optax.sgd(0.1))
     >>> model = Model(Columns(GRUGates(), 3, 5, key=jax.random.key(0)), Linear(5))
-    >>> examples = Step(x=jnp.ones((20, 3)), y=jnp.ones(20), reset=jnp.arange(20) == 0)
+    >>> examples = Step(jnp.ones((20, 3)), jnp.ones(20), jnp.ones(20), jnp.arange(20) == 0)
     >>> before = learner.init(model, jax.tree.map(lambda a: a[0], examples), key=jax.random.key(1))
     >>> after, _ = jax.lax.scan(learner.step, before, examples)
     >>> 0 < float(staleness(learner, before, after, examples).whole) < 1
