@@ -10,8 +10,10 @@ from onward.rows.stream.guard import WARM as BELIEVED
 
 # A value lies far off if it is so many times as far from the middle as nearly all others; of `ENOUGH` values it is
 # enough to lie `BEYOND` times as far as all others but one (of many: three).
-WILD, BEYOND = 1000.0, 30.0
+WILD, BEYOND = 1000.0, 100.0
 LEAST, ENOUGH = 3, 10
+# Of the median, the least that the usual distance from it counts for.
+NEARLY = 0.01
 # Rows of a stream in which first values are judged anew with each.
 ROWS = 2 * BELIEVED
 
@@ -20,8 +22,8 @@ def wild(numbers: np.ndarray) -> list[int]:
     """Where the first `BELIEVED` numbers of a column (or of its sample) are wild; NaN counts as none.
 
     Far off is what lies `WILD` times as far from the median as all but k of n values, k = max(1, min(n / 8, 6),
-    n / 100); where these are all the same, as far as `WILD` times the median itself. The guard of a stream
-    (`stream/guard.py`) has nothing to go by before it has seen so many.
+    n / 100), a hundredth of the median at least; where these are all the same, as far as `WILD` times the median
+    itself. The guard of a stream (`stream/guard.py`) has nothing to go by before it has seen so many.
     """
     known = np.flatnonzero(np.isfinite(numbers))
     n = len(known)
@@ -33,7 +35,8 @@ def wild(numbers: np.ndarray) -> list[int]:
         away = np.abs(values - middle)
         ordered = np.sort(away)[::-1]
         usual, near = ordered[max(1, min(n // 8, 6), n // 100)], ordered[min(3, 1 + n // 200)]
-        reach = WILD * (usual or abs(middle)) or math.inf
+        # Two first values that nearly agree say little of how far others lie.
+        reach = WILD * (max(usual, NEARLY * abs(middle)) if usual else abs(middle)) or math.inf
         if n >= ENOUGH and near > 0:
             reach = min(reach, BEYOND * near)
     return known[:BELIEVED][away[:BELIEVED] > reach].tolist()
