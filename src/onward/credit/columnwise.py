@@ -14,7 +14,7 @@ from onward.cells.columns import Columns, preactivation
 from onward.cells.parallel import Parallel
 from onward.cells.stack import Stack
 from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
-from onward.credit.correction import CorrectedColumns
+from onward.credit.correction import CorrectedColumns, pulled
 from onward.types import Carry, PyTree
 
 
@@ -283,8 +283,7 @@ def _traced(gates: AbstractGates) -> tuple[int, ...]:
 
 
 def _pull(in_a_plane: bool, traces: tuple[Parameters, ...], cotangent: States) -> Parameters:
-    terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
-    gradient = jax.tree.map(lambda *t: sum(t[1:], start=t[0]), *terms)
+    gradient = pulled(traces, cotangent)
     if not in_a_plane:
         return gradient
     # By the first row (x, y), by the second i (x, y) = (-y, x).

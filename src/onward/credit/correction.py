@@ -102,7 +102,7 @@ class CorrectedColumns(AbstractKernel[Corrected]):
 
     def pull(self, state: Corrected, cotangent: PyTree) -> PyTree:
         """The first derivative, times the cotangent."""
-        gradient = lanes(_pull)(state.first, self.cell.live_cotangent(cotangent))
+        gradient = lanes(pulled)(state.first, self.cell.live_cotangent(cotangent))
         return self.cell.embed(self.columns.gradient_of(gradient))
 
 
@@ -172,6 +172,7 @@ def _shifts(before: Corrected, moved: Parameters) -> list[Parameters]:
     return [jax.tree.map(shift, s, w, moved) for s, w in zip(before.first, before.second, strict=True)]
 
 
-def _pull(traces: OfState, cotangent: States) -> Parameters:
+def pulled(traces: OfState, cotangent: States) -> Parameters:
+    """The gradient from the derivatives of each state by the parameters of the same column."""
     terms = [jax.tree.map(lambda t, c=c: t * under(c, t), trace) for trace, c in zip(traces, cotangent, strict=True)]
     return jax.tree.map(lambda *t: tree_sum(list(t)), *terms)

@@ -30,8 +30,6 @@ from onward.text import number
 
 # So many cells of a target that are no numbers, before its first number, are taken for marks of what is missing.
 FIRST = 20
-# What is surprising in a sample is told in one line, which names so many columns.
-TOLD = 3
 # Rows under the header that may hold units and the like.
 UNITS_ROWS = 3
 

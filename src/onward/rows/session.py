@@ -18,7 +18,7 @@ from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
-from onward.rows.reading import TOLD, Reading
+from onward.rows.reading import Reading
 from onward.rows.remarks import Notes, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
@@ -28,6 +28,8 @@ from onward.rows.targets import Targets
 from onward.rows.units import Unit
 
 JOB = "learn"
+# What is surprising in a sample is told in one line, which names so many columns.
+NAMED = 3
 LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
@@ -68,9 +70,9 @@ class Session(Notes):
             found = self.reading.judge(sample, whole=whole)
         if found:
             self.tell()
-            more = f"; and {len(found) - TOLD} more, in the report" if len(found) > TOLD else ""
+            more = f"; and {len(found) - NAMED} more, in the report" if len(found) > NAMED else ""
             self.notes += [f"{self.name}: {text}" for text in found]
-            self.say(f"{self.name}: {'; '.join(found[:TOLD])}{more}")
+            self.say(f"{self.name}: {'; '.join(found[:NAMED])}{more}")
 
     def look(self, names: Sequence[str]) -> None:
         """Tell which of the columns that were learned from are not there; an error if none of them is."""

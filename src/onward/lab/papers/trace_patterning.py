@@ -226,7 +226,7 @@ class TracePatterningExperiment(StreamExperiment):
         prior = recipe.moment_prior if self.moment_prior is None else self.moment_prior
         moments = ow.Moments(rate=self.moment_rate, prior=prior or math.inf)
         options: Any = {"normalise_inputs": moments, "normalise_features": moments}
-        second_decay = self.second_moment_decay or recipe.second_moment_decay
+        second_decay = recipe.second_moment_decay if self.second_moment_decay is None else self.second_moment_decay
         rule: ow.AbstractCredit
         if name in STRUCTURES:
             rule = ow.Columnwise()
