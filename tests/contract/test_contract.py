@@ -245,6 +245,34 @@ def test_gates_derivatives_are_those_of_the_program(name, key):
             assert np.allclose(np.diag(dense), 0 if found is None else found, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", zoo.GATES)
+def test_units_that_say_so_contract(name, key):
+    """No small change of the states grows, at any preactivations and states; the others can make one grow."""
+    gates = zoo.GATES[name]()
+    draw = lambda i, n: tuple(2 * jax.random.normal(jax.random.fold_in(key, i), (n, 500)))
+    a, s = draw(0, gates.slots), draw(1, gates.states)
+
+    def change(weight):
+        def step(*states):
+            moved = list(a)
+            # Through the unit's own h, where it reads that.
+            for slot in gates.recurrent_slots:
+                moved[slot] = moved[slot] + weight * states[-1]
+            return gates(tuple(moved), states)
+
+        rows = [
+            jax.jvp(step, s, tuple(jnp.full(500, float(j == i)) for j in range(gates.states)))[1]
+            for i in range(gates.states)
+        ]
+        return np.linalg.norm(np.moveaxis(np.asarray(rows), -1, 0), 2, axis=(1, 2)).max()
+
+    if gates.contracting:
+        assert change(0.0) <= 1 + 1e-5
+        assert not gates.recurrent_slots
+    else:
+        assert max(change(0.0), change(5.0)) > 1
+
+
 def test_gates_hold_no_arrays():
     class Leaky(ow.ElmanGates):
         rate: jax.Array | float | tuple[float, ...] = ()

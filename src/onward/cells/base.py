@@ -49,6 +49,8 @@ class AbstractGates(AbstractPart):
     input_slots: eqx.AbstractClassVar[tuple[int, ...]]
     recurrent_slots: eqx.AbstractClassVar[tuple[int, ...]]
     bias_slots: ClassVar[tuple[int, ...] | None] = None
+    contracting: ClassVar[bool] = False
+    """Whether a step never makes a small change of the states larger, whatever the weights: traces need no bound."""
 
     def __check_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -29,6 +29,7 @@ class MinGRUGates(AbstractGates):
     slots: ClassVar[int] = 2
     input_slots: ClassVar[tuple[int, ...]] = (0, 1)
     recurrent_slots: ClassVar[tuple[int, ...]] = ()
+    contracting: ClassVar[bool] = True
     candidate: Literal["linear", "positive"] = eqx.field(default="linear", static=True)
 
     def __check_init__(self) -> None:

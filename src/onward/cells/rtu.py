@@ -104,6 +104,7 @@ class RTUGates(AbstractGates):
     slots: ClassVar[int] = 4
     input_slots: ClassVar[tuple[int, ...]] = (0, 1)
     recurrent_slots: ClassVar[tuple[int, ...]] = ()
+    contracting: ClassVar[bool] = True
     bias_slots: ClassVar[tuple[int, ...] | None] = (2, 3)
     activation: Activation = eqx.field(default="tanh", static=True)
     recurrence: Literal["linear", "nonlinear"] = eqx.field(default="linear", static=True)
@@ -160,6 +161,7 @@ class LRUGates(AbstractGates):
     slots: ClassVar[int] = 5
     input_slots: ClassVar[tuple[int, ...]] = (0, 1)
     recurrent_slots: ClassVar[tuple[int, ...]] = ()
+    contracting: ClassVar[bool] = True
     bias_slots: ClassVar[tuple[int, ...] | None] = (2, 3, 4)
 
     @property

@@ -4,7 +4,8 @@ A rule never sees a loss, and an objective never sees an influence matrix: `pull
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, Generic, Literal, TypeVar
 
 import equinox as eqx
@@ -19,6 +20,19 @@ from onward.types import Carry, PyTree
 Kind = Literal["exact", "unbiased", "biased"]
 # Bytes that a rule's state may take unless its field `memory_limit` says otherwise.
 MEMORY_LIMIT = 8 * 2**30
+# A trace that is larger starts anew; the square of one that is not is finite in 32 bits.
+LARGEST = 1e12
+
+
+def bounded(parts: Iterable[Array], *, axis: int | tuple[int, ...] | None = None) -> Array:
+    """1 where all of these traces are within `LARGEST` along an axis (None: all), and 0 where they have to start anew.
+
+    What a unit that drives itself into chaos does now depends without end on its past: its exact derivative grows
+    without bound, and what it was is of no use to anybody. So it begins again from 0, and learning goes on. The factor
+    belongs before the derivative by the old state, where it costs nothing a parameter.
+    """
+    largest = reduce(jnp.maximum, [jnp.max(jnp.abs(part), axis) for part in parts])
+    return (largest <= LARGEST).astype(largest.dtype)
 
 
 State = TypeVar("State")

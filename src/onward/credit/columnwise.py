@@ -13,7 +13,7 @@ from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Par
 from onward.cells.columns import Columns, preactivation
 from onward.cells.parallel import Parallel
 from onward.cells.stack import Stack
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, bounded
 from onward.credit.correction import CorrectedColumns, pulled
 from onward.types import Carry, PyTree
 
@@ -37,7 +37,8 @@ class Columnwise(AbstractCredit):
     are one number per column and slot; they come from pullbacks of the gates, never by hand.
     Memory: states x parameters floats; half of it where both states are one complex number (`in_a_plane`).
     Cost: about (states^2 + states) multiply-adds a parameter.
-    Exact for a fixed network; online, up to the drift of the weights that every RTRL has.
+    Exact for a fixed network; online, up to the drift of the weights that every RTRL has. A trace above 1e12 starts
+    anew (`tests/credit/test_chaos.py`).
 
     On a `Stack` of `Columns` the influence of layer k on layer l is block-triangular:
 
@@ -168,6 +169,9 @@ class _OnStack(AbstractKernel[Layers]):
             states, traces = step(columns.parameters, before.hidden, state.own[i], column)
             if i:
                 linear = lanes(_linear, columns.gates)(columns.parameters, before.hidden, column)
+                kept = bounded([part for below in state.across[i] for part in below], axis=(1, 2))
+                by_state = tuple(tuple(_times(f, kept) for f in factors) for factors in linear.by_state)
+                linear = linear._replace(by_state=by_state)
                 weigh = jax.tree.map(lambda w, scale=scale: w * scale, linear.by_input)
                 mixed = [_along(state.across[i][k], linear, weigh, moves[k], k == i - 1) for k in range(i)]
                 across.append(tuple(mixed))
@@ -304,6 +308,7 @@ def _advance(
 ) -> tuple[States, tuple[Parameters, ...]]:
     """States and traces of every column, one step on; elementwise over columns. traced: the slots of input weights."""
     new, derivatives = gates.jacobian(preactivation(gates, parameters, states, z), states)
+    kept = None if gates.contracting else bounded([trace.bias for trace in traces], axis=0)
     advanced: list[Parameters] = []
     for by_slot, by_state, by_new in derivatives:
         zero = jnp.zeros_like(states[-1])
@@ -311,7 +316,10 @@ def _advance(
         rows = lambda slots, d=by_slot, zero=zero: by_row(d, slots, zero)
         loop = rows(gates.recurrent_slots) * states[-1][None] if gates.recurrent_slots else None
         trace = Parameters(rows(traced)[None] * z, loop, rows(gates.biases))
-        for factor, before in zip((*by_state[:-1], by_read, *by_new), (*traces, *advanced), strict=True):
+        by_old = [*by_state[:-1], by_read]
+        if kept is not None:
+            by_old = [_times(factor, kept) for factor in by_old]
+        for factor, before in zip((*by_old, *by_new), (*traces, *advanced), strict=True):
             if factor is not None:
                 trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
         advanced.append(trace)

@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import lanes, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States
 from onward.cells.columns import Columns, preactivation
-from onward.credit.base import AbstractCredit, AbstractKernel, Kind, allocate, transition
+from onward.credit.base import AbstractCredit, AbstractKernel, Kind, allocate, bounded, transition
 from onward.types import Carry, PyTree
 
 OfState = tuple[Parameters, ...]
+# What of it starts anew together where it grows without bound.
+KEPT = "first", "second", "offset"
 
 
 class Corrected(NamedTuple):
@@ -51,6 +53,8 @@ class CorrectedCell(AbstractKernel[Corrected]):
         self, carry: Carry, x: Array, state: Corrected, *, key: PRNGKeyArray | None = None
     ) -> tuple[Carry, Corrected]:
         """Both derivatives, one step on, by the weights of now."""
+        kept = bounded([state.first, state.second])
+        state = state._replace(**{name: getattr(state, name) * kept for name in KEPT})
         parameters, step_of = transition(self.cell, carry.stats, x, key)
         theta, unravel = ravel_pytree(parameters)
         before, unravel_hidden = ravel_pytree(carry.hidden)
@@ -119,6 +123,10 @@ def _advance(
 ) -> tuple[States, Corrected]:
     """States of every column one step on, and what the correction keeps; elementwise over columns."""
     new = gates(preactivation(gates, parameters, states, z), states)
+    kept = bounded([trace.bias for trace in (*before.first, *before.second)], axis=0)
+    before = before._replace(
+        **jax.tree.map(lambda a: under(kept, a) * a, {name: getattr(before, name) for name in KEPT})
+    )
     moved = jax.tree.map(jnp.subtract, parameters, before.parameters)
     pairs = zip(before.first, before.second, strict=True)
     first = tuple(jax.tree.map(lambda s, w, m: s + w * m, s, w, moved) for s, w in pairs)

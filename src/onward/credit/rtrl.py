@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.batching import runs, sum_products, tree_sum
 from onward.cells.base import AbstractCell, AbstractGates, Derivatives, Parameters, States, by_row
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, weights_between, wiring
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, bounded, transition
 from onward.credit.correction import CorrectedCell
 from onward.types import Carry, PyTree
 
@@ -115,7 +115,7 @@ class _OnAny(AbstractKernel[Array]):
             return ravel_pytree(after)[0], whole
 
         (immediate, through), after = jax.jacrev(flat, argnums=(0, 1), has_aux=True)(theta, hidden)
-        return after, through @ state + immediate
+        return after, (through * bounded([state])) @ state + immediate
 
     def pull(self, state: Array, cotangent: PyTree) -> PyTree:
         _, unravel = ravel_pytree(eqx.filter(self.cell, self.cell.trainable()))
@@ -144,6 +144,8 @@ def _advance(
     h, (units, rows) = states[-1], influence[0].shape[:2]
     # Through h, as matrices (to, from) for each state, with the diagonal of a unit's own h inside.
     through = jnp.concatenate([_through(gates, sources, parameters, d, h) for d in derivatives])
+    kept = bounded([m[:, -len(gates.biases) :] for m in influence], axis=(0, 1, 2))
+    through = through * kept[None, None]
     # At once: all, or the rows of one input or source.
     together = math.gcd(len(gates.input_slots), len(gates.recurrent_slots), len(gates.biases))
     size = rows if sum(m.nbytes for m in influence) <= cache else together
@@ -156,7 +158,8 @@ def _advance(
         for i, (_, by_state, by_new) in enumerate(derivatives):
             after = mixed[i * units : (i + 1) * units]
             new = [take(m) for m in flat[:i]]
-            for factor, before in zip((*by_state[:-1], *by_new), (*old[:-1], *new), strict=True):
+            by_old = [None if factor is None else factor * kept[None] for factor in by_state[:-1]]
+            for factor, before in zip((*by_old, *by_new), (*old[:-1], *new), strict=True):
                 if factor is not None:
                     after = after + factor[:, None] * before
             written = lax.dynamic_update_slice_in_dim(flat[i], after.reshape(units, size, -1), row, 1)

@@ -14,7 +14,7 @@ from onward.batching import runs, tree_sum, under
 from onward.cells.base import AbstractCell, AbstractColumnar, AbstractGates, Parameters, States, by_row
 from onward.cells.dense import Dense, Sources, preactivation, sources_of, wiring
 from onward.cells.stack import Stack
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, bounded
 from onward.credit.columnwise import Columnwise
 from onward.credit.rtrl import RTRL, edges
 from onward.credit.tbptt import TBPTT
@@ -211,6 +211,7 @@ def _advance_pairs(
     zero = jnp.zeros_like(states[-1])
     read_h = sources_of(sources, states[-1])
     on_pairs = lambda a: None if a is None else _take(a, pairs.unit, -2)
+    kept = bounded([trace.bias for trace in influence], axis=(0, 1))
     own = pairs.own[:, None].astype(z.dtype)
     mine = lambda a: a if pairs.own.all() else a * own[None]
     advanced: list[Parameters] = []
@@ -219,13 +220,13 @@ def _advance_pairs(
         drive, loop, bias = map(pick, (gates.input_slots, gates.recurrent_slots, gates.biases))
         reads = _take(read_h, pairs.owner, -2) if sources is not None else read_h
         trace = Parameters(z[:, None, None] * drive[None], reads[:, None] * loop[None], bias)
-        factors = [on_pairs(f) for f in (*by_state, *by_new)]
+        factors = [on_pairs(None if f is None else f * kept[None]) for f in by_state] + [on_pairs(f) for f in by_new]
         for factor, before in zip(factors, (*influence, *advanced), strict=True):
             if factor is not None:
                 trace = jax.tree.map(lambda t, b, f=factor: t + under(f, b) * b, trace, before)
         terms = edges(gates, parameters, by_slot) if recurrent else []
         if terms:
-            by_edge = tree_sum(terms)
+            by_edge = tree_sum(terms) * kept[None, None]
             for row, pair, real in zip(pairs.row, pairs.pair, pairs.real, strict=True):
                 along = by_edge[row, pairs.unit] * real[:, None].astype(z.dtype)
                 add = lambda t, b, a=along, p=pair: t + under(a, b) * _take(b, p, -2)

@@ -11,11 +11,13 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 from onward.batching import runs, total, under
 from onward.cells.base import AbstractCell, AbstractGates, Parameters, States, pull_back, push_forward
 from onward.cells.dense import Dense, Sources, loop, preactivation, sources_of
-from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, transition
+from onward.credit.base import MEMORY_LIMIT, AbstractCredit, AbstractKernel, Kind, allocate, bounded, transition
 from onward.random import bits, seed_of
 from onward.types import Carry, PyTree
 
 TINY = 1e-30
+# What of the state starts anew together.
+KEPT = "states", "parameters"
 
 
 class RankOne(NamedTuple):
@@ -96,6 +98,8 @@ class _OnAny(AbstractKernel[RankOne]):
     ) -> tuple[Carry, RankOne]:
         scaling, count = self.rule.scaling, state.steps + 1
         signs = _signs(state.seed, count, state.states)
+        kept = bounded(jax.tree.leaves((state.states, state.parameters)))
+        state = state._replace(**jax.tree.map(lambda a: a * kept, {name: getattr(state, name) for name in KEPT}))
         parameters, step_of = transition(self.cell, carry.stats, x, key)
         hidden_step = lambda hidden: step_of(parameters, hidden)[0]
         _, pushed = jax.jvp(hidden_step, (carry.hidden,), (state.states,))
@@ -151,6 +155,9 @@ def _advance(
     signs: States,
 ) -> tuple[States, States, Parameters]:
     new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
+    leaves = jax.tree.leaves((s, t))
+    kept = bounded([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves], axis=0)
+    s = tuple(part * kept[None] for part in s)
     pushed_drive = loop(sources, parameters, s[-1])
     zero = jnp.zeros((len(gates.input_slots), *states[-1].shape), z.dtype)
     pushed = push_forward(derivatives, gates.gather(zero, pushed_drive, None), s)
@@ -179,9 +186,9 @@ def _advance(
     squared = in_size * total_square(entered) + total(jnp.square(looped) * h_size[None])
     drive = jnp.sqrt(squared + total_square(biased) if apart else squared)
     norm = lambda arrays: jnp.sqrt(sum(total_square(a) for a in arrays))
-    rho0, rho1 = _scales(scaling, norm(t), norm(pushed), drive, norm(signs))
+    rho0, rho1 = _scales(scaling, norm(t) * kept, norm(pushed), drive, norm(signs))
     s = tuple(rho0[None] * a + rho1[None] * b for a, b in zip(pushed, signs, strict=True))
-    old, fresh = 1 / rho0, 1 / rho1
+    old, fresh = kept / rho0, 1 / rho1
     entered, looped, biased = (rows * under(fresh, rows) for rows in (entered, looped, biased))
     added = Parameters(z[:, None, None] * entered[None], read_h[:, None] * looped[None], biased)
     t = jax.tree.map(lambda a, b: a * under(old, a) + b, t, added)
