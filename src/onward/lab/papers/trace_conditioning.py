@@ -43,7 +43,7 @@ NAMES = {
 TRUNCATED = ("tbptt-1", "tbptt-gap")
 METHODS = (*COLUMNS, "ccn", *TRUNCATED)
 # Chosen as docs/experiments/trace-conditioning.md says.
-STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "lstm": 3e-4}
+STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "gru": 5e-4, "lstm": 5e-4}
 OTHER_STEP_SIZE = 1e-3
 
 
@@ -81,7 +81,7 @@ class TraceConditioningExperiment(StreamExperiment):
     """Decay of RMSProp's second moment."""
     longest: float = 3.0
     """The longest memory that columns start with, in gaps."""
-    decay: bool = False
+    decay: bool = True
     """Whether step sizes fall to zero along a cosine, over the run or, of the growing network, over each stage."""
 
     @classmethod
