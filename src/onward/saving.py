@@ -138,6 +138,11 @@ def named_arrays(tree: PyTree) -> Arrays:
     return arrays
 
 
+def names_of(tree: PyTree) -> set[str]:
+    """The names that `named_arrays` gives to the arrays of a tree, or to their shapes; of a key that of its data."""
+    return {name for name, _ in _leaves(tree)}
+
+
 def from_named_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, what: str) -> PyTree:
     """The tree that `named_arrays` took apart, in the structure of `like` (arrays, or their shapes).
 

@@ -26,7 +26,7 @@ LENGTH = (64,)
 
 def recipe(kind="number", horizon=1, **options):
     lag = options.pop("lag", 4 if kind == "return" else horizon)
-    options = {"network": "columnar", "units": 4} | options
+    options = {"network": "columnar", "units": 6} | options  # of columns four that forget and one that turns
     return RowRecipe(kind=kind, horizon=0 if kind == "return" else horizon, lag=lag, **options)
 
 
@@ -386,6 +386,18 @@ def test_a_learner_of_another_format_is_refused(saved):
         RowLearner.load(arrays, meta | {"capacity": 16})
     with pytest.raises(Unreadable, match=r"written by onward 0\.1"):
         RowLearner.load({"floats": np.zeros(9), "whole": np.zeros(2)}, meta)
+
+
+def test_a_learner_of_another_network_is_whole_and_refused_by_name(saved):
+    """As one that a version with another network of the same name wrote: not `Unreadable`, which is damage."""
+    arrays, meta = saved
+    renamed = {name.replace(".model.cell.", ".model.cell.other."): array for name, array in arrays.items()}
+    assert renamed.keys() != arrays.keys()
+    with pytest.raises(
+        OnwardError, match=r"^it \(onward \S+\) is of another network than 'columnar'.* learn anew$"
+    ) as e:
+        RowLearner.load(renamed, meta, "it")
+    assert not isinstance(e.value, Unreadable)
 
 
 # Learning.

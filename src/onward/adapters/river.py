@@ -169,9 +169,9 @@ class OnlineRegressor(_Numbers, base.Regressor):
 
     `network`: "columnar" (columns, which do not read one another: exact online and cheap), "ccn" (columns in `stages`
     equal stages, the next added after `stage_rows` rows), "gru" or "lstm" (dense layers: slower, and better where
-    units must work together, as to recall what lay just so many rows back). `units`: in all. `rule`: credit of a dense
-    layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of the
-    recurrent weights (of a classifier: of all); None: what did well on many streams. `seed`: of the weights at the
+    units must work together). `units`: in all; of columns the features that they have together. `rule`: credit of a
+    dense layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of
+    the recurrent weights (of a classifier: of all); None: what did well on many streams. `seed`: of the weights at the
     start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where
     targets come late, so that the network would rely on what is old by then.
 

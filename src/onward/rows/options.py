@@ -56,7 +56,7 @@ class Learn:
     rule: Literal["exact", "snap-1", "rflo", "uoro", "tbptt-10"] = "exact"
     """Credit of a dense layer; exact is RTRL. Columns are always exact."""
     units: int = 32
-    """Columns of all stages, or units of the layer."""
+    """Features that the columns of all stages have together, or units of the layer."""
     stages: int = 2
     """Stages of a ccn."""
     stage_rows: int = 20_000

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onward.devices import Forked
+from onward.errors import OnwardError
 from onward.rows.encoder import MOST_SLOTS
 from onward.rows.packed import Packed
 from onward.rows.stream.programs import MANY, Answers, Programs, as_usual, own, programs_of
 from onward.rows.stream.recipe import RowRecipe
-from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays
+from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays, names_of
 
 Saved = tuple[dict[str, np.ndarray] | None, dict[str, Any]]
+# In the names of arrays of the network's cell.
+CELL = ".model.cell."
 
 
 class RowLearner(NamedTuple):
@@ -165,7 +168,8 @@ class RowLearner(NamedTuple):
         """The learner that `save` gave; `what` says in errors where it is from. Arrays None: of one not yet begun.
 
         Raises `onward.saving.Unreadable`, naming the array, if one is missing, one too many, or of another shape or
-        type than recipe and shapes ask for, and if another version of onward wrote it in another format.
+        type than recipe and shapes ask for, and if another version of onward wrote it in another format. Raises
+        OnwardError for one whose cell is made of other parts: a version with another network wrote it, and it is whole.
         """
         if arrays is not None and "floats" in arrays:
             raise Unreadable(
@@ -180,6 +184,13 @@ class RowLearner(NamedTuple):
             return learner
         packing = learner.programs.packing
         with as_usual():
+            ours = {name for name in names_of(packing.shapes) if CELL in name}
+            theirs = {name for name in arrays if CELL in name}
+            if ours - theirs and theirs - ours:
+                raise OnwardError(
+                    f"{what} (onward {meta['onward']}) is of another network than {learner.recipe.network!r} of this "
+                    f"version ({metadata.version('onward')}). Go on with the version that wrote it, or learn anew"
+                )
             return learner._replace(state=own(packing.from_host(from_named_arrays(arrays, packing.shapes, what))))
 
     def __reduce__(self) -> tuple[Any, Saved]:

@@ -1,5 +1,6 @@
 """What learns from rows, and the network at its start."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,9 +13,13 @@ from jaxtyping import PRNGKeyArray
 from onward.cells.base import AbstractCell
 from onward.cells.cascade import Cascade
 from onward.cells.columns import Columns
+from onward.cells.elstm import ELSTMGates
 from onward.cells.gru import GRU
 from onward.cells.lstm import LSTM, LSTMGates
+from onward.cells.parallel import Parallel
+from onward.cells.rtu import LRUGates
 from onward.cells.skip import Skip
+from onward.cells.start import ring
 from onward.credit.base import AbstractCredit
 from onward.credit.columnwise import Columnwise
 from onward.credit.rflo import RFLO
@@ -36,6 +41,8 @@ RULES: dict[str, Callable[[], AbstractCredit]] = {
 }
 # Size of the columns' first weights, and the longest of their first memories, in rows.
 SPREAD, LONGEST = 1.5, 10.0
+# Of columns that turn, the share of their state that they keep from row to row.
+RADII = 0.9, 0.99
 
 
 @dataclass(frozen=True)
@@ -63,22 +70,40 @@ class RowRecipe:
 
     def credit(self) -> AbstractCredit:
         """The credit rule of the network."""
-        return Columnwise() if self._has_columns else Inside(RULES[self.rule]())
+        return Inside(Columnwise() if self._has_columns else RULES[self.rule]())
 
     def cell(self, inputs: int, key: PRNGKeyArray) -> Skip:
         """The network at the start; what it reads are features too."""
         within: AbstractCell
-        if self._has_columns:
-            width = self.units // self.stages if self.network == "ccn" else self.units
-            columns = start_columns(Columns(LSTMGates(), inputs, width, key=key, spread=SPREAD), key)
-            within = Cascade(columns) if self.network == "ccn" else columns
-        else:
+        if self.network in ("gru", "lstm"):
             within = (GRU if self.network == "gru" else LSTM)(inputs, self.units, key=key)
+        elif self.network == "columnar" and self.kind == "number" and self.horizon <= 1:
+            within = mixed_columns(inputs, self.units, key)
+        else:
+            width = self.units // self.stages if self.network == "ccn" else self.units
+            within = start_columns(Columns(LSTMGates(), inputs, width, key=key, spread=SPREAD), key)
+            within = Cascade(within) if self.network == "ccn" else within
         return Skip(within)
 
     @property
     def _has_columns(self) -> bool:
         return self.network in ("ccn", "columnar")
+
+
+def mixed_columns(inputs: int, features: int, key: PRNGKeyArray) -> Parallel | Columns:
+    """Columns that forget by what they read, and beside them, of each 32 features 12, columns that turn and shrink.
+
+    The latter remember what came some rows ago exactly, linear as they are: their angles lie evenly over half a turn.
+    For numbers at most one row ahead: least squares over many errors, each known at once, find of such memories what
+    helps. Classes and returns, whose readout learns by gradients, and errors known many rows later lose by them.
+    """
+    turning = features * 3 // 16
+    gated = start_columns(Columns(ELSTMGates(), inputs, features - 2 * turning, key=key, spread=SPREAD), key)
+    if not turning:
+        return gated
+    draw, place = jax.random.split(jax.random.fold_in(key, 2))
+    linear = Columns(LRUGates(), inputs, turning, key=draw, spread=1.0)
+    return Parallel(gated, ring(linear, *RADII, phase=math.pi, even=True, key=place))
 
 
 def start_columns(columns: Columns, key: PRNGKeyArray) -> Columns:
