@@ -80,6 +80,8 @@ from .learners.watched import Watched as Watched
 from .loop import Loop as Loop
 from .model import Model as Model
 from .objectives.base import AbstractObjective as AbstractObjective
+from .objectives.q import QLambda as QLambda
+from .objectives.q import SarsaLambda as SarsaLambda
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda
 from .saving import Unreadable as Unreadable
@@ -92,6 +94,10 @@ from .tasks.animal import TracePatterning as TracePatterning
 from .tasks.base import AbstractTask as AbstractTask
 from .tasks.copy import Copy as Copy
 from .tasks.digits import SequentialDigits as SequentialDigits
+from .tasks.environment import AbstractEnvironment as AbstractEnvironment
+from .tasks.environment import Draw as Draw
+from .tasks.environment import Episode as Episode
+from .tasks.memory_chain import MemoryChain as MemoryChain
 from .tasks.normalised import Normalised as Normalised
 from .tasks.normalised import ReturnScale as ReturnScale
 from .tasks.one_to_many import OneToManyClasses as OneToManyClasses

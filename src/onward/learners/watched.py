@@ -15,7 +15,7 @@ from onward.learners.base import AbstractLearner
 from onward.learners.online import Online, OnlineState
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-from onward.types import Carry, Info, PyTree, Step
+from onward.types import Actions, Carry, Info, PyTree, Step
 
 
 class Watched(AbstractLearner):
@@ -54,6 +54,14 @@ class Watched(AbstractLearner):
     ) -> tuple[OnlineState, Array]:
         """`Online.read`; all rules move on."""
         return self._together.read(state, x, reset)
+
+    def choose(self, state: OnlineState, prediction: Array) -> tuple[OnlineState, Array | None]:
+        """`Online.choose`."""
+        return self._together.choose(state, prediction)
+
+    def actions(self, model: Model) -> Actions | None:
+        """`Online.actions`."""
+        return self.online.actions(model)
 
     def learn(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:
         """`Online.learn`, with `info.alignment`."""
@@ -122,12 +130,24 @@ class _Compared(AbstractObjective):
         state, gradient, learn, info = self.objective.step(state, model, prediction, example, own)
         return state, gradient, learn, info._replace(alignment=tuple(alignment))
 
-    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+    def choose(
+        self, state: PyTree, prediction: Array, steps: Array, *, key: PRNGKeyArray
+    ) -> tuple[PyTree, Array | None]:
+        return self.objective.choose(state, prediction, steps, key=key)
+
+    def actions(self, outputs: tuple[int, ...]) -> Actions | None:
+        return self.objective.actions(outputs)
+
+    @property
+    def step_sizes(self) -> tuple[float, ...] | None:
+        return self.objective.step_sizes
+
+    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
         def own(cotangent: Array) -> PyTree:
             gradient = pull(cotangent)
             return Model(gradient.cell[0], gradient.head)
 
-        return self.objective.eligibility(state, prediction, own)
+        return self.objective.eligibility(state, prediction, own, delta)
 
     def grow(self, state: PyTree, model: Model) -> PyTree:
         return self.objective.grow(state, model)

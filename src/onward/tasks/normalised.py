@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.cells.moments import Moments, MomentState
 from onward.parts import AbstractPart
 from onward.tasks.base import AbstractTask
-from onward.types import PyTree, Step
+from onward.types import Actions, PyTree, Step
 
 # Averages over nearly all that was seen, with no floor that matters.
 OF_OBSERVATIONS = Moments(rate=0.999999, floor=1e-8, prior=0.0)
@@ -93,6 +93,15 @@ class Normalised(AbstractTask):
         """The task's start; nothing seen."""
         seen = None if self.observations is None else self.observations.init(jnp.zeros(self.inputs))
         return NormalisedState(self.task.init(key), seen, None if self.rewards is None else self.rewards.init())
+
+    @property
+    def actions(self) -> Actions | None:
+        """Those of the task."""
+        return self.task.actions
+
+    def act(self, state: NormalisedState, action: Array) -> NormalisedState:
+        """The task is told."""
+        return state._replace(task=self.task.act(state.task, action))
 
     def emit(self, state: NormalisedState) -> tuple[NormalisedState, Step]:
         """The task's next step, normalised with what it adds to the moments. TypeError for a task of sequences."""
