@@ -79,9 +79,12 @@ from .learners.tptt import TPTT as TPTT
 from .learners.watched import Watched as Watched
 from .loop import Loop as Loop
 from .model import Model as Model
+from .objectives.actor_critic import ActorCritic as ActorCritic
 from .objectives.base import AbstractObjective as AbstractObjective
 from .objectives.q import QLambda as QLambda
 from .objectives.q import SarsaLambda as SarsaLambda
+from .objectives.qrc import QRC as QRC
+from .objectives.reinforce import Reinforce as Reinforce
 from .objectives.supervised import Supervised as Supervised
 from .objectives.td import TDLambda as TDLambda
 from .saving import Unreadable as Unreadable

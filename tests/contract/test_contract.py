@@ -210,6 +210,24 @@ def test_every_objective_learns(name, rule, objective, key):
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.interfaces
+@pytest.mark.parametrize("objective", zoo.OUTPUTS)
+def test_every_objective_that_acts_fits_every_rule(objective, key):
+    """By shapes: what a step gives back is what it took, and what was chosen is one of the actions."""
+    fits = {"Columnwise": "Columns", "Layerwise": "Stack-columns"}
+    for name, rule in zoo.CREDIT.items():
+        cell = zoo.CELLS[fits.get(name, "GRU")]()
+        model = ow.Model(cell, ow.Linear(cell.feature_count, zoo.OUTPUTS[objective]))
+        learner = ow.Online(rule(), zoo.OBJECTIVES[objective](), ow.rms())
+        example = ow.Step(jnp.ones(3), jnp.ones(()), jnp.ones(()), jnp.asarray(False), None, jnp.ones(()))
+        state = eqx.filter_eval_shape(lambda k, m=model, lr=learner, e=example: lr.init(m, e, key=k), key)
+        after, info = eqx.filter_eval_shape(learner.step, state, example)
+        assert eqx.filter(after, eqx.is_array_like) == eqx.filter(state, eqx.is_array_like), name
+        actions = learner.actions(model)
+        assert info.action.shape == (() if isinstance(actions, int) else actions)
+        assert info.delta.shape == info.loss.shape == ()
+
+
 @pytest.mark.parametrize("name", zoo.TASKS)
 def test_task(name, key):
     task = zoo.TASKS[name]()

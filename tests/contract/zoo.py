@@ -113,9 +113,15 @@ OBJECTIVES = {
     "TDLambda": ow.TDLambda,
     "QLambda": ow.QLambda,
     "SarsaLambda": ow.SarsaLambda,
+    "QRC": ow.QRC,
+    "ActorCritic": ow.ActorCritic,
+    "ActorCritic-continuous": lambda: ow.ActorCritic(continuous=True),
+    "Reinforce": ow.Reinforce,
+    "Reinforce-continuous": lambda: ow.Reinforce(continuous=True),
 }
 # Numbers that an objective wants predicted, where not one.
-OUTPUTS = {"QLambda": 2, "SarsaLambda": 3}
+OUTPUTS = {"QLambda": 2, "SarsaLambda": 3, "QRC": 4, "ActorCritic": 3, "ActorCritic-continuous": 5}
+OUTPUTS |= {"Reinforce": 2, "Reinforce-continuous": 4}
 TASKS = {
     "TracePatterning": ow.TracePatterning,
     "TracePatterning-rafiee": ow.TracePatterning.rafiee,

@@ -117,9 +117,12 @@ class Online(AbstractLearner):
         elif type(self.objective).eligibility is AbstractObjective.eligibility:
             zero = jnp.zeros(())
             self.objective.eligibility((), zero, lambda cotangent: cotangent, zero)  # which says why not
-        if (sizes := self.objective.step_sizes) is not None:
-            optimiser = (optimiser,) * len(sizes)
-        return OnlineState(model, *stream, optimiser, key, jnp.zeros((), jnp.int32))
+        return OnlineState(model, *stream, self._of_each(optimiser), key, jnp.zeros((), jnp.int32))
+
+    def _of_each(self, optimiser: PyTree) -> PyTree:
+        """A state of the optimiser for each gradient of the objective, if it has several."""
+        sizes = self.objective.step_sizes
+        return optimiser if sizes is None else (optimiser,) * len(sizes)
 
     def _first(self, x: Array) -> Array:
         """The observation of one stream."""
@@ -176,8 +179,7 @@ class Online(AbstractLearner):
 
     def actions(self, model: Model) -> Actions | None:
         """What its objective chooses from, given the predictions of this model; ValueError if they do not do."""
-        prediction = jax.eval_shape(lambda: model.head(model.features(model.init(), key=jax.random.key(0))))
-        return self.objective.actions(prediction.shape)
+        return self.objective.actions(model.prediction_shape)
 
     @compiled
     def choose(self, state: OnlineState, prediction: Array) -> tuple[OnlineState, Array | None]:
@@ -206,7 +208,8 @@ class Online(AbstractLearner):
             example = example._replace(discount=self._spread(example.discount))
         rule = self.credit.on(model.cell)
         parameters = eqx.filter(model, model.trainable())
-        tell = self.streams is None and wants_told(self.optimiser, state.optimiser, parameters)
+        first = state.optimiser if self.objective.step_sizes is None else state.optimiser[0]
+        tell = self.streams is None and wants_told(self.optimiser, first, parameters)
 
         def judge(key: PRNGKeyArray, carry: Carry, credit: PyTree, objective: PyTree, example: Step) -> PyTree:
             prediction, pullback = model.answer(carry, key=key)
@@ -229,7 +232,7 @@ class Online(AbstractLearner):
         loss = info.loss
         if self.streams is not None:
             gradient, learn, loss = jax.tree.map(_mean, gradient), jnp.any(learn), jnp.mean(loss)
-        told = Told(info.delta, eligibility, self.step_size) if tell else None
+        told = Told(info.delta, eligibility, jnp.asarray(self.step_size)) if tell else None
         model, optimiser = self._update(model, state.optimiser, gradient, learn, loss, told)
         return state._replace(model=model, objective=objective, optimiser=optimiser), info
 
@@ -280,9 +283,7 @@ class Online(AbstractLearner):
         if self.streams is not None:
             credit = _copies(credit, self.streams)
             objective = jax.vmap(objective, axis_size=self.streams)
-        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
-        if (sizes := self.objective.step_sizes) is not None:
-            optimiser = (optimiser,) * len(sizes)
+        optimiser = self._of_each(self.optimiser.init(eqx.filter(model, model.trainable())))
         return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps)
 
 

@@ -22,9 +22,10 @@ class Watched(AbstractLearner):
     """An `Online` learner, and credit rules that ride along: they see what its cell does and train nothing.
 
     At each step the gradient of its own rule and that of each of `rules` are compared with the exact one, on the same
-    cotangent: `info.alignment` holds an array (cosine, norm ratio, 1 if there was a gradient) for its own rule first.
-    What is learned is what `online` learns. Cost: that of all those rules, and of exact `RTRL`. The state is that of
-    `Online`; its `credit` holds one of each rule: its own, the exact one, the others.
+    cotangent (of an objective with several, on all together as one long gradient): `info.alignment` holds an array
+    (cosine, norm ratio, 1 if there was a gradient) for its own rule first. What is learned is what `online` learns.
+    Cost: that of all those rules, and of exact `RTRL`. The state is that of `Online`; its `credit` holds one of each
+    rule: its own, the exact one, the others.
     """
 
     online: Online
@@ -119,16 +120,17 @@ class _Compared(AbstractObjective):
     def step(
         self, state: PyTree, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[PyTree, PyTree, Bool[Array, ""], Info]:
-        alignment: list[Array] = []
+        pulled: list[list[PyTree]] = []
 
         def own(cotangent: Array) -> PyTree:
             gradient = pull(cotangent)
-            own, exact, *others = gradient.cell
-            alignment.extend(_compare(g, exact) for g in (own, *others))
-            return Model(own, gradient.head)
+            pulled.append(gradient.cell)
+            return Model(gradient.cell[0], gradient.head)
 
         state, gradient, learn, info = self.objective.step(state, model, prediction, example, own)
-        return state, gradient, learn, info._replace(alignment=tuple(alignment))
+        # What was pulled for several cotangents counts as one gradient.
+        own_of, exact, *others = zip(*pulled, strict=True)
+        return state, gradient, learn, info._replace(alignment=tuple(_compare(g, exact) for g in (own_of, *others)))
 
     def choose(
         self, state: PyTree, prediction: Array, steps: Array, *, key: PRNGKeyArray

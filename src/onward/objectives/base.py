@@ -52,11 +52,12 @@ class AbstractObjective(AbstractPart):
     def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
         """What `info.delta` multiplies: the gradient that `step` gives from this state is -delta times it.
 
-        For step-size rules that are told both apart. Default: TypeError, for an objective without one error.
+        For step-size rules that are told both apart; with `step_sizes` a tuple. Default: TypeError, for an objective
+        without one error.
         """
         raise TypeError(
-            f"{type(self).__name__} has no delta and eligibility, which this optimiser wants; use TDLambda, or "
-            "Supervised with a scalar prediction"
+            f"{type(self).__name__} has no delta and eligibility, which this optimiser wants; use TDLambda, "
+            "Supervised with a scalar prediction, or of those that act QLambda, SarsaLambda, ActorCritic or Reinforce"
         )
 
     def grow(self, state: PyTree, model: Model) -> PyTree:

@@ -4,21 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-from onward.objectives.traces import (
-    Schedule,
-    accumulated,
-    corrected,
-    grown_eligibility,
-    now,
-    require_discount,
-    require_schedule,
-)
+from onward.objectives.exploration import Schedule, epsilon_greedy, one_hot, require_schedule, require_values, value_of
+from onward.objectives.traces import accumulated, corrected, grown_eligibility, nothing_eligible, require_discount
 from onward.types import Actions, Info, PyTree, Step
 
 
@@ -57,18 +49,19 @@ class QLambda(AbstractObjective):
         require_schedule("QLambda", self.exploration)
 
     def init(self, model: Model) -> QState:
-        """No last value, and no parameter eligible."""
+        """No last value, and no parameter eligible; ValueError for a head without a value for each action."""
+        self.actions(model.prediction_shape)
         return start(model)
 
     def actions(self, outputs: tuple[int, ...]) -> Actions:
         """One for each value."""
-        return choices("QLambda", outputs)
+        return require_values("QLambda", outputs)
 
     def choose(
         self, state: QState, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[QState, Int[Array, ""]]:
         """A best action, or with probability `exploration` any."""
-        action = epsilon_greedy(prediction, now(self.exploration, steps), key=key)
+        action = epsilon_greedy(prediction, self.exploration, steps, key=key)
         return state._replace(action=action), action
 
     def step(
@@ -76,7 +69,7 @@ class QLambda(AbstractObjective):
     ) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
         """The update of the last action's value, and the new eligibility."""
         best = jnp.max(prediction)
-        cut = of_action(prediction, state.action) >= best
+        cut = value_of(prediction, state.action) >= best
         return learn(state, prediction, best, example, pull, self.discount, self.trace_decay * cut)
 
     def eligibility(self, state: QState, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
@@ -85,7 +78,7 @@ class QLambda(AbstractObjective):
 
     def grow(self, state: QState, model: Model) -> QState:
         """Old output weights stay eligible; the new stage starts with nothing."""
-        return state._replace(eligibility=grown_eligibility(state.eligibility, start(model).eligibility))
+        return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
 
 
 class SarsaLambda(AbstractObjective):
@@ -107,25 +100,26 @@ class SarsaLambda(AbstractObjective):
         require_schedule("SarsaLambda", self.exploration)
 
     def init(self, model: Model) -> QState:
-        """No last value, and no parameter eligible."""
+        """No last value, and no parameter eligible; ValueError for a head without a value for each action."""
+        self.actions(model.prediction_shape)
         return start(model)
 
     def actions(self, outputs: tuple[int, ...]) -> Actions:
         """One for each value."""
-        return choices("SarsaLambda", outputs)
+        return require_values("SarsaLambda", outputs)
 
     def choose(
         self, state: QState, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
     ) -> tuple[QState, Int[Array, ""]]:
         """A best action, or with probability `exploration` any."""
-        action = epsilon_greedy(prediction, now(self.exploration, steps), key=key)
+        action = epsilon_greedy(prediction, self.exploration, steps, key=key)
         return state._replace(action=action), action
 
     def step(
         self, state: QState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
         """The update of the last action's value, and the new eligibility."""
-        chosen = of_action(prediction, state.action)
+        chosen = value_of(prediction, state.action)
         return learn(state, prediction, chosen, example, pull, self.discount, self.trace_decay)
 
     def eligibility(self, state: QState, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
@@ -134,36 +128,12 @@ class SarsaLambda(AbstractObjective):
 
     def grow(self, state: QState, model: Model) -> QState:
         """Old output weights stay eligible; the new stage starts with nothing."""
-        return state._replace(eligibility=grown_eligibility(state.eligibility, start(model).eligibility))
+        return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
 
 
 def start(model: Model) -> QState:
     """No last value, and no parameter eligible."""
-    parameters = eqx.filter(model, model.trainable())
-    return QState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters), jnp.zeros((), jnp.int32))
-
-
-def choices(owner: str, outputs: tuple[int, ...]) -> int:
-    """The number of actions, by the shape of a prediction; ValueError for one without a value an action."""
-    if len(outputs) != 1 or outputs[0] < 2:
-        raise ValueError(
-            f"{owner} needs a value for each of two actions or more, the head predicts shape {outputs}; use "
-            "Linear(features, actions). Actions that are real numbers are for ActorCritic"
-        )
-    return outputs[0]
-
-
-def of_action(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
-    """The value of one action: a sum, which XLA fuses where it would gather."""
-    return jnp.sum(jnp.where(jnp.arange(values.shape[0]) == action, values, 0))
-
-
-def epsilon_greedy(values: Float[Array, " actions"], epsilon: Array, *, key: PRNGKeyArray) -> Int[Array, ""]:
-    """The first best action, or with probability epsilon any of them."""
-    explore, which = jax.random.uniform(key, (2,))
-    count = values.shape[0]
-    drawn = jnp.minimum((which * count).astype(jnp.int32), count - 1)
-    return jnp.where(explore < epsilon, drawn, jnp.argmax(values).astype(jnp.int32))
+    return QState(jnp.zeros(()), nothing_eligible(model), jnp.zeros((), jnp.int32))
 
 
 def learn(
@@ -180,8 +150,7 @@ def learn(
     # An episode that starts here has no last action to correct.
     error = jnp.where(example.reset, 0.0, example.y + discounted * ahead - state.q_tm1)
     gradient = corrected(state.eligibility, error)
-    taken = (jnp.arange(values.shape[0]) == state.action).astype(values.dtype)
-    eligibility = accumulated(state.eligibility, discounted * trace_decay, pull(taken))
-    after = QState(of_action(values, state.action), eligibility, state.action)
+    eligibility = accumulated(state.eligibility, discounted * trace_decay, pull(one_hot(state.action, values)))
+    after = QState(value_of(values, state.action), eligibility, state.action)
     info = Info(values, 0.5 * jnp.square(error), delta=error, action=state.action)
     return after, gradient, jnp.asarray(True), info

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-from onward.objectives.traces import accumulated, corrected, grown_eligibility, require_discount
+from onward.objectives.traces import accumulated, corrected, grown_eligibility, nothing_eligible, require_discount
 from onward.types import Info, PyTree, Step
 
 
@@ -44,8 +43,7 @@ class TDLambda(AbstractObjective):
 
     def init(self, model: Model) -> TDState:
         """Last prediction 0, and no parameter eligible."""
-        parameters = eqx.filter(model, model.trainable())
-        return TDState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+        return TDState(jnp.zeros(()), nothing_eligible(model))
 
     def step(
         self, state: TDState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]

@@ -113,7 +113,12 @@ class AbstractEnvironment(AbstractTask, Generic[World]):
         return state._replace(fresh=jnp.zeros((), bool)), Step(x, state.reward, 1.0, state.fresh, truth, ended)
 
     def act(self, state: EnvironmentState, action: Array) -> EnvironmentState:
-        """The state after an action; after the end of an episode that of the next one's beginning."""
+        """The state after an action; after the end of an episode that of the next one's beginning.
+
+        Raises TypeError for an action of another kind or shape, and ValueError for a choice that there is not or a
+        number that is not finite; within a compiled program, where its value is not known, only by kind and shape.
+        """
+        require_action(type(self).__name__, self.actions, action)
         step = state.step + 1
         world, reward, ended = self.move(state.world, action, Draw(state.seed, step))
         reward, length = jnp.asarray(reward, jnp.float32), state.length + 1
@@ -130,3 +135,18 @@ class AbstractEnvironment(AbstractTask, Generic[World]):
             total=state.total + reward,
         )
         return select(state.over, self._begun(state.seed, step), moved)
+
+
+def require_action(owner: str, actions: Actions, action: Array) -> None:
+    """Refuse what is no action of these."""
+    chosen = jnp.asarray(action)
+    kind, shape = (jnp.integer, ()) if isinstance(actions, int) else (jnp.floating, actions)
+    wanted = f"a whole number from 0 to {actions - 1}" if isinstance(actions, int) else f"real numbers of shape {shape}"
+    if not jnp.issubdtype(chosen.dtype, kind) or chosen.shape != shape:
+        got = f"shape {chosen.shape} of type {chosen.dtype}"
+        raise TypeError(f"{owner}: an action is {wanted}, got an array of {got}")
+    if isinstance(chosen, jax.core.Tracer):
+        return
+    good = 0 <= int(chosen) < actions if isinstance(actions, int) else bool(jnp.isfinite(chosen).all())
+    if not good:
+        raise ValueError(f"{owner}: an action is {wanted}, got {chosen}")
