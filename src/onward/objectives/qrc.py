@@ -49,10 +49,10 @@ class QRC(AbstractObjective):
 
     These are their equations (26) to (28), one step late: delta of a step is known at the next, where grad m_t is that
     of the state read just now, and what belongs to the last action waits in the state. h is linear in the features
-    that q reads; its error teaches its own weights alone and does not enter the cell, as where q and h have one network
-    (Patterson et al., 2022; the published code of QRC(lambda) gives h a network of its own). c_t cuts as in `QLambda`,
-    before what is chosen now is added; the published code lets the error after an explored action go to all actions
-    before it, and then clears the traces, its own gradient with them.
+    that q reads; its error teaches its own weights alone and does not enter the cell (as in the first QRC; Ghiassian et
+    al., 2020; the published code of QRC(lambda) gives h a network of its own). c_t cuts as in `QLambda`, before what is
+    chosen now is added; the published code lets the error after an explored action go to all actions before it, and
+    then clears the traces, its own gradient with them.
 
     `h_step_size` is the step size of h relative to the learner's (theirs: 0.1); each has an optimiser state of its own.
     `discount`, `trace_decay` and `exploration` as in `QLambda`. `regularisation` 0 is Q(lambda) with plain gradient
