@@ -176,6 +176,19 @@ def test_a_table_learns_as_the_twin_does(name):
     assert apart_from_twin(name, seen) < 1e-12
 
 
+def junk_at_starts(learner, state, example):
+    return learner.step(state, example._replace(y=jnp.where(example.reset, 5.0, example.y)))
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if "-" not in n])
+def test_a_reward_that_comes_with_a_start_is_nobodys(name):
+    objective, outputs = OBJECTIVES[name]
+    seen = tabular(objective, outputs, step_size=size_of(name), steps=STEPS, step=junk_at_starts)
+    assert not seen.delta[seen.reset].any()
+    assert not seen.loss[seen.reset].any()
+    np.testing.assert_array_equal(matrix(seen.head), matrix(record(name).head))
+
+
 def test_actor_and_critic_have_an_optimiser_each():
     """RMSProp of each gradient by itself, against one written by hand on the gradients of the record."""
     objective, outputs = OBJECTIVES["ActorCritic"]
