@@ -44,6 +44,11 @@ EXPERIMENTS = {
         "OneToManyMixtureExperiment",
         "Manchev & Spratling 5.2: mixture densities after T steps; target propagation beside BPTT",
     ),
+    "memory-control": (
+        "onward.lab.papers.memory_control",
+        "MemoryControlExperiment",
+        "act by what was seen long ago: a memory chain and a T-maze; exact traces beside truncated ones",
+    ),
     "memory": (
         "onward.lab.papers.memory",
         "MemoryExperiment",
