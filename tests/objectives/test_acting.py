@@ -266,6 +266,46 @@ def test_a_bit_of_fifteen_steps_ago_is_remembered(name, rate, compile_well):
     assert learned(name, rate, 20_000).min() > 0.9
 
 
+class Mark(ow.AbstractEnvironment):
+    """Put a number where a mark, -1 or 1, was shown at the start, five times: less the square of the distance."""
+
+    @property
+    def inputs(self):
+        return 2
+
+    @property
+    def actions(self):
+        return (1,)
+
+    def begin(self, draw):
+        return 2.0 * draw.integer(0, 1) - 1, jnp.zeros((), int)
+
+    def move(self, world, action, draw):
+        mark, time = world
+        return (mark, time + 1), -jnp.square(jnp.clip(action[0], -3, 3) - mark), time == 4
+
+    def observe(self, world):
+        mark, time = world
+        return jnp.stack([jnp.where(time == 0, mark, 0.0), 1.0])
+
+
+def test_real_numbers_are_put_where_they_should_be(compile_well):
+    """-4 is the best without memory: the first number alone can be right."""
+    objective = ow.ActorCritic(0.9, 0.8, 0.01, 1.0, continuous=True)
+
+    def model(key):
+        cell = ow.Skip(ow.Columns(ow.MinGRUGates(), 2, 16, key=key, spread=1.0))
+        return ow.Model(cell, ow.Linear(cell.feature_count, 3))
+
+    learner = ow.Online(ow.Columnwise(), objective, ow.rms(0.9999), 3e-4)
+    runs = ow.Loop(Mark(), model, learner, measure, seeds=range(2))
+    runs.start()
+    runs.advance(50_000)
+    runs.means()
+    runs.advance(10_000)
+    assert runs.means()[0].min() > -0.5
+
+
 def learned(name, rate, steps):
     """The mean return of the last tenth, of two runs."""
     explored = optax.linear_schedule(0.1, 0.01, steps // 2)

@@ -221,10 +221,11 @@ class Online(AbstractLearner):
             after, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
             if not tell:
                 return after, gradient, (), learn, info
+            delta = jnp.zeros(()) if info.delta is None else info.delta
+            eligibility = self.objective.eligibility(objective, prediction, pull, delta)  # which may say why not
             if info.delta is None:
                 raise TypeError(f"{type(self.objective).__name__}: its eligibility goes with no delta in Info(delta=)")
-            eligibility = self.objective.eligibility(objective, prediction, pull, info.delta)
-            return after, scaled(eligibility, -info.delta), eligibility, learn, info
+            return after, scaled(eligibility, -delta), eligibility, learn, info
 
         # The key of the reading: a cell that samples is asked for the features that it was read with.
         each = self.each(judge, state, state.steps - 1)

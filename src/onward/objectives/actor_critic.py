@@ -57,7 +57,8 @@ class ActorCritic(AbstractObjective):
 
     `continuous`: actions are real numbers by a Gaussian, of which the prediction holds the means, then the raw
     logarithms of the deviations r (they are 4 tanh(r / 4), so a deviation is between 0.018 and 55); else they are
-    choices, by a softmax. The task cuts real numbers to what it can do.
+    choices, by a softmax. The task cuts real numbers to what it can do. A Gaussian wants a smaller `actor_step_size`
+    than a softmax, 1 say: where its steps are too large its deviations run to their bound and stay there.
 
     Predictions: `Linear(features, actions + 1)`, or `Linear(features, 2 * actions + 1)` for real numbers; ValueError
     for another. Exact where the credit rule is, but that sums hold gradients by weights that have changed since. Cost:

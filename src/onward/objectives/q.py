@@ -37,7 +37,8 @@ class QLambda(AbstractObjective):
     (`optax.linear_schedule(0.1, 0.01, 100_000)`); of equal values the first counts as best.
 
     Predictions: `Linear(features, actions)`; ValueError for a scalar. Exact where the credit rule is, but that e sums
-    gradients by weights that have changed since. `weight` of a step does not count. Cost: as `TDLambda`.
+    gradients by weights that have changed since. `weight` of a step does not count, and a reward that is NaN
+    makes the loss NaN and the weights with it, as a target does elsewhere. Cost: as `TDLambda`.
     """
 
     discount: float = eqx.field(default=0.99, static=True)
