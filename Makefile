@@ -40,7 +40,7 @@ test-interfaces: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -m 'slow or experiment'
 
-# Against PyTorch's autograd, braintrace and swifttd, and cells as PyTorch's modules, with their page: in an environment of their
+# Against PyTorch's autograd, braintrace, swifttd and popgym, and cells as PyTorch's modules, with their page: in an environment of their
 # own with the locked versions of everything else.
 test-oracles: .oracles/.done
 	.oracles/bin/python -m pytest -q -p no:cacheprovider -m 'not slow' tests/oracles tests/adapters/test_online_cell.py \
