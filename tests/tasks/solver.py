@@ -31,11 +31,11 @@ def shuffles(cards, decks=1):
 
 class Game:
     """A task as a graph of worlds. `starts` and `outcomes` are lists of (probability, numbers); or `outcomes(world,
-    action)` gives one, and `starts` are (probability, world).
+    action)` gives one, and `starts` are (probability, world). `same(world)` is one world of those that are alike.
     """
 
-    def __init__(self, task, starts, outcomes):
-        self.task, self.outcomes = task, outcomes
+    def __init__(self, task, starts, outcomes, same=lambda world: world):
+        self.task, self.outcomes, self.same = task, outcomes, same
         self.limit = task.limit or 10_000
         self.known, self.after, self.seen = {}, {}, {}
 
@@ -54,7 +54,7 @@ class Game:
             self.starts[self._key(world, task.observe(world))] += p
 
     def _key(self, world, seen):
-        world = jax.tree.map(np.asarray, world)
+        world = self.same(jax.tree.map(np.asarray, world))
         key = b"|".join(leaf.tobytes() for leaf in jax.tree.leaves(world))
         self.known.setdefault(key, world)
         self.seen[key] = np.asarray(seen).tobytes()
