@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 import onward as ow
 from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, require_share, rule_named
-from onward.lab.method import Growth, Method
+from onward.lab.method import Growth, Method, Monitor
+from onward.loop import Measure
 from onward.types import Actions, Info, Step
 
 # Units that columns can be made of.
@@ -37,6 +39,8 @@ KINDS = {
 RULES = ("tbptt-1", "tbptt-32", "snap-1", "rtrl")
 METHODS = (*COLUMNS, "ccn", *RULES, "memoryless")
 STAGES = 4
+# First weights of columns, times the root of the number of inputs.
+SPREAD = 1.5
 # The first share of the run over which exploration falls from the first to the second of --exploration.
 EXPLORES = 0.5
 
@@ -67,6 +71,8 @@ class ControlExperiment(StreamExperiment):
     """Units of a hidden layer between features and prediction; 0: the prediction is linear."""
     longest: float = 1000.0
     """The longest memory that units start with, in steps."""
+    gate: float = 10.0
+    """Columns: how much larger the first weights of the memory gate are than the others, so that some units store at once."""
     entropy: float = 0.01
     """actor-critic: weight of the policy's entropy."""
     actor: float = 3.0
@@ -84,7 +90,7 @@ class ControlExperiment(StreamExperiment):
     def check(self) -> None:
         """Refuse what cannot be run, naming the option."""
         super().check()
-        require_positive(self, "units", "longest", "actor")
+        require_positive(self, "units", "longest", "gate", "actor")
         require_share(self, "discount", "second_moment_decay")
         if not 0 <= self.trace_decay <= 1:
             raise ow.OnwardError(f"--trace-decay must be in [0, 1], got {self.trace_decay}")
@@ -128,21 +134,31 @@ class ControlExperiment(StreamExperiment):
         """The method of a row. Default: the row is one."""
         return row
 
+    @property
+    def measure(self) -> Measure:
+        """What is averaged: the return of each episode that ends."""
+        return episode_return
+
+    @property
+    def monitor(self) -> Monitor:
+        """How much each step weighs in that average."""
+        return episodes_ended
+
     def default_step_size(self, name: str) -> float:
         """Of the critic, or of the values."""
-        return 3e-4 if self.objective == "actor-critic" else 5e-4
+        return 1e-4 if self.objective == "actor-critic" else 5e-4
 
     def cell(self, name: str, inputs: int, key: PRNGKeyArray) -> ow.AbstractCell:
         """The network of a method; what it reads are features too."""
         draw, start = jax.random.split(key)
-        spread = inputs**-0.5
         if name == "memoryless":
             return ow.Skip(ow.Encoder(inputs, self.units, key=draw))
         if name in RULES:
             return ow.Skip(ow.chrono(ow.GRU(inputs, self.units, key=draw), self.longest, key=start))
         gates = COLUMNS.get(name, ow.MinGRUGates)()
         width = self.units // STAGES if name == "ccn" else self.units
-        columns = ow.chrono(ow.Columns(gates, inputs, width, key=draw, spread=spread), self.longest, key=start)
+        columns = ow.Columns(gates, inputs, width, key=draw, spread=SPREAD * inputs**-0.5)
+        columns = ow.chrono(apart(columns, self.gate), self.longest, key=start)
         return ow.Skip(ow.Cascade(columns) if name == "ccn" else columns)
 
     def rule(self, name: str) -> ow.AbstractCredit:
@@ -197,9 +213,9 @@ class ControlExperiment(StreamExperiment):
             model=model,
             learner=learner,
             steps=self.steps,
-            measure=episode_return,
+            measure=self.measure,
             metric="return",
-            monitor=episodes_ended,
+            monitor=self.monitor,
             monitored=("ended",),
             growth=Growth(stages=stages, every=max(1, self.steps // stages)),
             point_every=max(1, self.steps // 50),
@@ -207,6 +223,16 @@ class ControlExperiment(StreamExperiment):
             batch_axis=batch_axis(rule, self.units) if method in RULES else -1,
             note=layer + (f", hidden layer of {self.hidden}" if self.hidden else ""),
         )
+
+
+def apart(columns: ow.Columns, factor: float) -> ow.Columns:
+    """The same columns with `factor` times the weights by which inputs drive the memory gate, if they drive it."""
+    gates = columns.gates
+    with jax.ensure_compile_time_eval():
+        by_span = np.asarray(gates.remember(jnp.zeros(columns.bias.shape), jnp.ones(columns.columns)))
+    slots = {slot for slot, row in zip(gates.biases, by_span, strict=True) if row.any()}
+    rows = [row for row, slot in enumerate(gates.input_slots) if slot in slots]
+    return eqx.tree_at(lambda c: c.weight, columns, columns.weight.at[:, jnp.asarray(rows, int)].multiply(factor))
 
 
 def episode_return(example: Step, info: Info) -> tuple[Array, Array]:
