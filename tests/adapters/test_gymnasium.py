@@ -66,7 +66,7 @@ class Recorder(AbstractLearner):
 
     streams: int | None = None
     choices: int = 3
-    room: int = 40
+    room: int = 32
 
     def init(self, model, example, *, key):
         return Book(model, jnp.zeros((self.room, *self._row(example).shape)), jnp.zeros((), int))
@@ -508,7 +508,7 @@ class Astray(Recorder):
 
 def test_an_action_that_there_is_not_is_refused():
     said = refused(OnwardError, Scripted(), learner=Astray())[0]
-    assert "the objective chose action [3], there are 0 to 2" in said
+    assert "the objective chose action 3, there are 0 to 2" in said
 
 
 # The other way

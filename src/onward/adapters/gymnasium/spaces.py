@@ -132,9 +132,7 @@ class Doing:
             return np.clip(chosen.reshape(-1, *self.actions), space.low, space.high).astype(space.dtype)
         which = chosen[:, 0].astype(np.int64)
         if not ((which >= 0) & (which < self.actions)).all():
-            raise OnwardError(
-                f"train: {self._name}: the objective chose action {which.tolist()}, there are 0 to {self.actions - 1}"
-            )
+            raise self._astray(which.tolist())
         if isinstance(space, spaces.Discrete):
             return which + int(space.start)
         if self._table is None:
@@ -143,9 +141,17 @@ class Doing:
         return self._table[which].astype(space.dtype)
 
     def one(self, chosen: Any) -> Any:
-        """The action of a single environment, of the choice (numbers,)."""
-        action = self.many(chosen[None])[0]
-        return int(action) if isinstance(self._space, spaces.Discrete) else action
+        """The action of a single environment, of the choice (1, numbers)."""
+        if not isinstance(self._space, spaces.Discrete):
+            return self.many(chosen)[0]
+        which = int(chosen[0, 0])
+        if not 0 <= which < self._space.n:
+            raise self._astray(which)
+        return which + int(self._space.start)
+
+    def _astray(self, chosen: Any) -> OnwardError:
+        actions: Any = self.actions
+        return OnwardError(f"train: {self._name}: the objective chose action {chosen}, there are 0 to {actions - 1}")
 
 
 def is_vector(env: Any) -> bool:

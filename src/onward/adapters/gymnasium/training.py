@@ -1,6 +1,7 @@
 """Learning in an environment of Gymnasium: one compiled step for each observation."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from onward import saving
 from onward.adapters.gymnasium.matching import require_fit, require_state, require_streams
 from onward.adapters.gymnasium.spaces import name_of
+from onward.adapters.gymnasium.words import Wording, Words, said_with
 from onward.adapters.gymnasium.worlds import MORE, Ended, World, world_of
 from onward.cells.base import require_size
 from onward.devices import must_compute
@@ -27,13 +29,10 @@ from onward.lab.signals import stopping
 from onward.learners.base import AbstractLearner
 from onward.loop import compile_wide
 from onward.model import Model
-from onward.rows.packed import Packing
 from onward.types import PyTree, Step
 
 JOB, COMMAND, METRICS = "train", "train", "metrics.jsonl"
 CHECKPOINT_SECONDS, SHOW_SECONDS = 20.0, 0.5
-# Arrays of more numbers are handed over by themselves: they take longer to copy.
-LARGE = 2500
 # Episodes that the mean return at the end is taken over.
 LAST = 100
 
@@ -160,15 +159,14 @@ class _Run:
     broken: bool = False
     episodes: list[tuple[int, Ended]] = field(default_factory=list)
     written: int = 0
-    packed: Any = None
+    words: Any = None
     before: Any = None
-    program: Callable[..., Any] | None = None
+    program: Callable[[Words, np.ndarray], Words] | None = None
 
     def __post_init__(self) -> None:
         self.name = name_of(self.world.env)
-        leaves = jax.tree.leaves(eqx.filter(self.first, eqx.is_array))
-        wide = any(leaf.dtype.itemsize > 4 for leaf in leaves if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-        self.packing = _Whole(self.first) if wide else Packing(self.first, _large)
+        self.wording = Wording(self.first)
+        self.said = 0
 
     # The folder.
 
@@ -247,16 +245,15 @@ class _Run:
         if self.done >= self.steps:
             return
         world = self.world
-        self.packed = self.before = self.packing.pack(self.first)
         self.program = program = self._compiled()
         world.begin(int(jax.random.bits(jax.random.fold_in(key, self.done))) >> 1)
         shown = saved = began = time.monotonic()
-        from_step = self.done
+        from_step, count, streams = self.done, self.said, world.streams or 1
         with stopping() as stop:
             while True:
-                after, said = program(self.packed, world.row)
-                said = np.asarray(said)
-                if not said[:, -1].all():
+                after = program(self.words, world.row)
+                said = said_with(after, count)
+                if not said[-1]:
                     self.broken = True
                     raise self._diverged()
                 self._take(after)
@@ -272,38 +269,42 @@ class _Run:
                 if stop():
                     how = "state=error.trained.state" if self.folder is None else f"out={str(self.folder)!r}"
                     raise Stopped(f"train: stopped at step {self.done:,} of {self.steps:,}; go on with {how}")
-                world.go(said[:, :-1])
+                world.go(said[:-1].reshape(streams, -1))
 
     def _take(self, after: Any) -> None:
         """One more step was learned. An episode that ended with it does not count until `done` does."""
         for each in self.world.ended():
             self.episodes.append((self.done + 1, each))
-        vars(self).update(packed=after, before=self.packed, done=self.done + 1)
+        vars(self).update(words=after, before=self.words, done=self.done + 1)
 
-    def _compiled(self) -> Callable[..., Any]:
-        """(packed state, row) to the next state, and of each stream what was chosen, and whether all was finite."""
-        learner, packing, streams = self.learner, self.packing, self.world.streams or 1
+    def _compiled(self) -> Callable[[Words, np.ndarray], Words]:
+        """From words and a row to the next words: with them is said what was chosen, and whether all was finite."""
+        learner, wording = self.learner, self.wording
 
-        def step(packed: Any, row: Array) -> tuple[Any, Array]:
-            after, info = learner.step(packing.unpack(packed), _example(row))
-            flat = lambda leaf: jnp.asarray(leaf).reshape(streams, -1).astype(row.dtype)
-            fine = jnp.isfinite(flat(info.loss)).all(1) & jnp.isfinite(flat(info.prediction)).all(1)
-            return packing.pack(after), jnp.concatenate([flat(info.action), fine[:, None].astype(row.dtype)], 1)
+        def step(words: Words, row: Array) -> Words:
+            after, info = learner.step(wording.unpack(words), _example(row))
+            fine = jnp.isfinite(info.loss).all() & jnp.isfinite(info.prediction).all()
+            said = (jnp.asarray(info.action).reshape(-1).astype(jnp.float32), fine[None].astype(jnp.float32))
+            return wording.pack(after, jnp.concatenate(said))
 
-        return compile_wide(jax.jit(step).lower(self.packed, self.world.row))
+        shape = self.world.doing.actions
+        self.said = (self.world.streams or 1) * (1 if isinstance(shape, int) else math.prod(shape)) + 1
+        words = wording.pack(self.first, jnp.zeros(self.said, jnp.float32))
+        self.words = self.before = words
+        return compile_wide(jax.jit(step).lower(words, self.world.row))
 
     def play(self, moves: int, show: Callable[[], None]) -> None:
         """One more episode, of so many moves at most: `show` is called at each observation. Nothing of it is kept."""
-        packed, program, world = self.packed, self.program, self.world
+        words, program, world = self.words, self.program, self.world
         if program is None:
             return
         world.begin(None)
         for _ in range(moves + 1):
             show()
-            packed, said = program(packed, world.row)
+            words = program(words, world.row)
             if world.ended():
                 return
-            world.go(np.asarray(said)[:, :-1])
+            world.go(said_with(words, self.said)[:-1].reshape(1, -1))
 
     def _diverged(self) -> NotFinite:
         return NotFinite(
@@ -315,11 +316,8 @@ class _Run:
 
     def state(self) -> PyTree:
         """The last one that is good."""
-        packed = self.before if self.broken else self.packed
-        if packed is None:
-            return self.first
-        to_jax = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
-        return jax.tree.map(to_jax, self.packing.on_host(packed))
+        words = self.before if self.broken else self.words
+        return self.first if words is None else self.wording.state(words)
 
     def trained(self) -> Trained:
         """Until now."""
@@ -343,27 +341,6 @@ class _Run:
         value = sum(last) / len(last) if last else None
         note = "" if last else "  no episode ended yet"
         progress.show(self.name, self.done, self.steps, rate=rate, metric="return", value=value, note=note)
-
-
-class _Whole:
-    """A state as it is, where it has numbers of double precision."""
-
-    def __init__(self, state: PyTree):
-        self._static = eqx.filter(state, eqx.is_array, inverse=True)
-
-    def pack(self, state: PyTree) -> PyTree:
-        """The arrays."""
-        return eqx.filter(state, eqx.is_array)
-
-    def unpack(self, packed: PyTree) -> PyTree:
-        """The state again."""
-        return eqx.combine(packed, self._static)
-
-    on_host = unpack
-
-
-def _large(state: PyTree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array)) if leaf.size >= LARGE]
 
 
 def _line(step: int, ended: Ended) -> str:

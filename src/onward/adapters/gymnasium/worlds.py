@@ -6,6 +6,7 @@ there is not heard, and the next row begins the next episode.
 """
 
 import abc
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,8 @@ class World(abc.ABC):
         return f"move {self.moves:,}" if self.moves else "at its first observation"
 
     def _require_finite(self) -> None:
-        if np.isfinite(self.row).all():
+        # The sum is quicker to look at; it may be infinite where no number is.
+        if math.isfinite(self.row.sum()) or np.isfinite(self.row).all():
             return
         rows = np.atleast_2d(self.row)
         stream, place = map(int, np.argwhere(~np.isfinite(rows))[0])
@@ -123,7 +125,7 @@ class One(World):
             self.begin(None)
             return
         self.moves += 1
-        seen, reward, ended, cut, _ = self._env.step(self.doing.one(chosen[0]))
+        seen, reward, ended, cut, _ = self._env.step(self.doing.one(chosen))
         reward = self._number(reward)
         self._show(seen, reward, reset=False, discount=0.0 if ended else 1.0)
         self._over = bool(ended or cut)
