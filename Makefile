@@ -78,6 +78,7 @@ bench: setup .oracles/.done
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rivers.py
 	$(BIN)/python benchmarks/rows.py
+	$(BIN)/python benchmarks/acting.py
 	$(BIN)/python benchmarks/devices.py
 
 # How cost grows, fitted: the tables and the figure of docs/costs.md (about eight minutes on one core).
