@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from onward import saving
@@ -22,7 +21,7 @@ from onward.adapters.gymnasium.spaces import name_of
 from onward.adapters.gymnasium.words import Wording, Words, said_with
 from onward.adapters.gymnasium.worlds import MORE, Ended, World, world_of
 from onward.cells.base import require_size
-from onward.devices import must_compute, platform
+from onward.devices import must_compute
 from onward.errors import NotFinite, OnwardError, Stopped
 from onward.lab.folder import RunFolder, newest_good, path_of, prune
 from onward.lab.progress import Progress
@@ -292,9 +291,6 @@ class _Run:
         self.said = (self.world.streams or 1) * (1 if isinstance(shape, int) else math.prod(shape)) + 1
         words = wording.pack(self.first, jnp.zeros(self.said, jnp.float32))
         self.words = self.before = words
-        if platform() == "cpu" and not words.large:
-            with suppress(jax.errors.JaxRuntimeError):  # of what it cannot make one kernel
-                return compile_wide(jax.jit(_as_one_kernel(step)).lower(words, self.world.row))
         return compile_wide(jax.jit(step).lower(words, self.world.row))
 
     def play(self, moves: int, show: Callable[[], None]) -> None:
@@ -345,20 +341,6 @@ class _Run:
         value = sum(last) / len(last) if last else None
         note = "" if last else "  no episode ended yet"
         progress.show(self.name, self.done, self.steps, rate=rate, metric="return", value=value, note=note)
-
-
-def _as_one_kernel(step: Callable[..., Words]) -> Callable[..., Words]:
-    """The same, which XLA's CPU compiler makes one kernel of: it starts each of many small ones in microseconds.
-
-    It is asked by attributes that it does not document; a compiler that does not know them makes the usual program.
-    """
-    inner = jax.jit(step)
-
-    def call(words: Words, row: Array) -> Words:
-        with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-            return inner(words, row)
-
-    return call
 
 
 def _line(step: int, ended: Ended) -> str:
