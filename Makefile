@@ -40,7 +40,7 @@ test-interfaces: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -m 'slow or experiment'
 
-# Against PyTorch's autograd, braintrace and swifttd, and cells as PyTorch's modules, with their page: in an environment of their
+# Against PyTorch's autograd, braintrace, swifttd and popgym, and cells as PyTorch's modules, with their page: in an environment of their
 # own with the locked versions of everything else.
 test-oracles: .oracles/.done
 	.oracles/bin/python -m pytest -q -p no:cacheprovider -m 'not slow' tests/oracles tests/adapters/test_online_cell.py \
@@ -78,6 +78,7 @@ bench: setup .oracles/.done
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rivers.py
 	$(BIN)/python benchmarks/rows.py
+	$(BIN)/python benchmarks/acting.py
 	$(BIN)/python benchmarks/devices.py
 
 # How cost grows, fitted: the tables and the figure of docs/costs.md (about eight minutes on one core).

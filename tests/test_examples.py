@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import onward as ow
+from onward import cli
+from onward.lab.results import load_summary
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -79,3 +81,10 @@ def test_seeds_side_by_side(run, tmp_path):
 @pytest.mark.skipif(not ow.Step._field_defaults, reason="steps have no defaults yet")
 def test_saved_and_gone_on_with(run, tmp_path):
     assert "the same to the bit: True" in run("save_and_go_on", str(tmp_path / "state.npz"))
+
+
+def test_an_environment_of_one_s_own_is_learned(tmp_path):
+    words = ["--methods", "exact", "--steps", "30000", "--seeds", "2", "--out", str(tmp_path / "turn")]
+    assert cli.main(["run", str(EXAMPLES / "own_environment.py"), *words]) == 0
+    summary = load_summary(tmp_path / "turn")
+    assert summary["methods"][0]["mean"] > 0.3

@@ -16,7 +16,7 @@ from onward.rows.sources import open_rows
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ADAPTERS = ("export", "river", "safetensors", "sklearn", "torch")
+ADAPTERS = ("export", "gymnasium", "river", "safetensors", "sklearn", "torch")
 
 
 def names_of(requirements):

@@ -33,7 +33,7 @@ def module(name):
 
 
 # What a page's examples import that not every environment has, by the extra that the page names.
-EXTRAS = {"export": "flatbuffers", "safetensors": "safetensors", "torch": "torch"}
+EXTRAS = {"export": "flatbuffers", "gymnasium": "gymnasium", "safetensors": "safetensors", "torch": "torch"}
 
 
 def require_extras(page):

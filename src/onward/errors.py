@@ -11,6 +11,7 @@ class OnwardError(Exception):
 EXTRAS = {
     "dask": "distributed",
     "export": "flatbuffers",
+    "gymnasium": "gymnasium",
     "midi": "mido",
     "parquet": "pyarrow",
     "river": "river",

@@ -20,7 +20,7 @@ from onward.devices import computing_in, fast_to_compile, must_compute, platform
 from onward.learners.base import AbstractLearner, inside
 from onward.model import Model
 from onward.tasks.base import AbstractTask
-from onward.types import Info, PyTree
+from onward.types import Actions, Info, PyTree
 
 # Wider vectors than XLA's default: 1.4-1.5x on CPUs with AVX-512, nothing on others (decisions.md).
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
@@ -327,7 +327,9 @@ class Loop:
             task = source.init(task_key)
             model = self._model(model_key)
             _, example = source.emit(task)
-            return task, self._learner(model, size).init(model, example, key=learner_key)
+            learner = self._learner(model, size)
+            require_actions(source, learner, model)
+            return task, learner.init(model, example, key=learner_key)
 
         return eqx.filter_vmap(start, out_axes=eqx.if_array(self.axis))(keys, sizes)
 
@@ -352,10 +354,28 @@ class Loop:
             task, example = source.emit(task)
             learner = self._learner(learned.model, size)
             learned, info = inside(type(learner).step)(learner, learned, example)
+            if source.actions is not None:
+                task = source.act(task, info.action)
             return eqx.filter((task, learned), eqx.is_array), keep(run[1], example, info)
 
         axes = (self.axis, 0)
         return jax.vmap(step, in_axes=(0, None, axes), out_axes=axes)
+
+
+def require_actions(task: AbstractTask, learner: AbstractLearner, model: Model) -> None:
+    """Refuse a learner that does not choose from what the task can be told to do."""
+    wanted, given = task.actions, learner.actions(model)
+    if wanted != given:
+        raise TypeError(
+            f"{type(task).__name__} takes {_said(wanted)}, and the objective of {type(learner).__name__} chooses from "
+            f"{_said(given)}; take another objective, or another number of outputs of the head"
+        )
+
+
+def _said(actions: Actions | None) -> str:
+    if actions is None:
+        return "no actions"
+    return f"{actions} actions" if isinstance(actions, int) else f"actions that are real numbers of shape {actions}"
 
 
 def learner_by_size(learner: AbstractLearner | MakeLearner, *, keep: bool) -> MakeLearner:

@@ -60,6 +60,11 @@ class Model(AbstractPart):
             return function(*arguments, key)
         return jax.vmap(function)(*arguments, None if key is None else jax.random.split(key, trajectories))
 
+    @property
+    def prediction_shape(self) -> tuple[int, ...]:
+        """The shape of a prediction. Nothing is computed."""
+        return jax.eval_shape(lambda: self.head(self.features(self.init(), key=jax.random.key(0)))).shape
+
     def evaluation(self) -> "Model":
         """The same network with as many trajectories as its head wants for measuring."""
         return Model(self.cell, self.head.for_evaluation())

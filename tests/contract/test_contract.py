@@ -199,14 +199,33 @@ def test_every_objective_learns(name, rule, objective, key):
     cell = zoo.CELLS[name]()
     learner = ow.Online(zoo.CREDIT[rule](), zoo.OBJECTIVES[objective](), optax.sgd(0.1))
     example = ow.Step(jnp.ones(cell.inputs), jnp.array(1.0), jnp.ones(()), jnp.asarray(False), jnp.array(1.0))
-    state = learner.init(ow.Model(cell, ow.Linear(cell.feature_count)), example, key=key)
+    head = ow.Linear(cell.feature_count, zoo.OUTPUTS.get(objective))
+    state = learner.init(ow.Model(cell, head), example, key=key)
     step = quick(learner.step)
     for _ in range(4):
         state, info = step(state, example)
     assert np.isfinite(info.loss)
-    assert float(jnp.abs(state.model.head.bias)) > 0
+    assert float(jnp.abs(state.model.head.bias).max()) > 0
     before, after = (jax.tree.leaves(eqx.filter(c, c.trainable())) for c in (cell, state.model.cell))
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.interfaces
+@pytest.mark.parametrize("objective", zoo.OUTPUTS)
+def test_every_objective_that_acts_fits_every_rule(objective, key):
+    """By shapes: what a step gives back is what it took, and what was chosen is one of the actions."""
+    fits = {"Columnwise": "Columns", "Layerwise": "Stack-columns"}
+    for name, rule in zoo.CREDIT.items():
+        cell = zoo.CELLS[fits.get(name, "GRU")]()
+        model = ow.Model(cell, ow.Linear(cell.feature_count, zoo.OUTPUTS[objective]))
+        learner = ow.Online(rule(), zoo.OBJECTIVES[objective](), ow.rms())
+        example = ow.Step(jnp.ones(3), jnp.ones(()), jnp.ones(()), jnp.asarray(False), None, jnp.ones(()))
+        state = eqx.filter_eval_shape(lambda k, m=model, lr=learner, e=example: lr.init(m, e, key=k), key)
+        after, info = eqx.filter_eval_shape(learner.step, state, example)
+        assert eqx.filter(after, eqx.is_array_like) == eqx.filter(state, eqx.is_array_like), name
+        actions = learner.actions(model)
+        assert info.action.shape == (() if isinstance(actions, int) else actions)
+        assert info.delta.shape == info.loss.shape == ()
 
 
 @pytest.mark.parametrize("name", zoo.TASKS)
@@ -221,6 +240,12 @@ def test_task(name, key):
     xs = example.x if isinstance(example, ow.Step) else example.xs
     assert xs.shape[-1] == task.inputs
     other, _ = emit(task.init(jax.random.key(99)))
+    if task.actions is not None:
+        shape = () if isinstance(task.actions, int) else task.actions
+        action = jnp.zeros((*example.reset.shape, *shape), int if isinstance(task.actions, int) else float)
+        moved = quick(lambda s: task.act(s, action))(after)
+        assert jax.tree.map(lambda a: (a.shape, a.dtype), moved) == jax.tree.map(lambda a: (a.shape, a.dtype), after)
+        assert not all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (after, moved)), strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(other), strict=True))
 
 

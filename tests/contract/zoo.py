@@ -108,7 +108,20 @@ CREDIT = {
     "TBPTT": lambda: ow.TBPTT(3),
 }
 IMAGES = np.eye(3)[[[0, 1], [1, 2]]]
-OBJECTIVES = {"Supervised": ow.Supervised, "TDLambda": ow.TDLambda}
+OBJECTIVES = {
+    "Supervised": ow.Supervised,
+    "TDLambda": ow.TDLambda,
+    "QLambda": ow.QLambda,
+    "SarsaLambda": ow.SarsaLambda,
+    "QRC": ow.QRC,
+    "ActorCritic": ow.ActorCritic,
+    "ActorCritic-continuous": lambda: ow.ActorCritic(continuous=True),
+    "Reinforce": ow.Reinforce,
+    "Reinforce-continuous": lambda: ow.Reinforce(continuous=True),
+}
+# Numbers that an objective wants predicted, where not one.
+OUTPUTS = {"QLambda": 2, "SarsaLambda": 3, "QRC": 4, "ActorCritic": 3, "ActorCritic-continuous": 5}
+OUTPUTS |= {"Reinforce": 2, "Reinforce-continuous": 4}
 TASKS = {
     "TracePatterning": ow.TracePatterning,
     "TracePatterning-rafiee": ow.TracePatterning.rafiee,
@@ -124,6 +137,26 @@ TASKS = {
     "SequentialDigits-pixels": lambda: ow.SequentialDigits(IMAGES, [3, 4], by="pixels", every=True),
     "PianoRoll": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2]], np.eye(5)[[4, 3]]]),
     "PianoRoll-batch": lambda: ow.PianoRoll([np.eye(5)[[0, 1, 2, 4]]], 2, batch=3, every=True, transpose=1),
+    "MemoryChain": ow.MemoryChain,
+    "KMemoryChain": ow.KMemoryChain,
+    "TMaze": ow.TMaze,
+    "RepeatPrevious": ow.RepeatPrevious,
+    "RepeatFirst": ow.RepeatFirst,
+    "CountRecall": ow.CountRecall,
+    "HigherLower": ow.HigherLower,
+    "Concentration": ow.Concentration,
+    "Concentration-ranks": lambda: ow.Concentration(13, 4),
+    "MultiarmedBandit": ow.MultiarmedBandit,
+    "MineSweeper": ow.MineSweeper,
+    "CartPole": ow.CartPole,
+    "CartPole-popgym": ow.CartPole.popgym,
+    "Pendulum": ow.Pendulum,
+    "Pendulum-seen": lambda: ow.Pendulum(hidden=False, scaled=False),
+    "Breakout": ow.Breakout,
+    "WithLastAction": lambda: ow.WithLastAction(ow.MultiarmedBandit(3, 5)),
+    "WithLastAction-torque": lambda: ow.Streams(ow.Normalised(ow.WithLastAction(ow.Pendulum())), 2),
+    "Streams-acting": lambda: ow.Streams(ow.MemoryChain(3), 2),
+    "Normalised-acting": lambda: ow.Normalised(ow.MemoryChain(3)),
     "Streams": lambda: ow.Streams(ow.AnBn(), 3),
     "Normalised": lambda: ow.Normalised(ow.TracePatterning(), rewards=ow.ReturnScale(0.9)),
     "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),
@@ -151,7 +184,7 @@ OTHERS = {
     "ReturnScale": ow.ReturnScale,
 }
 # Values that parts hand over, and functions: nothing to build.
-PLAIN = {"Carry", "Step", "Sequence", "Info", "rms", "least_squares", "scale_by_rms", "scale_head"}
+PLAIN = {"Carry", "Step", "Sequence", "Info", "Draw", "Episode", "rms", "least_squares", "scale_by_rms", "scale_head"}
 PLAIN |= {"Staleness", "staleness", "autostep", "idbd", "intentional", "obgd", "on_head", "swift_td"}
 PLAIN |= {"chrono", "knots", "orthogonal", "ring"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}

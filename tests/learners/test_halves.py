@@ -159,7 +159,7 @@ def test_a_step_may_leave_out_what_it_does_not_say(key):
         eager, _ = short(state, (np.asarray(steps.x[0]), steps.y[0]))
         compiled, _ = jax.jit(short)(state, (steps.x[0], steps.y[0]))
         same(arrays(eager), arrays(compiled))
-    assert ow.Step(jnp.ones(3), 1.0)[2:] == (1.0, False, None)
+    assert ow.Step(jnp.ones(3), 1.0)[2:] == (1.0, False, None, None)
     many = jax.vmap(lambda y: learner.step(state, ow.Step(steps.x[0], y))[1].loss)(jnp.ones((5, 2)))
     assert many.shape == (5, 2)
 

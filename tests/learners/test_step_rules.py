@@ -271,7 +271,7 @@ def test_where_there_is_no_delta_it_is_said(key):
             return (), pull(prediction), jnp.asarray(True), ow.Info(prediction, jnp.sum(prediction))
 
     class Half(Own):
-        def eligibility(self, state, prediction, pull):
+        def eligibility(self, state, prediction, pull, delta):
             return pull(jnp.ones_like(prediction))
 
     with pytest.raises(TypeError, match="Own has no delta and eligibility, which this optimiser wants"):

@@ -144,6 +144,7 @@ def _belongs(path: Path, config: Mapping[str, Any]) -> str:
         "learn": f"onward learn {config.get('source', 'SOURCE')} --resume {path}",
         "sweep": f"onward sweep {config.get('experiment', 'EXPERIMENT')} ... --out {path}",
         "job": "the sweep that it is a job of",
+        "train": "onward.adapters.gymnasium.train(..., out=...)",
     }
     command = config.get("command", "run")
     return f"{path} belongs to onward {command}: go on with {again.get(command, 'that')}, or name another folder"

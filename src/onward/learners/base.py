@@ -18,7 +18,7 @@ from onward.objectives.base import AbstractObjective
 from onward.objectives.supervised import Supervised
 from onward.parts import AbstractPart
 from onward.trees import apply_scaled
-from onward.types import Info, PyTree, Sequence, Step
+from onward.types import Actions, Info, PyTree, Sequence, Step
 
 Rate = float | Float[Array, ""]
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -39,6 +39,10 @@ class AbstractLearner(AbstractPart):
     @abc.abstractmethod
     def step(self, state: PyTree, example: Step | Sequence) -> tuple[PyTree, Info]:
         """Predict, then learn: the new state, and the prediction and loss from before the update."""
+
+    def actions(self, model: Model) -> Actions | None:
+        """What it chooses from at each step. Default: None, for a learner that does not act."""
+        return None
 
 
 def compiled(method: Method) -> Method:

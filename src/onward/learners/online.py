@@ -27,11 +27,13 @@ from onward.learners.base import (
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
 from onward.trees import scaled, select, when
-from onward.types import Carry, Info, PyTree, Step
+from onward.types import Actions, Carry, Info, PyTree, Step
 
 Result = TypeVar("Result")
 # Up to so many streams their gradients are added one by one.
 UNROLLED = 64
+# Sets the key of a choice apart from that of the reading.
+CHOOSES = 1
 
 
 class OnlineState(NamedTuple):
@@ -59,8 +61,8 @@ class Online(AbstractLearner):
     """Read, then learn, at every step: any credit rule, objective and optax optimiser.
 
     Two halves: `read` moves the cell on and predicts, `learn` is told what came of the last prediction and changes the
-    weights; `step` is one after the other. Predicting without learning is `read` alone. `Late` puts `learn` first, for
-    targets that come late; `Watched` compares rules on the way.
+    weights; `step` is one after the other. An objective that acts has its say in between: `choose`. Predicting without
+    learning is `read` alone. `Late` puts `learn` first, for targets that come late; `Watched` compares rules.
 
     `optimiser` is any optax transformation whose updates are to be added (`optax.adam(1e-3)`, `rms()`); those that
     want `value` or `grad` get the loss (with `streams` its mean) and the gradient; step-size rules such as `obgd` get
@@ -113,8 +115,14 @@ class Online(AbstractLearner):
         if not (self.streams is None and wants_told(self.optimiser, optimiser, parameters)):
             optimiser = start_optimiser("Online", self.optimiser, parameters)
         elif type(self.objective).eligibility is AbstractObjective.eligibility:
-            self.objective.eligibility((), jnp.zeros(()), lambda cotangent: cotangent)  # which says why not
-        return OnlineState(model, *stream, optimiser, key, jnp.zeros((), jnp.int32))
+            zero = jnp.zeros(())
+            self.objective.eligibility((), zero, lambda cotangent: cotangent, zero)  # which says why not
+        return OnlineState(model, *stream, self._of_each(optimiser), key, jnp.zeros((), jnp.int32))
+
+    def _of_each(self, optimiser: PyTree) -> PyTree:
+        """A state of the optimiser for each gradient of the objective, if it has several."""
+        sizes = self.objective.step_sizes
+        return optimiser if sizes is None else (optimiser,) * len(sizes)
 
     def _first(self, x: Array) -> Array:
         """The observation of one stream."""
@@ -169,19 +177,39 @@ class Online(AbstractLearner):
         after = state._replace(carry=carry, credit=credit, objective=objective, steps=state.steps + 1)
         return after, prediction
 
+    def actions(self, model: Model) -> Actions | None:
+        """What its objective chooses from, given the predictions of this model; ValueError if they do not do."""
+        return self.objective.actions(model.prediction_shape)
+
+    @compiled
+    def choose(self, state: OnlineState, prediction: Array) -> tuple[OnlineState, Array | None]:
+        """What to do now that `read` gave this prediction; None where the objective does not act.
+
+        Between `read` and `learn`, which then learns of this action.
+        """
+
+        def act(key: PRNGKeyArray, objective: PyTree, prediction: Array) -> tuple[PyTree, Array | None]:
+            return self.objective.choose(objective, prediction, state.steps - 1, key=jax.random.fold_in(key, CHOOSES))
+
+        objective, action = self.each(act, state, state.steps - 1)(state.objective, prediction)
+        return state._replace(objective=objective), action
+
     @compiled
     def learn(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:
         """Learn what came of the last prediction: the loss of `example`, at the state that was read last.
 
-        Of `example` only y, weight and, for objectives that look back, reset are used. An instant of weight 0 changes
-        nothing. `info.prediction` is the prediction by the weights of now, before the update.
+        Of `example` only y, weight and, for objectives that look back or ahead, reset and discount are used. An instant
+        of weight 0 changes nothing. `info.prediction` is the prediction by the weights of now, before the update.
         """
         model = state.model
         require_scalar("Online", "step_size", self.step_size)
         example = example._replace(weight=self._spread(example.weight), reset=self._spread(example.reset))
+        if example.discount is not None:
+            example = example._replace(discount=self._spread(example.discount))
         rule = self.credit.on(model.cell)
         parameters = eqx.filter(model, model.trainable())
-        tell = self.streams is None and wants_told(self.optimiser, state.optimiser, parameters)
+        first = state.optimiser if self.objective.step_sizes is None else state.optimiser[0]
+        tell = self.streams is None and wants_told(self.optimiser, first, parameters)
 
         def judge(key: PRNGKeyArray, carry: Carry, credit: PyTree, objective: PyTree, example: Step) -> PyTree:
             prediction, pullback = model.answer(carry, key=key)
@@ -193,10 +221,11 @@ class Online(AbstractLearner):
             after, gradient, learn, info = self.objective.step(objective, model, prediction, example, pull)
             if not tell:
                 return after, gradient, (), learn, info
-            eligibility = self.objective.eligibility(objective, prediction, pull)
+            delta = jnp.zeros(()) if info.delta is None else info.delta
+            eligibility = self.objective.eligibility(objective, prediction, pull, delta)  # which may say why not
             if info.delta is None:
                 raise TypeError(f"{type(self.objective).__name__}: its eligibility goes with no delta in Info(delta=)")
-            return after, scaled(eligibility, -info.delta), eligibility, learn, info
+            return after, scaled(eligibility, -delta), eligibility, learn, info
 
         # The key of the reading: a cell that samples is asked for the features that it was read with.
         each = self.each(judge, state, state.steps - 1)
@@ -204,14 +233,15 @@ class Online(AbstractLearner):
         loss = info.loss
         if self.streams is not None:
             gradient, learn, loss = jax.tree.map(_mean, gradient), jnp.any(learn), jnp.mean(loss)
-        told = Told(info.delta, eligibility, self.step_size) if tell else None
+        told = Told(info.delta, eligibility, jnp.asarray(self.step_size)) if tell else None
         model, optimiser = self._update(model, state.optimiser, gradient, learn, loss, told)
         return state._replace(model=model, objective=objective, optimiser=optimiser), info
 
     @compiled
     def step(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:  # type: ignore[override]
-        """One example (or one of each parallel stream): `read` x, then `learn`."""
-        state, _ = inside(Online.read)(self, state, example.x, example.reset)
+        """One example (or one of each parallel stream): `read` x, `choose` (of objectives that act), then `learn`."""
+        state, prediction = inside(Online.read)(self, state, example.x, example.reset)
+        state, _ = inside(Online.choose)(self, state, prediction)
         return inside(Online.learn)(self, state, example)
 
     def _update(
@@ -221,8 +251,18 @@ class Online(AbstractLearner):
 
         def update(operand: PyTree) -> PyTree:
             parameters, optimiser, gradient, step_size, loss, told = operand
-            moved = descend(self.optimiser, gradient, optimiser, parameters, step_size, loss, told)
-            return *moved, gradient, step_size, loss, told
+            if (sizes := self.objective.step_sizes) is None:
+                moved = descend(self.optimiser, gradient, optimiser, parameters, step_size, loss, told)
+                return *moved, gradient, step_size, loss, told
+            # All by the weights of before.
+            after, optimisers = parameters, []
+            for i, size in enumerate(sizes):
+                rate = step_size * size
+                one = None if told is None else told._replace(eligibility=told.eligibility[i], step_size=rate)
+                moved = descend(self.optimiser, gradient[i], optimiser[i], parameters, rate, loss, one)
+                after = jax.tree.map(lambda total, new, old: total + (new - old), after, moved[0], parameters)
+                optimisers.append(moved[1])
+            return after, tuple(optimisers), gradient, step_size, loss, told
 
         value = loss if isinstance(self.optimiser, optax.GradientTransformationExtraArgs) else ()
         operand = (parameters, optimiser, gradient, jnp.asarray(self.step_size), value, told)
@@ -244,7 +284,7 @@ class Online(AbstractLearner):
         if self.streams is not None:
             credit = _copies(credit, self.streams)
             objective = jax.vmap(objective, axis_size=self.streams)
-        optimiser = self.optimiser.init(eqx.filter(model, model.trainable()))
+        optimiser = self._of_each(self.optimiser.init(eqx.filter(model, model.trainable())))
         return OnlineState(model, carry, credit, objective(state.objective), optimiser, key, state.steps)
 
 

@@ -1,7 +1,8 @@
 """Step-size rules for streams: optax transformations that are told the error and the eligibility apart.
 
 `Online` gives them `delta` (a scalar), `eligibility` (shaped like the gradient, which is -delta times it) and
-`step_size` as extra arguments, wherever its objective has them: `TDLambda`, and `Supervised` with a scalar prediction.
+`step_size` as extra arguments, wherever its objective has them: `TDLambda`, `Supervised` with a scalar prediction, and
+of those that act `QLambda`, `SarsaLambda`, `Reinforce` and, for critic and actor each, `ActorCritic`.
 Updates are to be added, times the learner's step size.
 """
 

@@ -15,16 +15,17 @@ from onward.learners.base import AbstractLearner
 from onward.learners.online import Online, OnlineState
 from onward.model import Model
 from onward.objectives.base import AbstractObjective
-from onward.types import Carry, Info, PyTree, Step
+from onward.types import Actions, Carry, Info, PyTree, Step
 
 
 class Watched(AbstractLearner):
     """An `Online` learner, and credit rules that ride along: they see what its cell does and train nothing.
 
     At each step the gradient of its own rule and that of each of `rules` are compared with the exact one, on the same
-    cotangent: `info.alignment` holds an array (cosine, norm ratio, 1 if there was a gradient) for its own rule first.
-    What is learned is what `online` learns. Cost: that of all those rules, and of exact `RTRL`. The state is that of
-    `Online`; its `credit` holds one of each rule: its own, the exact one, the others.
+    cotangent (of an objective with several, on all together as one long gradient): `info.alignment` holds an array
+    (cosine, norm ratio, 1 if there was a gradient) for its own rule first. What is learned is what `online` learns.
+    Cost: that of all those rules, and of exact `RTRL`. The state is that of `Online`; its `credit` holds one of each
+    rule: its own, the exact one, the others.
     """
 
     online: Online
@@ -54,6 +55,14 @@ class Watched(AbstractLearner):
     ) -> tuple[OnlineState, Array]:
         """`Online.read`; all rules move on."""
         return self._together.read(state, x, reset)
+
+    def choose(self, state: OnlineState, prediction: Array) -> tuple[OnlineState, Array | None]:
+        """`Online.choose`."""
+        return self._together.choose(state, prediction)
+
+    def actions(self, model: Model) -> Actions | None:
+        """`Online.actions`."""
+        return self.online.actions(model)
 
     def learn(self, state: OnlineState, example: Step) -> tuple[OnlineState, Info]:
         """`Online.learn`, with `info.alignment`."""
@@ -111,23 +120,36 @@ class _Compared(AbstractObjective):
     def step(
         self, state: PyTree, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
     ) -> tuple[PyTree, PyTree, Bool[Array, ""], Info]:
-        alignment: list[Array] = []
+        pulled: list[list[PyTree]] = []
 
         def own(cotangent: Array) -> PyTree:
             gradient = pull(cotangent)
-            own, exact, *others = gradient.cell
-            alignment.extend(_compare(g, exact) for g in (own, *others))
-            return Model(own, gradient.head)
+            pulled.append(gradient.cell)
+            return Model(gradient.cell[0], gradient.head)
 
         state, gradient, learn, info = self.objective.step(state, model, prediction, example, own)
-        return state, gradient, learn, info._replace(alignment=tuple(alignment))
+        # What was pulled for several cotangents counts as one gradient.
+        own_of, exact, *others = zip(*pulled, strict=True)
+        return state, gradient, learn, info._replace(alignment=tuple(_compare(g, exact) for g in (own_of, *others)))
 
-    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+    def choose(
+        self, state: PyTree, prediction: Array, steps: Array, *, key: PRNGKeyArray
+    ) -> tuple[PyTree, Array | None]:
+        return self.objective.choose(state, prediction, steps, key=key)
+
+    def actions(self, outputs: tuple[int, ...]) -> Actions | None:
+        return self.objective.actions(outputs)
+
+    @property
+    def step_sizes(self) -> tuple[float, ...] | None:
+        return self.objective.step_sizes
+
+    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
         def own(cotangent: Array) -> PyTree:
             gradient = pull(cotangent)
             return Model(gradient.cell[0], gradient.head)
 
-        return self.objective.eligibility(state, prediction, own)
+        return self.objective.eligibility(state, prediction, own, delta)
 
     def grow(self, state: PyTree, model: Model) -> PyTree:
         return self.objective.grow(state, model)

@@ -3,11 +3,11 @@
 import abc
 from collections.abc import Callable
 
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from onward.model import Model
 from onward.parts import AbstractPart
-from onward.types import Info, PyTree, Step
+from onward.types import Actions, Info, PyTree, Step
 
 
 class AbstractObjective(AbstractPart):
@@ -24,17 +24,40 @@ class AbstractObjective(AbstractPart):
         """What one instant teaches.
 
         `pull` takes a cotangent, shaped like the prediction, to a model-shaped gradient by the credit rule. Returns the
-        new state, the model-shaped gradient to descend, whether there is anything to learn now, and what to report.
+        new state, the model-shaped gradient to descend (with `step_sizes` a tuple of them), whether there is anything
+        to learn now, and what to report.
         """
 
-    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+    def choose(
+        self, state: PyTree, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
+    ) -> tuple[PyTree, Array | None]:
+        """What to do now, and the state that remembers it for `step`; `steps` counts readings, for schedules.
+
+        Default: nothing is done (None).
+        """
+        return state, None
+
+    def actions(self, outputs: tuple[int, ...]) -> Actions | None:
+        """What it chooses from, by the shape of a prediction; ValueError for one that does not fit. Default: None."""
+        return None
+
+    @property
+    def step_sizes(self) -> tuple[float, ...] | None:
+        """Of an objective with several gradients: the step size of each, relative to the learner's.
+
+        Each gradient has an optimiser state of its own. Default: None, for one gradient.
+        """
+        return None
+
+    def eligibility(self, state: PyTree, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
         """What `info.delta` multiplies: the gradient that `step` gives from this state is -delta times it.
 
-        For step-size rules that are told both apart. Default: TypeError, for an objective without one error.
+        For step-size rules that are told both apart; with `step_sizes` a tuple. Default: TypeError, for an objective
+        without one error.
         """
         raise TypeError(
-            f"{type(self).__name__} has no delta and eligibility, which this optimiser wants; use TDLambda, or "
-            "Supervised with a scalar prediction"
+            f"{type(self).__name__} has no delta and eligibility, which this optimiser wants; use TDLambda, "
+            "Supervised with a scalar prediction, or of those that act QLambda, SarsaLambda, ActorCritic or Reinforce"
         )
 
     def grow(self, state: PyTree, model: Model) -> PyTree:

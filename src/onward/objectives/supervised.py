@@ -56,7 +56,7 @@ class Supervised(AbstractObjective):
         delta = -cotangent if prediction.shape == () else None
         return (), pull(cotangent), counts, Info(prediction, loss, delta=delta)
 
-    def eligibility(self, state: tuple[()], prediction: Array, pull: Callable[[Array], PyTree]) -> PyTree:
+    def eligibility(self, state: tuple[()], prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
         """The gradient of the prediction; TypeError for one that is no scalar."""
         if prediction.shape != ():
             raise TypeError(

@@ -2,10 +2,10 @@
 
 import abc
 
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from onward.parts import AbstractPart
-from onward.types import PyTree, Sequence, Step
+from onward.types import Actions, PyTree, Sequence, Step
 
 
 class AbstractTask(AbstractPart):
@@ -19,6 +19,15 @@ class AbstractTask(AbstractPart):
     @abc.abstractmethod
     def init(self, key: PRNGKeyArray) -> PyTree:
         """The state of the stream before its first example."""
+
+    @property
+    def actions(self) -> Actions | None:
+        """What it can be told to do. Default: None, a stream that goes its way."""
+        return None
+
+    def act(self, state: PyTree, action: Array) -> PyTree:
+        """The state after an action, in answer to what was emitted last. Default: unchanged."""
+        return state
 
     @abc.abstractmethod
     def emit(self, state: PyTree) -> tuple[PyTree, Step | Sequence]:

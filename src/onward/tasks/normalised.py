@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from onward.cells.moments import Moments, MomentState
 from onward.parts import AbstractPart
 from onward.tasks.base import AbstractTask
-from onward.types import PyTree, Step
+from onward.tasks.environment import Episode
+from onward.types import Actions, PyTree, Step
 
 # Averages over nearly all that was seen, with no floor that matters.
 OF_OBSERVATIONS = Moments(rate=0.999999, floor=1e-8, prior=0.0)
@@ -68,10 +69,10 @@ class Normalised(AbstractTask):
 
     `observations`: running moments of each number of x, of the value that is normalised too, as streaming methods do
     (None: as they are). `rewards`: `ReturnScale` for y and with it `truth`, which are then in units of the deviation of
-    now (None: as they are). Both go on over episodes. With the default moments a number that was constant for n steps
-    and then is another is sqrt(n) deviations off: their `floor` bounds that. A value that is not finite changes no
-    moment and is passed on. For tasks of steps, not of sequences; cells that normalise their own inputs
-    (`normalise_inputs`) need no wrapper.
+    now (None: as they are); the `Episode` of a world that is acted in stays in units of the task. Both go on over
+    episodes. With the default moments a number that was constant for n steps and then is another is sqrt(n) deviations
+    off: their `floor` bounds that. A value that is not finite changes no moment and is passed on. For tasks of steps,
+    not of sequences; cells that normalise their own inputs (`normalise_inputs`) need no wrapper.
 
     >>> import jax
     >>> from onward import Normalised, ReturnScale, TracePatterning
@@ -94,6 +95,15 @@ class Normalised(AbstractTask):
         seen = None if self.observations is None else self.observations.init(jnp.zeros(self.inputs))
         return NormalisedState(self.task.init(key), seen, None if self.rewards is None else self.rewards.init())
 
+    @property
+    def actions(self) -> Actions | None:
+        """Those of the task."""
+        return self.task.actions
+
+    def act(self, state: NormalisedState, action: Array) -> NormalisedState:
+        """The task is told."""
+        return state._replace(task=self.task.act(state.task, action))
+
     def emit(self, state: NormalisedState) -> tuple[NormalisedState, Step]:
         """The task's next step, normalised with what it adds to the moments. TypeError for a task of sequences."""
         task, step = self.task.emit(state.task)
@@ -105,6 +115,7 @@ class Normalised(AbstractTask):
             step = step._replace(x=self.observations(seen, step.x))
         if self.rewards is not None and scale is not None:
             scale = self.rewards.update(scale, jnp.asarray(step.y), step.reset)
-            truth = None if step.truth is None else self.rewards(scale, jnp.asarray(step.truth))
-            step = step._replace(y=self.rewards(scale, jnp.asarray(step.y)), truth=truth)
+            step = step._replace(y=self.rewards(scale, jnp.asarray(step.y)))
+            if step.truth is not None and not isinstance(step.truth, Episode):
+                step = step._replace(truth=self.rewards(scale, jnp.asarray(step.truth)))
         return NormalisedState(task, seen, scale), step

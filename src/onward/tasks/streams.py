@@ -2,11 +2,11 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from onward.cells.base import require_size
 from onward.tasks.base import AbstractTask
-from onward.types import PyTree, Sequence, Step
+from onward.types import Actions, PyTree, Sequence, Step
 
 
 class Streams(AbstractTask):
@@ -33,6 +33,15 @@ class Streams(AbstractTask):
     def init(self, key: PRNGKeyArray) -> PyTree:
         """Every stream from a seed of its own."""
         return jax.vmap(self.task.init)(jax.random.split(key, self.count))
+
+    @property
+    def actions(self) -> Actions | None:
+        """Those of one stream."""
+        return self.task.actions
+
+    def act(self, state: PyTree, action: Array) -> PyTree:
+        """One action of each."""
+        return jax.vmap(self.task.act)(state, action)
 
     def emit(self, state: PyTree) -> tuple[PyTree, Step | Sequence]:
         """The next example of each."""

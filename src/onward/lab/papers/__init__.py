@@ -44,6 +44,21 @@ EXPERIMENTS = {
         "OneToManyMixtureExperiment",
         "Manchev & Spratling 5.2: mixture densities after T steps; target propagation beside BPTT",
     ),
+    "memory-control": (
+        "onward.lab.papers.memory_control",
+        "MemoryControlExperiment",
+        "act by what was seen long ago: a memory chain and a T-maze; exact traces beside truncated ones",
+    ),
+    "popgym": (
+        "onward.lab.papers.popgym",
+        "PopgymExperiment",
+        "POPGym's easy tasks from one stream: cards, pairs, a bandit, mines, the pole and the pendulum",
+    ),
+    "cartpole-in-the-dark": (
+        "onward.lab.papers.cartpole",
+        "CartpoleInTheDarkExperiment",
+        "balance a pole without seeing how fast it falls; columns with exact traces beside no memory",
+    ),
     "memory": (
         "onward.lab.papers.memory",
         "MemoryExperiment",
