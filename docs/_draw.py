@@ -1,4 +1,4 @@
-"""The drawings of docs/concepts.md and docs/developer/house.md: `python docs/_draw.py` writes docs/figures/*.svg anew.
+"""The drawings of concepts.md, acting.md and developer/house.md: `python docs/_draw.py` writes docs/figures/*.svg.
 
 Plain SVG and the standard library, so that the files are the same on every machine (a test compares them).
 """
@@ -277,8 +277,30 @@ def house() -> Drawing:
     return d
 
 
+def acting() -> Drawing:
+    """One step of a network that acts, and when each half knows what."""
+    d = Drawing(760, 270)
+    d.box(20, 104, 130, 66, "!Task\na world", GREEN)
+    d.box(230, 40, 120, 54, "!read", BLUE)
+    d.box(430, 40, 120, 54, "!choose", ORANGE)
+    d.box(430, 176, 120, 54, "!learn", ORANGE)
+    d.arrow((110, 104), (110, 67), (228, 67), colour=GREEN)
+    d.text(165, 52, "x, reset", GREEN, 13)
+    d.arrow((350, 67), (428, 67), colour=BLUE)
+    d.text(389, 52, "prediction", BLUE, 13)
+    d.arrow((490, 94), (490, 174), colour=ORANGE)
+    d.text(500, 134, "the action it learns of", ORANGE, 13, "start")
+    d.arrow((110, 170), (110, 216), (428, 216), colour=GREEN)
+    d.text(270, 202, "y, the reward that came with x; discount", GREEN, 13)
+    d.arrow((490, 40), (490, 16), (50, 16), (50, 102), colour=ORANGE)
+    d.text(270, 28, "act(action)", ORANGE, 13)
+    d.text(565, 200, "values, or a policy,\nof the step before", GREY, 13, "start")
+    return d
+
+
 DRAWINGS = {f"concepts-{f.__name__}.svg": f for f in (parts, pull, columns, growth, clocks, affine)}
 DRAWINGS["house.svg"] = house
+DRAWINGS["acting.svg"] = acting
 
 if __name__ == "__main__":
     for name, draw in DRAWINGS.items():

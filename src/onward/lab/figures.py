@@ -214,26 +214,50 @@ def sensitivity(axes: Axes, rows: Sequence[Row], everything: Sequence[Row]) -> N
     axes.set(xscale="log", xlabel="step size")
 
 
+def near(
+    values: Any, references: Mapping[str, float], beyond: float, *, higher_is_better: bool = False
+) -> tuple[float, float, dict[str, float]]:
+    """What an axis from 0 spans that shows these values, and the levels on it.
+
+    Levels that lie further away than `beyond` times the span are left out, but for what is sought: those above where
+    higher is better.
+    """
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    low, top = min([0.0, *finite]), max([0.0, *finite])
+    reach = beyond * ((top - low) or 1.0)
+    shown = {
+        name: value
+        for name, value in references.items()
+        if low - reach <= value and (value <= top + reach or higher_is_better)
+    }
+    return min([low, *shown.values()]), max([top, *shown.values()]), shown
+
+
 def finals(
-    rows: Sequence[Row], references: Mapping[str, float], *, label: str, colours: Mapping[str, str] | None = None
+    rows: Sequence[Row],
+    references: Mapping[str, float],
+    *,
+    label: str,
+    colours: Mapping[str, str] | None = None,
+    higher_is_better: bool = False,
 ) -> Picture:
-    """Every seed's number at the end, by method, between exact levels; levels far above all numbers are left out."""
+    """Every seed's number at the end, by method, between exact levels; levels far from all numbers are left out."""
     figure, axes = canvas(1.3 + 0.42 * len(rows))
     colours = colours or colours_of(rows)
-    top = max(v for row in rows for v in row["values"])
+    values = [v for row in rows for v in row["values"]]
+    low, top, shown = near(values, references, 1.0, higher_is_better=higher_is_better)
     for i, row in enumerate(rows):
         colour = colours[row["name"]]
         axes.scatter(row["values"], np.full(len(row["values"]), -i), color=colour, s=22, alpha=0.6)
         axes.scatter([row["mean"]], [-i], color=colour, marker="|", s=320, lw=2)
-    for name, value in references.items():
-        if value > 2 * top:
-            continue
-        top = max(top, value)
+    for name, value in shown.items():
         axes.axvline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=0)
         place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
         axes.annotate(name, (value, 1), xytext=(0, 3), color=GREY, fontsize=8, **place)
     axes.set(yticks=[-i for i in range(len(rows))], yticklabels=[row["name"] for row in rows], xlabel=label)
-    axes.set(ylim=(-len(rows) + 0.5, 0.5), xlim=(-0.03 * top, 1.08 * top))
+    span = (top - low) or 1.0
+    axes.set(ylim=(-len(rows) + 0.5, 0.5), xlim=(low - 0.03 * span, top + 0.08 * span))
     return Picture("final-errors", figure, "Every seed at the end (dots) and their mean (bar). Dashed: exact levels.")
 
 

@@ -15,6 +15,7 @@ from onward.lab.figures import (
     curve_with_spread,
     finals,
     level,
+    near,
     published,
     sensitivity,
     spread_columns,
@@ -62,22 +63,23 @@ def _table(run: Run[Experiment]) -> Table:
 
 
 def _finals(run: Run[Experiment]) -> Picture:
-    return finals(_best_first(run), run.references, label=_measured(run), colours=colours_of(run.rows))
+    better = run.experiment.higher_is_better
+    colours = colours_of(run.rows)
+    return finals(_best_first(run), run.references, label=_measured(run), colours=colours, higher_is_better=better)
 
 
 def _curves(run: Run[Experiment]) -> Picture:
     figure, axes = canvas(4)
     colours = colours_of(run.rows)
-    most = 0.0
+    drawn: list[float] = []
     for row in run.rows:
         steps, values = run.curve(row)
         there = ~np.isnan(values).all(1)  # a point may hold nothing that is scored
         steps, values = steps[there], values[there]
         curve_with_spread(axes, steps, values, label=row["name"], colour=colours[row["name"]])
-        most = max(most, float(values.max()))
-    for name, value in run.references.items():
-        if value <= 1.5 * most:
-            level(axes, value, name)
+        drawn += [float(np.nanmin(values)), float(np.nanmax(values))] if values.size else []
+    for name, value in near(drawn, run.references, 0.5, higher_is_better=run.experiment.higher_is_better)[2].items():
+        level(axes, value, name)
     axes.set(xlabel="step", ylabel=_measured(run))
     figure.legend(loc="outside lower center", ncols=4)
     return Picture(

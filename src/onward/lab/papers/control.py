@@ -165,7 +165,7 @@ class ControlExperiment(StreamExperiment):
         """The credit rule of a method."""
         if name in RULES:
             return rule_named(name)
-        return ow.RTRL() if name == "memoryless" else ow.Columnwise()
+        return ow.SnAp(0) if name == "memoryless" else ow.Columnwise()  # all there is without recurrence
 
     def objective_of(self, actions: Actions) -> tuple[ow.AbstractObjective, int]:
         """The objective, and how many numbers it wants predicted."""

@@ -43,7 +43,7 @@ NAMES = {
 TRUNCATED = ("tbptt-1", "tbptt-gap")
 METHODS = (*COLUMNS, "ccn", *TRUNCATED)
 # Chosen as docs/experiments/trace-conditioning.md says.
-STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "gru": 5e-4, "lstm": 5e-4}
+STEP_SIZES: dict[str, float] = {"mingru": 3e-4, "gru": 5e-4, "lstm": 5e-4, "tbptt-1": 3e-4, "tbptt-gap": 3e-4}
 OTHER_STEP_SIZE = 1e-3
 
 
