@@ -144,6 +144,11 @@ class ControlExperiment(StreamExperiment):
         """How much each step weighs in that average."""
         return episodes_ended
 
+    @property
+    def moments(self) -> ow.Moments | None:
+        """Running moments by which columns and the dense layer normalise what they read. Default: None, as it is."""
+        return None
+
     def default_step_size(self, name: str) -> float:
         """Of the critic, or of the values."""
         return 1e-4 if self.objective == "actor-critic" else 5e-4
@@ -154,10 +159,13 @@ class ControlExperiment(StreamExperiment):
         if name == "memoryless":
             return ow.Skip(ow.Encoder(inputs, self.units, key=draw))
         if name in RULES:
-            return ow.Skip(ow.chrono(ow.GRU(inputs, self.units, key=draw), self.longest, key=start))
+            return ow.Skip(
+                ow.chrono(ow.GRU(inputs, self.units, key=draw, normalise_inputs=self.moments), self.longest, key=start)
+            )
         gates = COLUMNS.get(name, ow.MinGRUGates)()
         width = self.units // STAGES if name == "ccn" else self.units
-        columns = ow.Columns(gates, inputs, width, key=draw, spread=SPREAD * inputs**-0.5)
+        size = SPREAD * inputs**-0.5
+        columns = ow.Columns(gates, inputs, width, key=draw, spread=size, normalise_inputs=self.moments)
         columns = ow.chrono(apart(columns, self.gate), self.longest, key=start)
         return ow.Skip(ow.Cascade(columns) if name == "ccn" else columns)
 

@@ -59,6 +59,11 @@ class PopgymExperiment(ControlExperiment):
         """The same for every method."""
         return TASKS[self.task]()
 
+    @property
+    def moments(self) -> ow.Moments | None:
+        """Of the pole and the pendulum; cards and pulls are bits."""
+        return ow.Moments(rate=0.9999, prior=10) if self.task in LEAST else None
+
     def normalised(self, value: Any) -> Any:
         """A return, or returns, as a share of what is between least and best."""
         least = LEAST.get(self.task, -1.0)
