@@ -71,7 +71,7 @@ class ControlExperiment(StreamExperiment):
     """Units of a hidden layer between features and prediction; 0: the prediction is linear."""
     longest: float = 1000.0
     """The longest memory that units start with, in steps."""
-    gate: float = 10.0
+    gate: float = 16.0
     """Columns: how much larger the first weights of the memory gate are than the others, so that some units store at once."""
     entropy: float = 0.01
     """actor-critic: weight of the policy's entropy."""

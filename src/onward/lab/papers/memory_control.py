@@ -39,6 +39,7 @@ class MemoryControlExperiment(ControlExperiment):
     lengths: tuple[int, ...] = (16, 64, 256, 512)
     """Steps of an episode, of the corridor, or back to the bit; each method runs at each."""
     discount: float = 0.999
+    longest: float = 3000.0
 
     def check(self) -> None:
         """Refuse settings that cannot be run, naming the option."""
