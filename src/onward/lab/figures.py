@@ -217,7 +217,7 @@ def sensitivity(axes: Axes, rows: Sequence[Row], everything: Sequence[Row]) -> N
 def near(
     values: Any, references: Mapping[str, float], beyond: float, *, higher_is_better: bool = False
 ) -> tuple[float, float, dict[str, float]]:
-    """What an axis from 0 spans that shows these values, and the levels on it.
+    """What an axis from 0 spans that shows these values, and the levels on it; equal ones under one name.
 
     Levels that lie further away than `beyond` times the span are left out, but for what is sought: those above where
     higher is better.
@@ -231,7 +231,8 @@ def near(
         for name, value in references.items()
         if low - reach <= value and (value <= top + reach or higher_is_better)
     }
-    return min([low, *shown.values()]), max([top, *shown.values()]), shown
+    together = {", ".join(n for n in shown if shown[n] == value): value for value in shown.values()}
+    return min([low, *together.values()]), max([top, *together.values()]), together
 
 
 def finals(

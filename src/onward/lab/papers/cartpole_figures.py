@@ -34,7 +34,7 @@ def _frames(run: Run[CartpoleInTheDarkExperiment]) -> Picture:
         "frames",
         figure,
         f"After {run.experiment.steps:,} steps, a frame every {APART * TICK:.2f} s of the longest episode that was recorded (first seed). The network sees where the cart is and how far the "
-        "pole leans; the arrow, how fast the pole's tip moves, is hidden from it"
+        "pole leans; the green arrow, how fast the pole's tip moves, is hidden from it"
         f"{' in the task of the title; here it was shown' if run.experiment.seen else ''}.",
     )
 
@@ -47,7 +47,7 @@ def _strip(run: Run[CartpoleInTheDarkExperiment], row: Row, panels: np.ndarray) 
     lengths = np.diff(bounds)
     first, length = bounds[int(lengths.argmax())], int(lengths.max())
     for i, axes in enumerate(panels):
-        axes.set(xticks=[], yticks=[], xlim=(-1.6, 1.6), ylim=(-0.5, 1.5), aspect="equal")
+        axes.set(xticks=[], yticks=[], xlim=(-0.8, 0.8), ylim=(-0.3, 1.5), aspect="equal")
         axes.spines[:].set_visible(False)
         at = i * APART
         if at + 1 < length:
@@ -65,5 +65,5 @@ def _draw(axes: Axes, now: np.ndarray, after: np.ndarray, angle: int) -> None:
     here, there = tip(now) - [middle, 0], tip(after) - [middle, 0]
     axes.plot([0, here[0]], [TALL / 2, here[1]], color=COLOURS[1], lw=3, solid_capstyle="round")
     speed = (there - here) / TICK
-    look: Any = {"arrowstyle": "->", "color": GREY, "ls": (0, (2, 2))}
+    look: Any = {"arrowstyle": "->", "color": COLOURS[2], "lw": 1.5}
     axes.annotate("", here + 0.5 * speed, here, arrowprops=look)
