@@ -5,6 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
 from onward import random
@@ -147,6 +148,6 @@ def require_action(owner: str, actions: Actions, action: Array) -> None:
         raise TypeError(f"{owner}: an action is {wanted}, got an array of {got}")
     if isinstance(chosen, jax.core.Tracer):
         return
-    good = 0 <= int(chosen) < actions if isinstance(actions, int) else bool(jnp.isfinite(chosen).all())
+    good = 0 <= int(chosen) < actions if isinstance(actions, int) else bool(np.isfinite(np.asarray(chosen)).all())
     if not good:
         raise ValueError(f"{owner}: an action is {wanted}, got {chosen}")

@@ -83,7 +83,7 @@ class TaskEnv(gymnasium.Env):
         dtype = np.int32 if isinstance(space, spaces.Discrete) else np.float32
         self._state, said = _moved(self._arrays, self._rest, self._state, given.astype(dtype))
         said = np.array(said)
-        over, discount = bool(said[-2]), said[-1]
+        over, discount = bool(said[-2]), float(said[-1])
         self._over = over
         return said[:-3], float(said[-3]), over and discount == 0, over and discount != 0, {}
 
