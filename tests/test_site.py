@@ -114,7 +114,7 @@ def test_pages_have_commands():
 
 
 def test_drawings_are_those_of_the_script():
-    pages = "".join((DOCS / page).read_text() for page in ("concepts.md", "developer/house.md"))
+    pages = "".join((DOCS / page).read_text() for page in ("concepts.md", "acting.md", "developer/house.md"))
     for name, draw in module("_draw").DRAWINGS.items():
         assert (DOCS / "figures" / name).read_text() == draw().svg(), f"run: python docs/_draw.py ({name})"
         assert name in pages
