@@ -20,7 +20,8 @@ project_copyright = "The Onward developers, Apache-2.0"
 release = version_of("onward")
 
 extensions = ["sphinx.ext.autodoc", "myst_nb", "sphinxcontrib.bibtex", "_parts"]
-exclude_patterns = ["_build"]
+# What the notebooks gave in a build before lies beside it.
+exclude_patterns = ["_build", "jupyter_execute"]
 smartquotes = False
 
 # Pages are Markdown that also reads well in the repository: links are paths, code without a language is plain text.
