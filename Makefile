@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: setup run run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness docs bench costs mutants clean
+.PHONY: setup run run-control run-one-to-many run-data test test-interfaces test-slow test-oracles lint exactness docs bench costs mutants clean
 
 setup: .venv/.done
 
@@ -19,6 +19,10 @@ setup: .venv/.done
 run: setup
 	$(BIN)/onward run trace-patterning --out runs/trace-patterning --replace
 	$(BIN)/onward run sequential-digits --out runs/sequential-digits --replace
+
+# A network that balances a pole without seeing how fast it falls: some two minutes.
+run-control: setup
+	$(BIN)/onward run cartpole-in-the-dark --methods mingru memoryless --seeds 8 --steps 300000 --out runs/cartpole --replace
 
 # The second paper's experiments at a size that ends within two minutes each.
 run-one-to-many: setup
