@@ -154,14 +154,13 @@ class ControlExperiment(StreamExperiment):
         return 1e-4 if self.objective == "actor-critic" else 5e-4
 
     def cell(self, name: str, inputs: int, key: PRNGKeyArray) -> ow.AbstractCell:
-        """The network of a method; what it reads are features too."""
+        """The network of a method; what columns read are features too."""
         draw, start = jax.random.split(key)
         if name == "memoryless":
             return ow.Skip(ow.Encoder(inputs, self.units, key=draw))
         if name in RULES:
-            return ow.Skip(
-                ow.chrono(ow.GRU(inputs, self.units, key=draw, normalise_inputs=self.moments), self.longest, key=start)
-            )
+            layer = ow.GRU(inputs, self.units, key=draw, normalise_inputs=self.moments)
+            return ow.chrono(layer, self.longest, key=start)
         gates = COLUMNS.get(name, ow.MinGRUGates)()
         width = self.units // STAGES if name == "ccn" else self.units
         size = SPREAD * inputs**-0.5
