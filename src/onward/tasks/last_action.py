@@ -53,6 +53,11 @@ class WithLastAction(AbstractTask):
         assert actions is not None
         return actions if isinstance(actions, int) else math.prod(actions)
 
+    def references(self) -> dict[str, float]:
+        """Exact levels of the task within."""
+        levels: dict[str, float] = self.task.references()  # type: ignore[attr-defined]
+        return levels
+
     def init(self, key: PRNGKeyArray) -> LastActionState:
         """The task's start; nothing done."""
         choice = isinstance(self.task.actions, int)

@@ -80,7 +80,6 @@ class PopgymExperiment(ControlExperiment):
         return measure
 
     def references(self) -> dict[str, float]:
-        """Exact levels, normalised; of a wrapped task those of the task within."""
-        task = self.task_of("")
-        levels = getattr(task, "task", task).references()
+        """Exact levels, normalised."""
+        levels = self.task_of("").references()
         return {name: float(self.normalised(level)) for name, level in levels.items()}
