@@ -486,9 +486,11 @@ def test_a_checkpoint_with_a_changed_array_is_refused_by_name(here, capsys, undr
     newest.write_bytes(good)
     for path in newest_first(Path("out/checkpoints"), "learn"):
         damage(path, "missing", "scores.window")
-    refused(["predict", "out", "data.csv"], capsys, "out has no checkpoint: nothing was learned there yet")
+    refused(["predict", "out", "data.csv"], capsys, "no checkpoint in out/checkpoints can be read")
     go("data.csv", resume=True)
-    assert "has no checkpoint yet: starting with the first row" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is none before it" in said
+    assert "has no checkpoint that can be read: starting with the first row" in said
     assert contents() == before
 
 
@@ -995,6 +997,14 @@ def test_standard_input_is_answered_line_by_line_and_goes_on(here, environment):
     assert len(out.splitlines()) == 1 + 60 - last  # nothing but predictions
     assert "report: out/report.html" in err
     fed([*fields[:3], "--out", "whole", *fields[5:]], environment, "y,x\n" + "".join(rows))
+    assert contents() == contents("whole")
+    # The rows of a stream come once: where no checkpoint is whole, nothing is begun anew over what is there.
+    for path in newest_first(Path("out/checkpoints"), "learn"):
+        path.write_bytes(path.read_bytes()[:-40])
+    process = start(["-", "--resume", "out"], environment, stdin=subprocess.PIPE)
+    process.stdin.write("y,x\n" + rows[0])
+    _, err = finish(process, 1)
+    assert "no checkpoint in out/checkpoints can be read, and the rows of a stream cannot be read again" in err
     assert contents() == contents("whole")
 
 

@@ -50,11 +50,12 @@ def newest_good(checkpoints: Path, job: str, read: Callable[[Path], T], say: Cal
 
     `read` raises `saving.Unreadable` on a damaged checkpoint; any other error ends the search.
     """
-    for path in newest_first(checkpoints, job):
+    paths = newest_first(checkpoints, job)
+    for path in paths:
         try:
             return read(path)
         except saving.Unreadable as error:
-            say(f"{error}; trying the one before")
+            say(f"{error}; {'there is none before it' if path == paths[-1] else 'trying the one before'}")
     return None
 
 

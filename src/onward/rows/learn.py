@@ -58,7 +58,10 @@ class _Run:
         self.whole = True  # whether the session stands between two blocks, all written
 
     def restore(self) -> None:
-        """Go on from the newest good checkpoint, with files as they were at it; from the first row if there is none."""
+        """Go on from the newest good checkpoint, with files as they were at it; from the first row if there is none.
+
+        OnwardError where all are damaged and the rows cannot be read again: what the folder holds stays as it is.
+        """
 
         def check(meta: dict[str, Any]) -> None:
             require_same(self.folder / CONFIG, self.fields, meta, WRITTEN)
@@ -67,7 +70,14 @@ class _Run:
         read = partial(self.session.load, check=check)
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
-            self.progress.say(f"{self.folder} has no checkpoint yet: starting with the first row")
+            damaged = newest_first(self.folder.checkpoints, JOB)
+            if damaged and self.stream:
+                raise OnwardError(
+                    f"no checkpoint in {self.folder.checkpoints} can be read, and the rows of a stream cannot be read "
+                    "again: put back a copy of one, or start anew in another folder"
+                )
+            none = "no checkpoint that can be read" if damaged else "no checkpoint yet"
+            self.progress.say(f"{self.folder} has {none}: starting with the first row")
             judge(self.session, self.source)
             self.begin()
             return
@@ -345,6 +355,8 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     # Predictions disturb each other for a moment only: they take turns.
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, read, say) is None:
+            if newest_first(folder.checkpoints, JOB):
+                raise OnwardError(f"no checkpoint in {folder.checkpoints} can be read: onward learn --resume {path}")
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
     session.notes, session.remarks, session.reading.beginning = [], Remarks(), CLOSED
     with (

@@ -190,7 +190,7 @@ class _Run:
         unread: list[str] = []
         found = newest_good(folder.checkpoints, JOB, lambda path: saving.load(path, self.first), unread.append)
         if found is None and unread:
-            why = unread[0].removesuffix("; trying the one before")
+            why = unread[0].rpartition("; ")[0]
             raise saving.Unreadable(f"{why}. Give the learner and network of before, or name another folder")
         for why in unread:
             progress.say(why)
