@@ -32,6 +32,14 @@ def test_help_and_list(capsys):
     assert capsys.readouterr().out.startswith("onward 0.")
 
 
+def test_the_package_can_be_run_as_the_command():
+    command = [sys.executable, "-m", "onward"]
+    assert subprocess.check_output([*command, "--version"], text=True).startswith("onward 0.")
+    refused = subprocess.run([*command, "learn", "there-is-no.csv"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+
+
 def test_nothing_asked_for_shows_how_it_is_asked(capsys):
     for words, shown in (([], "onward learn SOURCE"), (["data"], "onward data fetch")):
         assert main(words) == 2
