@@ -80,7 +80,10 @@ KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def ask(model):
-    """Everything that it says, of rows it knows and rows it does not."""
+    """Everything that it says, of rows it knows and rows it does not; and how many it has learned.
+
+    A classifier of one class says the same before a row and after it.
+    """
     if isinstance(model, MixtureDensityRegressor):
         try:
             said = model.predict_interval(np.ones((3, getattr(model, "n_features_in_", 1))))
@@ -88,11 +91,13 @@ def ask(model):
             return tuple(sorted(vars(model)))
         kept = {name: value for name, value in vars(model).items() if name != "model_"}
         return repr(sorted(kept.items())), said.tobytes()
+    core = model._keeper.core
+    learned = core.learner.rows if core else 0
     if isinstance(model, OnlineForecaster):
-        return tuple(model.forecast(3, [row(i) for i in range(3)]))
+        return (learned, *model.forecast(3, [row(i) for i in range(3)]))
     if isinstance(model, OnlineClassifier):
-        return tuple(tuple(model.predict_proba_one(row(i)).items()) for i in (1, 9, 23))
-    return (*(model.predict_one(row(i)) for i in (1, 9)), *model.predict_many([row(3), row(23)]))
+        return (learned, *(tuple(model.predict_proba_one(row(i)).items()) for i in (1, 9, 23)))
+    return (learned, *(model.predict_one(row(i)) for i in (1, 9)), *model.predict_many([row(3), row(23)]))
 
 
 def serial(kind):

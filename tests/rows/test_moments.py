@@ -139,3 +139,11 @@ def test_moments_with_a_prior_average_plainly_as_if_it_had_been_seen(prior):
         for row in x:
             state = law.update(state, jnp.asarray(row))
     np.testing.assert_allclose(state.mean, x.sum(0) / (30 + prior), rtol=1e-9)
+
+
+def test_what_stands_for_a_missing_value_is_a_number_after_any_stretch_of_zeros():
+    """The sum of squares fades with every value and would end at 0: the share would be 0 / 0."""
+    faded = rows.Carried(jnp.zeros(2), jnp.zeros(2), jnp.full(2, 1e-44))
+    faded, _ = faded.fill(jnp.zeros(2), jnp.array([True, True]))
+    _, z = faded.fill(jnp.array([jnp.nan, 0.5]), jnp.array([False, True]))
+    np.testing.assert_array_equal(z, [0, 0.5])

@@ -169,3 +169,17 @@ def test_a_return_keeps_the_rewards_that_it_still_needs_and_no_more(discount, ke
         part = y[row - kept : row + 1, 0]
         assert known[row, 0] == pytest.approx(sum(discount**i * reward for i, reward in enumerate(part)), rel=1e-9)
     assert np.isnan(known[:kept]).all()
+
+
+def test_room_for_classes_doubles_as_the_programs_that_are_compiled_ahead_expect():
+    """Each new shape is one that the learner before it named among its next: its program is there when it is needed."""
+    session = Session(options(task="classification", interval=0.9), "data.csv", lambda text: None, block=8)
+    cells = {"x": ["1"] * 9, "y": [f"c{i}" for i in range(9)]}
+    shapes = []
+    for at in range(9):
+        before = session.learner
+        taken(session, cells, at, at + 1)
+        shapes.append(session.learner.classes)
+        if before is not None and before.classes != session.learner.classes:
+            assert session.learner.classes in [next_.classes for next_ in before.next_shapes()]
+    assert shapes == [2, 2, 4, 4, 8, 8, 8, 8, 16]
