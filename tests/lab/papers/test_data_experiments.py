@@ -33,7 +33,7 @@ DIGITS = ["--seeds", "1", "--columns", "4", "--units", "4", "--batch", "4", "--s
 PIANO = ["--seeds", "1", "--length", "5", "--units", "4", "--iterations", "6", "--frames", "12", "--batch", "4"]
 PIANO += ["--streams", "2", "--evaluation", "2", "--held-out", "20", "--transitions", "8", "--ccn-width", "2"]
 SIZES = {"columns": 4, "gru_columns": 4, "stages": 2, "ccn_width": 2, "gru_ccn_width": 2, "constructive_columns": 2}
-SIZES |= {"seeds": 1, "units": 3, "batch": 2, "streams": 2}
+SIZES |= {"seeds": 1, "units": 3, "batch": 2, "streams": 2, "wide_columns": 3, "stack_columns": 2, "hidden": 3}
 PIANO_SIZES = {"units": 4, "ccn_width": 2, "length": 4, "batch": 2, "streams": 2, "held_out": 5, "evaluation": 2}
 PIANO_SIZES |= {"transitions": 4, "seeds": 1}
 
@@ -443,6 +443,28 @@ def test_every_method_on_digits_takes_steps(name):
     experiment.check()
     method = experiment.build(name)
     takes_steps(method, experiment.default_step_size(name), 3 if "bptt" in name else 24)
+
+
+@pytest.mark.parametrize("name", digits.LAYERED)
+def test_only_the_frozen_network_keeps_its_lower_layer_as_it_was(name):
+    experiment = SequentialMNISTExperiment(methods=(name,), data="digits", **SIZES)
+    method = experiment.build(name)
+    state = start(method, 1e-3)
+    after = learn(method, 1e-3, state, 24)[0]
+    moved = [changed(a, b) for a, b in zip(state[1].model.cell.cells, after[1].model.cell.cells, strict=True)]
+    assert moved == [name != "frozen", True]
+
+
+def test_columns_learn_online_and_by_bptt_from_the_same_start():
+    """Their gradients are one: of one image an update, summed over its rows."""
+    experiment = SequentialMNISTExperiment(data="digits", **(SIZES | {"batch": 1, "streams": 1}))
+    online, whole = (experiment.build(name) for name in ("mingru", "bptt-mingru"))
+    models = [start(method, 1e-3)[1].model for method in (online, whole)]
+    assert not changed(*models)
+    after = [learn(method, 1e-3, start(method, 1e-3), steps)[0][1].model for method, steps in ((online, 8), (whole, 1))]
+    for a, b in pairs(*after):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert changed(models[0], after[0])
 
 
 @pytest.mark.parametrize("method", piano.METHODS)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +22,36 @@ CLASSES = 10
 POINTS = 12
 SHOWN = 400
 COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
+# Columns of other units, and layers of them, with a hidden layer after them.
+UNITS = {"mingru": ow.MinGRUGates, "elstm": ow.ELSTMGates, "lru": ow.LRUGates, "rtu": ow.RTUGates}
+KINDS = {"mingru": "minimal GRU", "elstm": "element-wise LSTM", "lru": "LRU", "rtu": "RTU"}
+LAYERED = {
+    "stack": "exact traces through both",
+    "layerwise": "errors sent down through the present step only",
+    "frozen": "the lower one stays as it was drawn",
+}
+WIDE = (*UNITS, *LAYERED, "bptt-mingru")
 WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
-WIDE_COLUMNS = 16
+NARROW = 16
+# First weights of the columns with a hidden layer after them, times the root of the number of inputs.
+WIDE_SPREAD = 1.6
 METHODS = (
-    *(*COLUMNAR, "snap-0", "snap-1", "uoro", "rtrl", "bptt", "bptt-gru", "tbptt-1", "tbptt-5", "tbptt-10"),
+    *(
+        *COLUMNAR,
+        *UNITS,
+        *LAYERED,
+        "snap-0",
+        "snap-1",
+        "uoro",
+        "rtrl",
+        "bptt",
+        "bptt-gru",
+        "bptt-mingru",
+        "tbptt-1",
+        "tbptt-5",
+        "tbptt-10",
+    ),
     *("authors-columnar", "authors-bptt"),
 )
 RULE_NOTES = {
@@ -39,6 +65,12 @@ RULE_NOTES = {
     "uoro": "UORO",
     "rtrl": "dense RTRL, exact",
 }
+
+
+def below(model: Any) -> Any:
+    """Which arrays are of the lowest cell of a stack."""
+    nothing = jax.tree.map(lambda leaf: False, model)
+    return eqx.tree_at(lambda m: m.cell.cells[0], nothing, jax.tree.map(lambda leaf: True, model.cell.cells[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +104,12 @@ class DigitsExperiment(Experiment):
     """GRU columns in each stage."""
     constructive_columns: int = 16
     """Columns of the constructive networks when fully grown, one a stage."""
+    wide_columns: int = 64
+    """Columns of mingru, elstm, lru and rtu, which have a hidden layer after them."""
+    stack_columns: int = 48
+    """Minimal GRU columns in each of the two layers of stack, layerwise and frozen."""
+    hidden: int = 32
+    """Units of that hidden layer."""
     units: int = 24
     """Units of the dense layer."""
     batch: int = 4
@@ -101,7 +139,8 @@ class DigitsExperiment(Experiment):
         """Refuse what cannot be run, naming the option."""
         super().check()
         sizes = ("columns", "gru_columns", "stages", "ccn_width", "gru_ccn_width", "constructive_columns", "units")
-        require_positive(self, *sizes, "batch", "streams", "spread", "passes")
+        wide = ("wide_columns", "stack_columns", "hidden")
+        require_positive(self, *sizes, *wide, "batch", "streams", "spread", "passes")
         if datasets.kind_of(self.data) not in (None, "digits"):
             raise ow.OnwardError(f"--data: {self.data} is not a set of images; see: onward data list")
         if self.every and any(name.startswith("tbptt") for name in self.methods):
@@ -183,6 +222,8 @@ class DigitsExperiment(Experiment):
         unit = "GRU" if kind.endswith("-gru") else "LSTM"
 
         def model(key: PRNGKeyArray) -> ow.Model:
+            if kind in WIDE:
+                return self.wide(kind, inputs, length, key)
             if columnar:
                 gates = (ow.GRUGates if unit == "GRU" else ow.LSTMGates)(self.memory_bias)
                 columns = ow.Columns(gates, inputs, width, key=key, spread=self.spread)
@@ -196,9 +237,13 @@ class DigitsExperiment(Experiment):
             if self.decay and not authors:
                 falling = optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates))
                 optimiser = optax.chain(optax.scale_by_adam(), falling)
+            if kind == "frozen":
+                optimiser = optax.chain(optimiser, optax.masked(optax.set_to_zero(), below))
             if whole:
-                return ow.BPTT(optimiser, step_size, int(kind.split("-")[1]) if kind.startswith("tbptt") else None)
-            rule = ow.Columnwise() if columnar else rule_named(kind)
+                window = int(kind.split("-")[1]) if kind.startswith("tbptt") else None
+                return ow.BPTT(optimiser, step_size, window)
+            columns = columnar or kind in WIDE
+            rule = ow.Layerwise() if kind == "layerwise" else ow.Columnwise() if columns else rule_named(kind)
             return ow.Online(rule, ow.Supervised(), optimiser, step_size, streams=None if side == 1 else side)
 
         batch = side if whole else None
@@ -212,6 +257,8 @@ class DigitsExperiment(Experiment):
             "ccn": f"{stages} stages of {width} {unit} columns, exact traces",
             "constructive": f"{stages} {unit} columns grown one by one, exact traces",
         }.get(kind.removesuffix("-gru"), f"dense {unit}-{self.units}, {RULE_NOTES.get(kind, '')}")
+        if kind in WIDE:
+            layer = self.described(kind)
         per_update = f"{side} image{'s' if side > 1 else ''} an update"
         read = metrics.ReadDigits(jnp.asarray(sequences), jnp.asarray(images.test_labels), images.top)
         as_published = self.data == "mnist" and self.by == "rows" and not self.every
@@ -224,7 +271,7 @@ class DigitsExperiment(Experiment):
             measure=metrics.accuracy,
             metric="training accuracy",
             growth=Growth(stages=stages, every=max(1, steps // stages)),
-            batch_axis=-1 if columnar and width < WIDE_COLUMNS else 0,
+            batch_axis=-1 if columnar and width < NARROW else 0,
             # Rounded up, so that a point falls where a stage ends.
             point_every=max(1 if whole else length, -(-steps // max(POINTS, stages))),
             examples_per_step=self.images_per_step(name),
@@ -233,6 +280,32 @@ class DigitsExperiment(Experiment):
             published=self.published.get(kind) if as_published else None,
             note=f"{layer}; {per_update}" + ("; SGD on squared error" if authors else ""),
         )
+
+    def wide(self, kind: str, inputs: int, length: int, key: PRNGKeyArray) -> ow.Model:
+        """Columns with memories of up to the whole image, or two layers of them, and a hidden layer after them."""
+        *draws, last = jax.random.split(key, 5)
+        cells: list[ow.AbstractCell] = []
+        for layer in range(2 if kind in LAYERED else 1):
+            reads = self.stack_columns if layer else inputs
+            columns = ow.Columns(
+                UNITS.get(kind, ow.MinGRUGates)(),
+                reads,
+                self.stack_columns if kind in LAYERED else self.wide_columns,
+                key=draws[2 * layer],
+                spread=WIDE_SPREAD * reads**-0.5,
+            )
+            cells.append(ow.chrono(columns, float(length), key=draws[2 * layer + 1]))
+        cell = ow.Stack(*cells, reads="all") if kind in LAYERED else cells[0]
+        features = cell.feature_count
+        return ow.Model(cell, ow.MLP(ow.Categorical(self.hidden, CLASSES), features, self.hidden, key=last))
+
+    def described(self, kind: str) -> str:
+        """Such a network in words."""
+        columns = f"{self.wide_columns} {KINDS.get(kind, KINDS['mingru'])} columns"
+        how = "BPTT" if kind.startswith("bptt") else "exact traces"
+        if kind in LAYERED:
+            columns, how = f"2 layers of {self.stack_columns} {KINDS['mingru']} columns", LAYERED[kind]
+        return f"{columns}, hidden layer of {self.hidden}, {how}"
 
     def references(self) -> dict[str, float]:
         """Always answering the most frequent training class, and the ceiling."""

@@ -19,7 +19,7 @@ from onward.lab.figures import (
     spread_words,
 )
 from onward.lab.page import COLOURS, GREY, Picture, heat
-from onward.lab.papers.digits import CLASSES, COLUMNAR, DigitsExperiment
+from onward.lab.papers.digits import CLASSES, COLUMNAR, LAYERED, UNITS, DigitsExperiment
 from onward.text import counted, sentence
 
 PALETTE = (*COLOURS, "#8c564b", GREY, "#9acd32", "#4b0082", "#aaaaaa", "#444444")
@@ -30,7 +30,7 @@ LEAST = 1e-3
 def report(run: Run[DigitsExperiment]) -> tuple[str, list[Any]]:
     """The lead and the parts of the page."""
     experiment, rows, many = run.experiment, run.rows, len(run.experiment.images.test_labels)
-    online = [m for m in rows if m["name"] in COLUMNAR]
+    online = [m for m in rows if m["name"] in {*COLUMNAR, *UNITS, *LAYERED}]
     best = max(online or rows, key=lambda m: m["mean"])
     majority = run.references["majority-class"]
     lead = (

@@ -10,6 +10,8 @@ STEP_SIZES = {
     **dict.fromkeys(("columnar", "columnar-gru", "rtrl"), 3e-3),
     **dict.fromkeys(("ccn", "ccn-gru", "constructive", "constructive-gru", "snap-0", "snap-1"), 4e-3),
     **dict.fromkeys(("bptt", "bptt-gru", "tbptt-1", "tbptt-10"), 5e-3),
+    **dict.fromkeys(("mingru", "elstm", "lru", "rtu", "stack", "layerwise", "frozen"), 1e-3),
+    "bptt-mingru": 5e-3,
     **dict.fromkeys(("uoro", "tbptt-5"), 1e-3),
     **dict.fromkeys(("authors-columnar", "authors-bptt"), 0.3),
 }
@@ -43,6 +45,9 @@ class SequentialMNISTExperiment(DigitsExperiment):
     ccn_width: int = 23
     gru_ccn_width: int = 29
     constructive_columns: int = 39
+    wide_columns: int = 128
+    stack_columns: int = 96
+    hidden: int = 64
     units: int = 32
     batch: int = 16
     spread: float = 0.1
