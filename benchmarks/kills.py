@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py [--seed N] [--times N] [--only NAME ...]
 
-`run` of networks that grow, `learn` of a file (a far horizon with growth and late categories; late columns and classes;
+`run` of networks that grow, which predict and which act, `learn` of a file (a far horizon with growth and late categories; late columns and classes;
 a return) and of standard input, and `sweep` in one process and on two workers, all small, with a checkpoint many times
-a second: 30 kills in all, or so many `--times`. Each command is run once to its end. Then it is started again, killed (SIGKILL) at a random moment, gone on with, killed
+a second: 34 kills in all, or so many `--times`. Each command is run once to its end. Then it is started again, killed (SIGKILL) at a random moment, gone on with, killed
 again, and so on, and let end. Every file of both folders must be equal to the byte, but for the times and CPU seconds
 that TIMES names; these are set to zero in both, and both reports drawn again from that. Of the checkpoints the last of
 each job counts: which others are still there is a matter of when they were made.
@@ -54,6 +54,7 @@ NETWORK = split("--methods ccn columnar --ccn-columns 4 --ccn-width 2 --columnar
 SWEPT = split(
     "--methods columnar --columnar-columns 2 --isi '4 6' --iti '8 10' --step-sizes 1e-3,1e-2 --seeds 2 --tile 1"
 )
+ACTING = split("--methods ccn lstm --lengths 8 --units 8 --steps 20000 --seeds 2")
 LEARN = split("--time time --units 4 --checkpoint-seconds 0.02 --every 100")
 
 
@@ -147,7 +148,14 @@ def cases(place: Path) -> list[Case]:
             ["run", "--resume", "out"],
             ("jobs/*.jsonl", "metrics.jsonl"),
             6,
-        )
+        ),
+        Case(
+            "run, acting, with growth",
+            ["run", "memory-control", *ACTING, "--out", "out"],
+            ["run", "--resume", "out"],
+            ("jobs/*.jsonl", "metrics.jsonl"),
+            4,
+        ),
     ]
     for name, words in learned.items():
         source = words.split()[0]

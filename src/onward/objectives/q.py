@@ -1,5 +1,6 @@
 """Values of actions, learned by temporal differences, and the choice by them."""
 
+import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +23,62 @@ class QState(NamedTuple):
     action: Int[Array, ""]
 
 
-class QLambda(AbstractObjective):
+class _Values(AbstractObjective):
+    """Values of actions by temporal differences; what follows an action is worth what `_ahead` says."""
+
+    discount: float = eqx.field(default=0.99, static=True)
+    trace_decay: float = eqx.field(default=0.9, static=True)
+    exploration: Schedule = eqx.field(default=0.05, static=True)
+
+    def __check_init__(self) -> None:
+        require_discount(type(self).__name__, self.discount, self.trace_decay)
+        require_schedule(type(self).__name__, self.exploration)
+
+    def init(self, model: Model) -> QState:
+        """No last value, and no parameter eligible; ValueError for a head without a value for each action."""
+        self.actions(model.prediction_shape)
+        return QState(jnp.zeros(()), nothing_eligible(model), jnp.zeros((), jnp.int32))
+
+    def actions(self, outputs: tuple[int, ...]) -> Actions:
+        """One for each value."""
+        return require_values(type(self).__name__, outputs)
+
+    def choose(
+        self, state: QState, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
+    ) -> tuple[QState, Int[Array, ""]]:
+        """A best action, or with probability `exploration` any."""
+        action = epsilon_greedy(prediction, self.exploration, steps, key=key)
+        return state._replace(action=action), action
+
+    @abc.abstractmethod
+    def _ahead(self, values: Array, chosen: Array) -> tuple[Array, Array | float]:
+        """What is to come, by all values and that of the action chosen, and what is left of the eligibility."""
+
+    def step(
+        self, state: QState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
+    ) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
+        """The update of the last action's value, and the new eligibility."""
+        chosen = value_of(prediction, state.action)
+        ahead, left = self._ahead(prediction, chosen)
+        discount = example.discounted(self.discount)
+        # An episode that starts here has no last action to correct.
+        error = jnp.where(example.reset, 0.0, example.y + discount * ahead - state.q_tm1)
+        gradient = corrected(state.eligibility, error)
+        pulled = pull(one_hot(state.action, prediction))
+        eligibility = accumulated(state.eligibility, discount * self.trace_decay * left, pulled)
+        info = Info(prediction, 0.5 * jnp.square(error), delta=error, action=state.action)
+        return QState(chosen, eligibility, state.action), gradient, jnp.asarray(True), info
+
+    def eligibility(self, state: QState, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
+        """e_{t-1}, that of the last action."""
+        return state.eligibility
+
+    def grow(self, state: QState, model: Model) -> QState:
+        """Old output weights stay eligible; the new stage starts with nothing."""
+        return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
+
+
+class QLambda(_Values):
     """Watkins' Q(lambda) (Watkins, 1989), epsilon-greedy: prediction i is the value of action i.
 
     With q_t the values at time t, a_t what is chosen by them and y_t the reward that came with x_t:
@@ -41,48 +97,12 @@ class QLambda(AbstractObjective):
     makes the loss NaN and the weights with it, as a target does elsewhere. Cost: as `TDLambda`.
     """
 
-    discount: float = eqx.field(default=0.99, static=True)
-    trace_decay: float = eqx.field(default=0.9, static=True)
-    exploration: Schedule = eqx.field(default=0.05, static=True)
-
-    def __check_init__(self) -> None:
-        require_discount("QLambda", self.discount, self.trace_decay)
-        require_schedule("QLambda", self.exploration)
-
-    def init(self, model: Model) -> QState:
-        """No last value, and no parameter eligible; ValueError for a head without a value for each action."""
-        self.actions(model.prediction_shape)
-        return start(model)
-
-    def actions(self, outputs: tuple[int, ...]) -> Actions:
-        """One for each value."""
-        return require_values("QLambda", outputs)
-
-    def choose(
-        self, state: QState, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
-    ) -> tuple[QState, Int[Array, ""]]:
-        """A best action, or with probability `exploration` any."""
-        action = epsilon_greedy(prediction, self.exploration, steps, key=key)
-        return state._replace(action=action), action
-
-    def step(
-        self, state: QState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
-    ) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
-        """The update of the last action's value, and the new eligibility."""
-        best = jnp.max(prediction)
-        cut = value_of(prediction, state.action) >= best
-        return learn(state, prediction, best, example, pull, self.discount, self.trace_decay * cut)
-
-    def eligibility(self, state: QState, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
-        """e_{t-1}, that of the last action."""
-        return state.eligibility
-
-    def grow(self, state: QState, model: Model) -> QState:
-        """Old output weights stay eligible; the new stage starts with nothing."""
-        return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
+    def _ahead(self, values: Array, chosen: Array) -> tuple[Array, Array | float]:
+        best = jnp.max(values)
+        return best, chosen >= best
 
 
-class SarsaLambda(AbstractObjective):
+class SarsaLambda(_Values):
     """Sarsa(lambda) (Rummery and Niranjan, 1994), epsilon-greedy: prediction i is the value of action i.
 
         delta_t = y_t + discount_t q_t[a_t] - q_{t-1}[a_{t-1}]
@@ -92,66 +112,5 @@ class SarsaLambda(AbstractObjective):
     of `QLambda`. Exact where the credit rule is, but that e sums gradients by weights that have changed since.
     """
 
-    discount: float = eqx.field(default=0.99, static=True)
-    trace_decay: float = eqx.field(default=0.9, static=True)
-    exploration: Schedule = eqx.field(default=0.05, static=True)
-
-    def __check_init__(self) -> None:
-        require_discount("SarsaLambda", self.discount, self.trace_decay)
-        require_schedule("SarsaLambda", self.exploration)
-
-    def init(self, model: Model) -> QState:
-        """No last value, and no parameter eligible; ValueError for a head without a value for each action."""
-        self.actions(model.prediction_shape)
-        return start(model)
-
-    def actions(self, outputs: tuple[int, ...]) -> Actions:
-        """One for each value."""
-        return require_values("SarsaLambda", outputs)
-
-    def choose(
-        self, state: QState, prediction: Array, steps: Int[Array, ""], *, key: PRNGKeyArray
-    ) -> tuple[QState, Int[Array, ""]]:
-        """A best action, or with probability `exploration` any."""
-        action = epsilon_greedy(prediction, self.exploration, steps, key=key)
-        return state._replace(action=action), action
-
-    def step(
-        self, state: QState, model: Model, prediction: Array, example: Step, pull: Callable[[Array], PyTree]
-    ) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
-        """The update of the last action's value, and the new eligibility."""
-        chosen = value_of(prediction, state.action)
-        return learn(state, prediction, chosen, example, pull, self.discount, self.trace_decay)
-
-    def eligibility(self, state: QState, prediction: Array, pull: Callable[[Array], PyTree], delta: Array) -> PyTree:
-        """e_{t-1}, that of the last action."""
-        return state.eligibility
-
-    def grow(self, state: QState, model: Model) -> QState:
-        """Old output weights stay eligible; the new stage starts with nothing."""
-        return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
-
-
-def start(model: Model) -> QState:
-    """No last value, and no parameter eligible."""
-    return QState(jnp.zeros(()), nothing_eligible(model), jnp.zeros((), jnp.int32))
-
-
-def learn(
-    state: QState,
-    values: Array,
-    ahead: Array,
-    example: Step,
-    pull: Callable[[Array], PyTree],
-    discount: float,
-    trace_decay: Array | float,
-) -> tuple[QState, PyTree, Bool[Array, ""], Info]:
-    """The update of the last action's value towards y + discount `ahead`, and the eligibility with that of now."""
-    discounted = example.discounted(discount)
-    # An episode that starts here has no last action to correct.
-    error = jnp.where(example.reset, 0.0, example.y + discounted * ahead - state.q_tm1)
-    gradient = corrected(state.eligibility, error)
-    eligibility = accumulated(state.eligibility, discounted * trace_decay, pull(one_hot(state.action, values)))
-    after = QState(value_of(values, state.action), eligibility, state.action)
-    info = Info(values, 0.5 * jnp.square(error), delta=error, action=state.action)
-    return after, gradient, jnp.asarray(True), info
+    def _ahead(self, values: Array, chosen: Array) -> tuple[Array, Array | float]:
+        return chosen, 1.0
