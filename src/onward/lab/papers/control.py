@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import onward as ow
-from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, require_share, rule_named
+from onward.lab.experiment import StreamExperiment, batch_axis, falling, require_positive, require_share, rule_named
 from onward.lab.method import Growth, Method, Monitor
 from onward.loop import Measure
 from onward.types import Actions, Info, Step
@@ -81,6 +81,8 @@ class ControlExperiment(StreamExperiment):
     """Values: share of random actions at first, and from the middle of the run on."""
     second_moment_decay: float = 0.9999
     """Decay of RMSProp's second moment."""
+    decay: bool = False
+    """Whether step sizes fall to zero along a cosine, over the run or, of growing networks, over each stage."""
 
     @classmethod
     def all_methods(cls) -> tuple[str, ...]:
@@ -202,8 +204,13 @@ class ControlExperiment(StreamExperiment):
             head = ow.Linear(self.hidden, outputs)
             return ow.Model(cell, ow.MLP(head, cell.feature_count, self.hidden, key=head_key))
 
+        stages = STAGES if method == "ccn" else 1
+        optimiser = ow.rms(self.second_moment_decay)
+        if self.decay:
+            optimiser = optax.chain(optimiser, falling(max(1, self.steps // stages)))
+
         def learner(model: ow.Model, step_size: Any) -> ow.Online:
-            return ow.Online(rule, objective, ow.rms(self.second_moment_decay), step_size)
+            return ow.Online(rule, objective, optimiser, step_size)
 
         if method in RULES:
             layer = f"dense layer of {self.units} GRU units, {method}"
@@ -213,7 +220,6 @@ class ControlExperiment(StreamExperiment):
             layer = f"{self.units} {KINDS.get(method, 'minimal GRU')} columns" + (
                 f" in {STAGES} stages" * (method == "ccn")
             )
-        stages = STAGES if method == "ccn" else 1
         return Method(
             name=name,
             task=task,
