@@ -1,6 +1,7 @@
 """What experiments share in which a network acts: networks, objectives, and the return of an episode."""
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -38,6 +39,8 @@ KINDS = {
 # Rules of one dense layer of GRU units.
 RULES = ("tbptt-1", "tbptt-32", "snap-1", "rtrl")
 METHODS = (*COLUMNS, "ccn", *RULES, "memoryless")
+# Of columns that turn, where an order is to be kept: what they keep from step to step.
+RADII = 0.9, 0.999
 STAGES = 4
 # First weights of columns, times the root of the number of inputs.
 SPREAD = 1.5
@@ -151,6 +154,11 @@ class ControlExperiment(StreamExperiment):
         """Running moments by which columns and the dense layer normalise what they read. Default: None, as it is."""
         return None
 
+    @property
+    def in_order(self) -> bool:
+        """Whether units that turn begin at angles spread evenly over half a turn, like a delay line. Default: no."""
+        return False
+
     def default_step_size(self, name: str) -> float:
         """Of the critic, or of the values."""
         return 1e-4 if self.objective == "actor-critic" else 5e-4
@@ -168,6 +176,8 @@ class ControlExperiment(StreamExperiment):
         size = SPREAD * inputs**-0.5
         columns = ow.Columns(gates, inputs, width, key=draw, spread=size, normalise_inputs=self.moments)
         columns = ow.chrono(apart(columns, self.gate), self.longest, key=start)
+        if self.in_order and gates.in_a_plane:
+            columns = ow.ring(columns, *RADII, phase=math.pi, even=True, key=jax.random.fold_in(key, 1))
         return ow.Skip(ow.Cascade(columns) if name == "ccn" else columns)
 
     def rule(self, name: str) -> ow.AbstractCredit:

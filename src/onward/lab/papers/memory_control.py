@@ -1,21 +1,16 @@
 """How far back a network that acts can learn to remember, by rule, unit and lambda."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 import onward as ow
 from onward.lab.method import Monitor
-from onward.lab.papers.control import COLUMNS, ControlExperiment
+from onward.lab.papers.control import ControlExperiment
 from onward.loop import Measure
 from onward.types import Info, Step
-
-# Of columns that turn, in the K-chain: what they keep from step to step.
-RADII = 0.9, 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +63,10 @@ class MemoryControlExperiment(ControlExperiment):
         kind = {"chain": ow.MemoryChain, "t-maze": ow.TMaze, "k-chain": ow.KMemoryChain}[self.task]
         return kind(self.length_of(row))
 
-    def cell(self, name: str, inputs: int, key: PRNGKeyArray) -> ow.AbstractCell:
-        """Where an order is to be kept, units that turn begin at angles spread evenly over half a turn."""
-        cell = super().cell(name, inputs, key)
-        if self.task != "k-chain" or name not in COLUMNS or not COLUMNS[name]().in_a_plane:
-            return cell
-        assert isinstance(cell, ow.Skip)
-        columns: Any = cell.cell
-        turned = ow.ring(columns, *RADII, phase=math.pi, even=True, key=jax.random.fold_in(key, 1))
-        return ow.Skip(turned)
+    @property
+    def in_order(self) -> bool:
+        """Of the K-chain."""
+        return self.task == "k-chain"
 
     @property
     def measure(self) -> Measure:

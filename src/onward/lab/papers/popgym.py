@@ -62,7 +62,12 @@ class PopgymExperiment(ControlExperiment):
     @property
     def moments(self) -> ow.Moments | None:
         """Of the pole and the pendulum; cards and pulls are bits."""
-        return ow.Moments(rate=0.9999, prior=10) if self.task in LEAST else None
+        return ow.Moments(rate=0.999999, floor=1e-8, prior=0) if self.task in LEAST else None
+
+    @property
+    def in_order(self) -> bool:
+        """Where what was seen so many steps ago is asked for."""
+        return self.task == "repeat-previous"
 
     def normalised(self, value: Any) -> Any:
         """A return, or returns, as a share of what is between least and best."""
