@@ -133,3 +133,13 @@ def test_bfloat16_is_saved_and_read_to_the_bit(tmp_path):
     read = ow.load(tmp_path / "a.npz", {"a": jnp.zeros(3, jnp.bfloat16)})[0]["a"]
     assert read.dtype == jnp.bfloat16
     assert read.tolist() == jnp.asarray([1, -2, 3e38], jnp.bfloat16).tolist()
+
+
+@pytest.mark.parametrize("change", [-1, 1, 8, -8])
+def test_an_array_of_another_size_than_it_says_is_told_by_its_bytes(change):
+    """A byte more or less than the header says, whatever the checksum: how many there are is said."""
+    whole = io.BytesIO()
+    np.save(whole, np.arange(3.0))
+    data = whole.getvalue() + bytes(8)
+    with pytest.raises(ValueError, match=rf"^{24 + change} bytes are no float64\[3\]$"):
+        saving._array(data[: len(data) - 8 + change])
