@@ -463,7 +463,7 @@ def test_columns_learn_online_and_by_bptt_from_the_same_start():
     assert not changed(*models)
     after = [learn(method, 1e-3, start(method, 1e-3), steps)[0][1].model for method, steps in ((online, 8), (whole, 1))]
     for a, b in pairs(*after):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)  # of a step of 1e-3
     assert changed(models[0], after[0])
 
 
