@@ -356,7 +356,9 @@ def predict(path: Path, source: str, out: str | None, say: Callable[[str], None]
     with RunFolder(path, "predict", wait=lambda holder: holder["command"] == "predict") as folder:
         if newest_good(folder.checkpoints, JOB, read, say) is None:
             if newest_first(folder.checkpoints, JOB):
-                raise OnwardError(f"no checkpoint in {folder.checkpoints} can be read: onward learn --resume {path}")
+                raise OnwardError(
+                    f"no checkpoint in {folder.checkpoints} can be read: put back a copy of one, or learn anew"
+                )
             raise OnwardError(f"{path} has no checkpoint: nothing was learned there yet")
     session.notes, session.remarks, session.reading.beginning = [], Remarks(), CLOSED
     with (

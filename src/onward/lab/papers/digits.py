@@ -16,6 +16,7 @@ from onward.lab.data import datasets
 from onward.lab.experiment import Experiment, require_positive, rule_named
 from onward.lab.method import Growth, Method
 from onward.lab.papers.authors_heads import SigmoidSquares
+from onward.lab.papers.control import COLUMNS, KINDS
 from onward.tasks.digits import as_sequences
 
 CLASSES = 10
@@ -23,8 +24,7 @@ POINTS = 12
 SHOWN = 400
 COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
 # Columns of other units, and layers of them, with a hidden layer after them.
-UNITS = {"mingru": ow.MinGRUGates, "elstm": ow.ELSTMGates, "lru": ow.LRUGates, "rtu": ow.RTUGates}
-KINDS = {"mingru": "minimal GRU", "elstm": "element-wise LSTM", "lru": "LRU", "rtu": "RTU"}
+UNITS = ("mingru", "elstm", "lru", "rtu")
 LAYERED = {
     "stack": "exact traces through both",
     "layerwise": "errors sent down through the present step only",
@@ -243,7 +243,9 @@ class DigitsExperiment(Experiment):
                 window = int(kind.split("-")[1]) if kind.startswith("tbptt") else None
                 return ow.BPTT(optimiser, step_size, window)
             columns = columnar or kind in WIDE
-            rule = ow.Layerwise() if kind == "layerwise" else ow.Columnwise() if columns else rule_named(kind)
+            # What is frozen needs no credit, and above it that of the layer itself is all there is.
+            layerwise = kind in ("layerwise", "frozen")
+            rule = ow.Layerwise() if layerwise else ow.Columnwise() if columns else rule_named(kind)
             return ow.Online(rule, ow.Supervised(), optimiser, step_size, streams=None if side == 1 else side)
 
         batch = side if whole else None
@@ -288,7 +290,7 @@ class DigitsExperiment(Experiment):
         for layer in range(2 if kind in LAYERED else 1):
             reads = self.stack_columns if layer else inputs
             columns = ow.Columns(
-                UNITS.get(kind, ow.MinGRUGates)(),
+                COLUMNS.get(kind, ow.MinGRUGates)(),
                 reads,
                 self.stack_columns if kind in LAYERED else self.wide_columns,
                 key=draws[2 * layer],
