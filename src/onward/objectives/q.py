@@ -23,7 +23,7 @@ class QState(NamedTuple):
     action: Int[Array, ""]
 
 
-class _Values(AbstractObjective):
+class AbstractValues(AbstractObjective):
     """Values of actions by temporal differences; what follows an action is worth what `_ahead` says."""
 
     discount: float = eqx.field(default=0.99, static=True)
@@ -78,7 +78,7 @@ class _Values(AbstractObjective):
         return state._replace(eligibility=grown_eligibility(state.eligibility, nothing_eligible(model)))
 
 
-class QLambda(_Values):
+class QLambda(AbstractValues):
     """Watkins' Q(lambda) (Watkins, 1989), epsilon-greedy: prediction i is the value of action i.
 
     With q_t the values at time t, a_t what is chosen by them and y_t the reward that came with x_t:
@@ -102,7 +102,7 @@ class QLambda(_Values):
         return best, chosen >= best
 
 
-class SarsaLambda(_Values):
+class SarsaLambda(AbstractValues):
     """Sarsa(lambda) (Rummery and Niranjan, 1994), epsilon-greedy: prediction i is the value of action i.
 
         delta_t = y_t + discount_t q_t[a_t] - q_{t-1}[a_{t-1}]
