@@ -132,8 +132,12 @@ def looks_like_time(cells: Sequence[Cell], numbers: np.ndarray) -> bool:
 
 
 def _with_commas(cells: Sequence[Cell]) -> list[str]:
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    return [cell for cell in texts if "," in cell] if "," in "".join(texts) else []
+    try:
+        if "," not in "".join(cells):  # type: ignore[arg-type]
+            return []
+    except TypeError:
+        pass
+    return [cell for cell in cells if isinstance(cell, str) and "," in cell]
 
 
 def _may_be_decimal(cells: Sequence[Cell]) -> bool:
@@ -155,10 +159,11 @@ def _identifiers(name: str, cells: Sequence[Cell]) -> list[str]:
     hint = hint_of(name, "category")
     known = [cell for cell in some(cells) if not is_missing(cell)]
     texts = [cell.strip() for cell in known if isinstance(cell, str)]
-    if len(texts) > 1 and any(re.fullmatch(r"0\d+", text) for text in texts) and len({*map(len, texts)}) == 1:
+    leading = any(text.startswith("0") and text[1:].isdecimal() for text in texts)
+    if len(texts) > 1 and leading and len({*map(len, texts)}) == 1:
         return [f"{name!r} is read as numbers, though it has leading zeros, as identifiers have (else: {hint})"]
-    long = [cell for cell in known if re.fullmatch(r"\d{17,}", str(cell).strip())]
-    if len(long) > ODD * len(known):
+    long = sum(len(text) >= 17 and text.isdecimal() for text in (str(cell).strip() for cell in known))
+    if long > ODD * len(known):
         return [f"{name!r} is read as numbers of 16 digits, though it has more, as identifiers have (else: {hint})"]
     if re.fullmatch(r"Unnamed: \d+|index|level_\d+|__index_level_\d+__", name) and all(
         number_in(cell) == at for at, cell in enumerate(cells[:SOME])

@@ -7,12 +7,10 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
-
 from onward.errors import OnwardError
 from onward.rows.clock import judged
 from onward.rows.sources import Cell, is_missing, numbers
-from onward.rows.sources.cells import NO_NUMBER, number_in
+from onward.rows.sources.cells import NO_NUMBER, all_plain, number_in
 from onward.rows.sources.numerals import KNOWN_MARKS, PLAIN, Numeral, Numerals, numeral
 
 # hashed: categories of which nearly every row brings a new one. They have no place of their own, but share some.
@@ -111,11 +109,12 @@ class Judge(NamedTuple):
         """The column that these cells are of; None where they say nothing. `many`: that they are a sample of it."""
         if name in self.categories:
             return Column("category", sure=True) if any(not is_missing(cell) for cell in cells) else None
-        known = cells if _all_numbers(cells) else [cell for cell in cells if not says_nothing(cell)]
+        plain = all_plain(cells)
+        known = cells if plain else [cell for cell in cells if not says_nothing(cell)]
         if not known:
             return None
         numerals = self.numerals(known, many)
-        none = numbers(known, numerals)[1]
+        none = [] if plain and numerals.plain else numbers(known, numerals)[1]
         odd, words = len(none), {str(known[i]).strip() for i in none}
         if name in self.numbers:
             return Column("number", numerals, many).after(known) if odd < len(known) else None
@@ -187,14 +186,6 @@ def hint_of(name: str, kind: str) -> str:
     """The option that says of a column that it is of a kind."""
     option = {"number": "--numbers", "time": "--time"}.get(kind, "--categories")
     return f"{option} {shlex.quote(name)}"
-
-
-def _all_numbers(cells: Sequence[Cell]) -> bool:
-    """Whether each cell is a finite number, plainly written: what is so most often, told fast."""
-    try:
-        return bool(np.isfinite(np.array(cells, float)).all())
-    except (ValueError, TypeError, OverflowError):
-        return False
 
 
 def says_nothing(cell: Cell) -> bool:

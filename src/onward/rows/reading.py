@@ -156,9 +156,11 @@ class Reading:
         self, cells: Mapping[str, Sequence[Cell]], columns: Mapping[str, Column], rows: Sequence[int], most: int
     ) -> None:
         for name in self.options.target if self.options.task != "classification" else ():
+            if name in columns:
+                continue
             column = cells.get(name, ())
             texts = [(row, cell) for row, cell in zip(rows, column, strict=False) if not says_nothing(cell)]
-            if name not in columns and len(texts) > most:
+            if len(texts) > most:
                 row, cell = texts[0]
                 raise OnwardError(
                     f"row {row}, column {name!r}: the target {cell!r} is not a number, nor is any other in "

@@ -132,6 +132,12 @@ def _plain(cells: Sequence[Cell]) -> np.ndarray | None:
     return _floats(cells) if _is_plain(cells) else None
 
 
+def all_plain(cells: Sequence[Cell]) -> bool:
+    """Whether each cell is a finite number that Python reads as we do: what is so most often, told fast."""
+    values = _plain(cells)
+    return values is not None and bool(np.isfinite(values).all())
+
+
 def _marked(cells: Sequence[Cell], numerals: Numerals) -> np.ndarray | None:
     """The same for numbers of which each has its mark, and a decimal comma but no thousands."""
     mark, comma = numerals.mark, not numerals.plain

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 from onward.text import number
@@ -180,8 +181,9 @@ class Numerals(NamedTuple):
 PLAIN = Numerals()
 
 
+@lru_cache(maxsize=8192)
 def numeral(text: str) -> Numeral | None:
-    """A text taken apart, if it is a number in some way of writing."""
+    """A text taken apart, if it is a number in some way of writing. Asked several times of each cell of a sample."""
     text = text.strip()
     if not text.isascii():
         digits = (str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
