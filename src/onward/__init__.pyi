@@ -56,6 +56,8 @@ from .heads.monte_carlo import MonteCarlo as MonteCarlo
 from .learners.base import AbstractLearner as AbstractLearner
 from .learners.bptt import BPTT as BPTT
 from .learners.frequencies import Frequencies as Frequencies
+from .learners.horizon import Horizon as Horizon
+from .learners.horizon import horizon as horizon
 from .learners.inverses import AbstractInverse as AbstractInverse
 from .learners.inverses import AffineInverse as AffineInverse
 from .learners.inverses import FeedbackInverse as FeedbackInverse

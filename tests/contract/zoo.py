@@ -185,7 +185,18 @@ OTHERS = {
 }
 # Values that parts hand over, and functions: nothing to build.
 PLAIN = {"Carry", "Step", "Sequence", "Info", "Draw", "Episode", "rms", "least_squares", "scale_by_rms", "scale_head"}
-PLAIN |= {"Staleness", "staleness", "autostep", "idbd", "intentional", "obgd", "on_head", "swift_td"}
+PLAIN |= {
+    "Horizon",
+    "horizon",
+    "Staleness",
+    "staleness",
+    "autostep",
+    "idbd",
+    "intentional",
+    "obgd",
+    "on_head",
+    "swift_td",
+}
 PLAIN |= {"chrono", "knots", "orthogonal", "ring"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}

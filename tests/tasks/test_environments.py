@@ -82,6 +82,8 @@ def test_what_was_done_is_seen(task):
     assert steps.reset.sum() == 7
     for name in ("y", "reset", "discount"):
         np.testing.assert_array_equal(getattr(steps, name), getattr(alone, name))
+    _, without = roll(ow.WithLastAction(task, reward=False), actions)
+    np.testing.assert_array_equal(without.x, steps.x[:, :-1])
 
 
 def test_wrappers_compose():

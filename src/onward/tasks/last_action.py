@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
@@ -22,9 +23,10 @@ class WithLastAction(AbstractTask):
     """A task whose observation ends with the last action and the reward that came of it.
 
     x = [x of the task, action, y]: the action one-hot if it is a choice, else its numbers; both are 0 where an episode
-    starts. A bandit cannot be played without. Wrap the task first, then this: `Streams(WithLastAction(task), count)`,
-    `Normalised(WithLastAction(task))` normalises what is added too; `WithLastAction(Normalised(task))` does not.
-    TypeError for a task that hears no action.
+    starts, which so can be told from all other steps. A bandit cannot be played without. `reward=False` leaves y out:
+    what is to be remembered cannot be found by trying then. Wrap the task first, then this:
+    `Streams(WithLastAction(task), count)`, `Normalised(WithLastAction(task))` normalises what is added too;
+    `WithLastAction(Normalised(task))` does not. TypeError for a task that hears no action.
 
     >>> from onward import MultiarmedBandit, WithLastAction
     >>> WithLastAction(MultiarmedBandit()).inputs
@@ -32,6 +34,7 @@ class WithLastAction(AbstractTask):
     """
 
     task: AbstractTask
+    reward: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self) -> None:
         if not isinstance(self.task, AbstractPart) or self.task.actions is None:
@@ -39,8 +42,8 @@ class WithLastAction(AbstractTask):
 
     @property
     def inputs(self) -> int:
-        """Those of the task, the action's, and one."""
-        return self.task.inputs + self._numbers() + 1
+        """Those of the task, the action's, and the reward's."""
+        return self.task.inputs + self._numbers() + self.reward
 
     @property
     def actions(self) -> Actions | None:
@@ -78,5 +81,7 @@ class WithLastAction(AbstractTask):
             )
         choice = isinstance(self.task.actions, int)
         done = jnp.arange(self._numbers()) == state.action if choice else state.action.reshape(-1)
-        said = jnp.concatenate([done.astype(step.x.dtype), jnp.asarray(step.y, step.x.dtype)[None]])
+        said = done.astype(step.x.dtype)
+        if self.reward:
+            said = jnp.append(said, jnp.asarray(step.y, step.x.dtype))
         return state._replace(task=task), step._replace(x=jnp.concatenate([step.x, jnp.where(step.reset, 0.0, said)]))
