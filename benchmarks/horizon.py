@@ -106,11 +106,11 @@ def draw(lines: list[Line], ages: list[int], file: Path) -> None:
     for name, axes in zip(names, panels, strict=True):
         mine = [line for line in lines if line.network == name]
         for line, colour in zip(mine, COLOURS, strict=False):
-            axes.plot(ages, np.maximum(line.beyond, 1e-4), color=colour, lw=2, label=line.rule)
-            axes.plot(ages, np.maximum(line.said, 1e-4), color=colour, lw=1, ls=":")
-        axes.set(xscale="log", yscale="log", ylim=(5e-4, 1.5), title=name, xlabel="steps ago")
+            axes.plot(ages, line.beyond, color=colour, lw=2, label=line.rule)
+            axes.plot(ages, line.said, color=colour, lw=1, ls=":")
+        axes.set(xscale="log", ylim=(-0.02, 1.05), title=name, xlabel="steps ago")
         axes.plot([], [], color=GREY, ls=":", label="max(discount lambda, left)")
-        axes.legend(fontsize=7, frameon=False, loc="lower left")
+        axes.legend(fontsize=7, frameon=False, loc="center left")
     panels[0].set_ylabel("share of the gradient that is older")
     figure.savefig(file, dpi=150)
 

@@ -1,6 +1,7 @@
 """Experiments in which a network acts: what each method is made of, what is reported, and runs that are gone on with."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from onward.cli import main
 from onward.lab.papers.cartpole import CartpoleInTheDarkExperiment
 from onward.lab.papers.control import COLUMNS, METHODS, RULES, STAGES, apart
 from onward.lab.papers.memory_control import MemoryControlExperiment
+from onward.lab.papers.memory_control_figures import successes
 from onward.lab.papers.popgym import TASKS, PopgymExperiment
 from onward.lab.train import read_metrics
 
@@ -134,3 +136,12 @@ def test_a_small_run_ends_with_a_report(tmp_path, line):
     assert all(np.isfinite(v) for m in summary["methods"] for v in m["values"])
     assert all(len(m["ended"]) == 2 for m in read_metrics(out))
     assert (out / "report.html").is_file()
+    assert bool(list((out / "figures").glob("lengths.*"))) == ("--lengths 4 8" in line)
+
+
+def test_success_is_counted_by_length_over_all_seeds():
+    experiment = MemoryControlExperiment(methods=("mingru", "tbptt-1"), lengths=(4, 8))
+    finals = {"mingru-4": [0.6, 0.9, 1.0, 0.51], "mingru-8": [0.6, 0.5, -1.0, float("nan")]}
+    finals |= {"tbptt-1-4": [0.4, 0.7, 0.1, 0.2], "tbptt-1-8": [0.0] * 4}
+    run = SimpleNamespace(experiment=experiment, rows=[{"name": k, "values": v} for k, v in finals.items()])
+    assert successes(run) == {"mingru": {4: 1.0, 8: 0.25}, "tbptt-1": {4: 0.25, 8: 0.0}}

@@ -24,7 +24,7 @@ class MemoryControlExperiment(ControlExperiment):
 
     name: ClassVar[str] = "memory-control"
     title: ClassVar[str] = "Memory for acting: how far back what was seen is still of use"
-    figures: ClassVar[str] = "onward.lab.plain_figures"
+    figures: ClassVar[str] = "onward.lab.papers.memory_control_figures"
 
     methods: tuple[str, ...] = ("mingru", "rtu", "lstm", "tbptt-1", "memoryless")
     seeds: int = 16
