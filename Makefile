@@ -78,6 +78,7 @@ bench: setup .oracles/.done
 	$(BIN)/python benchmarks/rules.py
 	.oracles/bin/python benchmarks/targets.py
 	.oracles/bin/python benchmarks/data.py
+	.oracles/bin/python benchmarks/agents.py
 	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rivers.py

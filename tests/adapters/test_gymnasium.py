@@ -349,6 +349,18 @@ def test_a_strip_of_frames_where_it_renders(tmp_path):
     assert same(with_frames.state, learned(Scripted(length=50), 30).state)
 
 
+def test_a_strip_of_frames_of_several_environments_is_that_of_the_first(tmp_path):
+    many = lambda kind: SyncVectorEnv(
+        [lambda: kind(length=50), lambda: kind(length=7)], autoreset_mode=AutoresetMode.NEXT_STEP
+    )
+    env = many(Drawn)
+    with_frames = train(env, agent(streams=2), network(), 30, key=KEY, out=tmp_path)
+    assert (tmp_path / "figures" / "frames.png").exists()
+    # It was played to the end of the first environment's episode, over the ends of the second's.
+    assert env.envs[0].time == 50
+    assert same(with_frames.state, train(many(Scripted), agent(streams=2), network(), 30, key=KEY).state)
+
+
 def test_a_picture_that_fails_loses_no_report(tmp_path, capsys):
     class Broken(Drawn):
         def render(self):

@@ -76,8 +76,8 @@ def _table(trained: Any) -> Table:
 def _frames(
     world: World, play: Callable[[int, Callable[[], None]], None], say: Callable[[str], None]
 ) -> list[np.ndarray]:
-    """Frames of one episode, about evenly apart; none where the environment does not render, or is several."""
-    if world.streams is not None or getattr(world.env, "render_mode", None) != "rgb_array":
+    """Frames of one episode, about evenly apart; none where the environment does not render."""
+    if getattr(world.env, "render_mode", None) != "rgb_array":
         return []
     frames: list[np.ndarray] = []
     seen, apart = 0, 1
@@ -85,7 +85,8 @@ def _frames(
     def show() -> None:
         nonlocal seen, apart
         if seen % apart == 0:
-            frames.append(_small(np.asarray(world.env.render())))
+            frame = world.env.render()
+            frames.append(_small(np.asarray(frame if world.streams is None else frame[0])))
             if len(frames) == 2 * FRAMES:
                 del frames[1::2]
                 apart *= 2

@@ -92,10 +92,11 @@ def train(
 
     `state`: go on from what an earlier call returned; `model` is then not read. `out`: a run folder. It gets
     `metrics.jsonl` (a line for each episode), checkpoints, and `report.html` with returns and, where the environment
-    renders "rgb_array", a strip of frames of one more episode, from which nothing is kept. If it holds such a run, that
-    goes on until `steps` are done in all. An environment cannot be saved: whoever goes on begins a new episode there,
-    from another seed, and the one that was cut off is not learned to its end; all else goes on as it was. `key` decides
-    the first state of the learner and the environment's seed. `quiet`: no progress and no summary on stderr.
+    renders "rgb_array", a strip of frames of one more episode (of several environments, of the first), from which
+    nothing is kept. If it holds such a run, that goes on until `steps` are done in all. An environment cannot be saved:
+    whoever goes on begins a new episode there, from another seed, and the one that was cut off is not learned to its
+    end; all else goes on as it was. `key` decides the first state of the learner and the environment's seed. `quiet`:
+    no progress and no summary on stderr.
 
     Exact or biased as the learner is. Cost of a step: the environment's own, and a compiled call (`docs/gymnasium.md`
     has its microseconds). Compiled once a call of `train`.
@@ -294,7 +295,10 @@ class _Run:
         return compile_wide(jax.jit(step).lower(words, self.world.row))
 
     def play(self, moves: int, show: Callable[[], None]) -> None:
-        """One more episode, of so many moves at most: `show` is called at each observation. Nothing of it is kept."""
+        """One more episode (of several environments, that of the first), of so many moves at most.
+
+        `show` is called at each observation. Nothing of it is kept.
+        """
         words, program, world = self.words, self.program, self.world
         if program is None:
             return
@@ -302,9 +306,9 @@ class _Run:
         for _ in range(moves + 1):
             show()
             words = program(words, world.row)
-            if world.ended():
+            if any(each.stream == 0 for each in world.ended()):
                 return
-            world.go(said_with(words, self.said)[:-1].reshape(1, -1))
+            world.go(said_with(words, self.said)[:-1].reshape(world.streams or 1, -1))
 
     def _diverged(self) -> NotFinite:
         return NotFinite(
