@@ -30,6 +30,8 @@ from onward.rows.units import Unit
 JOB = "learn"
 # What is surprising in a sample is told in one line, which names so many columns.
 NAMED = 3
+# Rows of which the ends of intervals are found at once: a block of a file is rarely full, and so few stay in the cache.
+ENDS = 512
 LEARNER = "learner."  # what the names of the learner's arrays begin with in a checkpoint
 
 
@@ -220,7 +222,8 @@ class Session(Notes):
         extra = np.zeros((len(outputs), 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
-            ends = interval(spread, outputs.ravel(), self.options.coverage, self.block).reshape(*outputs.shape, 2)
+            block = min(self.block, ENDS)
+            ends = interval(spread, outputs.ravel(), self.options.coverage, block).reshape(*outputs.shape, 2)
             low, high = (self.targets.from_units(ends[..., i]) for i in range(2))
             extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.targets.from_units

@@ -14,7 +14,8 @@ from onward.types import Info, Step
 
 TASKS: dict[str, Callable[[], Any]] = {
     "repeat-previous": ow.RepeatPrevious,
-    "repeat-first": ow.RepeatFirst,
+    # The first observation is known by it, as with POPGym's own wrappers (PreviousAction, Antialias).
+    "repeat-first": lambda: ow.WithLastAction(ow.RepeatFirst(), reward=False),
     "count-recall": ow.CountRecall,
     "concentration": ow.Concentration,
     "higher-lower": ow.HigherLower,
