@@ -101,7 +101,7 @@ def draw(lines: list[Line], ages: list[int], file: Path) -> None:
     from onward.lab.page import COLOURS, GREY
 
     names = list(dict.fromkeys(line.network for line in lines))
-    figure = Figure((4.6 * len(names), 3.4), layout="constrained")
+    figure = Figure((4.6 * len(names), 4.4), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for name, axes in zip(names, panels, strict=True):
         mine = [line for line in lines if line.network == name]
@@ -110,7 +110,7 @@ def draw(lines: list[Line], ages: list[int], file: Path) -> None:
             axes.plot(ages, line.said, color=colour, lw=1, ls=":")
         axes.set(xscale="log", ylim=(-0.02, 1.05), title=name, xlabel="steps ago")
         axes.plot([], [], color=GREY, ls=":", label="max(discount lambda, left)")
-        axes.legend(fontsize=7, frameon=False, loc="center left")
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
     panels[0].set_ylabel("share of the gradient that is older")
     figure.savefig(file, dpi=150)
 
