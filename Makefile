@@ -22,7 +22,7 @@ run: setup
 
 # A network that balances a pole without seeing how fast it falls: some two minutes.
 run-control: setup
-	$(BIN)/onward run cartpole-in-the-dark --methods mingru memoryless --seeds 8 --steps 800000 --out runs/cartpole --replace
+	$(BIN)/onward run cartpole-in-the-dark --methods elstm memoryless --seeds 8 --steps 300000 --out runs/cartpole --replace
 
 # The second paper's experiments at a size that ends within two minutes each.
 run-one-to-many: setup

@@ -20,7 +20,7 @@ class CartpoleInTheDarkExperiment(ControlExperiment):
     title: ClassVar[str] = "Cart and pole in the dark: balance without seeing speed"
     figures: ClassVar[str] = "onward.lab.papers.cartpole_figures"
 
-    methods: tuple[str, ...] = ("mingru", "rtu", "memoryless")
+    methods: tuple[str, ...] = ("elstm", "mingru", "memoryless")
     seeds: int = 16
     steps: int = 1_000_000
     trace_decay: float = 0.8
