@@ -4,14 +4,13 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from onward.errors import OnwardError
 from onward.rows.clock import judged
 from onward.rows.sources import Cell, is_missing, numbers
 from onward.rows.sources.cells import NO_NUMBER, all_plain, number_in
-from onward.rows.sources.numerals import KNOWN_MARKS, PLAIN, Numeral, Numerals, numeral
+from onward.rows.sources.numerals import KNOWN_MARKS, PLAIN, Numeral, Numerals, numeral, remembered
 
 # hashed: categories of which nearly every row brings a new one. They have no place of their own, but share some.
 Kind = Literal["number", "category", "hashed", "time"]
@@ -146,9 +145,9 @@ def some(cells: Sequence[Cell]) -> Sequence[Cell]:
     return cells[:: max(1, len(cells) // SOME)]
 
 
-@lru_cache(maxsize=8192)
+@remembered
 def _decimal(text: str) -> str | None:
-    """`Numeral.decimal` of a text; None where it is no number. Asked twice of each cell of a sample."""
+    """`Numeral.decimal` of a text; None where it is no number."""
     found = numeral(text)
     return found and found.decimal
 

@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import NamedTuple, TypeVar
 
 from onward.text import number
 
+Said = TypeVar("Said")
 # Signs and spaces that are not ASCII, as those that are.
 _ASCII = str.maketrans(
     {
@@ -111,6 +113,8 @@ KNOWN_MARKS = frozenset(
         *("kJ", "MJ", "N", "Nm", "x", *_SYMBOLS, *_CODES),
     )
 )
+# Texts up to this length are remembered, with what was said of them.
+SHORT = 40
 _NO_UNITS = frozenset(("am", "pm", "a.m.", "p.m.", "st", "nd", "rd", "th", "z", "utc", "gmt"))
 
 
@@ -181,9 +185,15 @@ class Numerals(NamedTuple):
 PLAIN = Numerals()
 
 
-@lru_cache(maxsize=8192)
+def remembered(function: Callable[[str], Said]) -> Callable[[str], Said]:
+    """The same function of a text; it is asked several times of each cell of a sample, and remembers short ones."""
+    known = lru_cache(maxsize=8192)(function)
+    return wraps(function)(lambda text: known(text) if len(text) <= SHORT else function(text))
+
+
+@remembered
 def numeral(text: str) -> Numeral | None:
-    """A text taken apart, if it is a number in some way of writing. Asked several times of each cell of a sample."""
+    """A text taken apart, if it is a number in some way of writing."""
     text = text.strip()
     if not text.isascii():
         digits = (str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
