@@ -230,7 +230,8 @@ def main() -> None:
         beside = f"   {statistics.median(ratio):6.0f} times PyTorch ({min(ratio):.0f} to {max(ratio):.0f})" * bool(
             ratio
         )
-        aim = f"   at least {AIMS[name]}" if name in AIMS and given.runs == 16 else ""
+        met = "met" if statistics.median(each) >= AIMS.get(name, 0) else "MISSED"
+        aim = f"   at least {AIMS[name]}: {met}" if name in AIMS and given.runs == 16 else ""
         print(f"{name:8} {statistics.median(each):8.1f} ({min(each):.1f} to {max(each):.1f}){beside}{aim}")
 
 

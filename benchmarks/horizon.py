@@ -48,10 +48,10 @@ class Line(NamedTuple):
     cosine: float
 
 
-def learned(method: str, trade: float, length: int, steps: int, seeds: int) -> tuple[list[ow.Model], list[float]]:
+def learned(method: str, trace_decay: float, length: int, steps: int, seeds: int) -> tuple[list[ow.Model], list[float]]:
     """The networks of so many seeds after learning, and their returns over the last tenth."""
     experiment = MemoryControlExperiment(
-        methods=(method,), lengths=(length,), steps=steps, seeds=seeds, trace_decay=trade
+        methods=(method,), lengths=(length,), steps=steps, seeds=seeds, trace_decay=trace_decay
     )
     made = experiment.build(f"{method}-{length}")
     size = experiment.default_step_size(method)
@@ -76,10 +76,10 @@ def episode(length: int, seed: int) -> jax.Array:
     return jnp.stack(steps[:length])
 
 
-def look(model: ow.Model, rule: Any, trade: float, xs: jax.Array, ages: list[int]) -> ow.Horizon:
+def look(model: ow.Model, rule: Any, trace_decay: float, xs: jax.Array, ages: list[int]) -> ow.Horizon:
     """For the preference of the first action over the second."""
     wanted = jnp.asarray([1.0, -1.0, 0.0])
-    return ow.horizon(rule, model, xs, ages, decay=DISCOUNT * trade, cotangent=wanted)
+    return ow.horizon(rule, model, xs, ages, decay=DISCOUNT * trace_decay, cotangent=wanted)
 
 
 def cosine(a: Any, b: Any) -> float:
@@ -128,8 +128,8 @@ def main() -> None:
     print(f"chain of {given.length}, {given.steps:,} steps, {given.seeds} seeds; medians\n")
     print("| network | gradient | at most half is older than | a tenth | a hundredth | cosine to exact |")
     print("|---|---|---|---|---|---|")
-    for name, (method, trade, rules) in NETWORKS.items():
-        models, returns = learned(method, trade, given.length, given.steps, given.seeds)
+    for name, (method, trace_decay, rules) in NETWORKS.items():
+        models, returns = learned(method, trace_decay, given.length, given.steps, given.seeds)
         told = ", ".join(f"{each:.2f}" for each in returns)
         for rule, (credit, lam) in rules.items():
             found = [look(model, credit, lam, xs, ages) for model in models]

@@ -23,8 +23,8 @@ class WithLastAction(AbstractTask):
     """A task whose observation ends with the last action and the reward that came of it.
 
     x = [x of the task, action, y]: the action one-hot if it is a choice, else its numbers; both are 0 where an episode
-    starts, which so can be told from all other steps. A bandit cannot be played without. `reward=False` leaves y out:
-    what is to be remembered cannot be found by trying then. Wrap the task first, then this:
+    starts, which of choices can be told by it. A bandit cannot be played without. `reward=False` leaves y out: what is
+    to be remembered cannot be found by trying then. Wrap the task first, then this:
     `Streams(WithLastAction(task), count)`, `Normalised(WithLastAction(task))` normalises what is added too;
     `WithLastAction(Normalised(task))` does not. TypeError for a task that hears no action.
 
