@@ -99,6 +99,39 @@ class LeastSquaresState(NamedTuple):
     cell: PyTree
 
 
+def kalman(
+    kept: tuple[Array, Array, Array],
+    phi: Array,
+    size: Array,
+    *,
+    known: Array | bool = True,
+    prior: float = 0.05,
+    leak: float = 3e-5,
+    clip: float = 1.0,
+    rate: float = 3e-3,
+    noise: float = 1.0,
+    floor: float = 1e-3,
+) -> tuple[Array, Array, tuple[Array, Array, Array]]:
+    """A step of recursive least squares, by the equations of `least_squares`.
+
+    `kept`: covariance P, running mean of |e|, and steps so far. `size`: |e| of what was said of the features `phi`.
+    The gain k, the factor by which e is cut, and what is kept after; where not `known` the gain is 0.
+    """
+    covariance, mean, steps = kept
+    steps = steps + 1
+    # An outlier moves the mean by no more than ten of the usual errors.
+    counted = jnp.minimum(size, 10 * mean)
+    pace = jnp.maximum(1 / (steps + 9), rate)
+    error = jnp.maximum(mean + pace * (counted - mean), floor)
+    cut = jnp.minimum(1, clip * mean / jnp.maximum(size, floor))
+    p_phi = covariance @ phi
+    spread = noise * jnp.square(1.25 * error)
+    gain = jnp.where(known, p_phi / (spread + phi @ p_phi), 0)
+    covariance = (1 - leak) * (covariance - jnp.outer(gain, p_phi))
+    covariance = covariance + leak * prior * jnp.eye(len(phi), dtype=phi.dtype)
+    return gain, cut, (covariance, error, steps)
+
+
 def least_squares(
     cell: optax.GradientTransformation,
     *,
@@ -148,17 +181,9 @@ def least_squares(
         power = jnp.sum(share * share)
         phi = jnp.append(jnp.where(there, (share @ weight) / jnp.where(there, largest * power, 1), 0), 1)
         size = largest * jnp.sqrt(power / len(bias))
-        steps = state.steps + 1
-        # An outlier moves the mean by no more than ten of the usual errors.
-        counted = jnp.minimum(size, 10 * state.error)
-        pace = jnp.maximum(1 / (steps + 9), rate)
-        error = jnp.maximum(state.error + pace * (counted - state.error), floor)
-        cut = jnp.minimum(1, clip * state.error / jnp.maximum(size, floor))
-        p_phi = state.covariance @ phi
-        spread = noise * jnp.square(1.25 * error)
-        gain = jnp.where(there, p_phi / (spread + phi @ p_phi), 0)
-        covariance = (1 - leak) * (state.covariance - jnp.outer(gain, p_phi))
-        covariance = covariance + leak * prior * jnp.eye(len(phi), dtype=phi.dtype)
+        kept = state.covariance, state.error, state.steps
+        constants = {"prior": prior, "leak": leak, "clip": clip, "rate": rate, "noise": noise, "floor": floor}
+        gain, cut, after = kalman(kept, phi, size, known=there, **constants)
         move = -cut * bias[:, None] * gain[None]
         head = eqx.tree_at(
             lambda h: (h.weight, h.bias),
@@ -170,6 +195,6 @@ def least_squares(
         scaled = jax.tree.map(lambda g: times(g, scale), gradient.cell)
         updates, inner = cell.update(scaled, state.cell, None if parameters is None else parameters.cell)
         updates = eqx.tree_at(lambda m: (m.cell, m.head), gradient, (updates, head))
-        return updates, LeastSquaresState(covariance, error, steps, inner)
+        return updates, LeastSquaresState(*after, inner)
 
     return optax.GradientTransformation(init, update)

@@ -54,13 +54,15 @@ class Baselines:
         self.count = np.zeros(targets)
         self.counts = np.zeros(0)
         self.ahead = np.zeros((0, targets))
+        self.periods = np.zeros(0, np.int64)
 
     def score(self, y: np.ndarray) -> np.ndarray:
         """(baseline, rows, targets) predictions for the rows of y (rows, targets), then remember y.
 
-        `ahead` is then, for each of these rows, the value one season before the row that lies `lag` rows after it.
+        `ahead` is then, for each of these rows, the value one season before the row that lies `lag` rows after it;
+        `periods` how long that season is, 0 where none is known.
         """
-        parts, ahead = [], []
+        parts, ahead, periods = [], [], [np.zeros(0, np.int64)]
         while len(y):
             later = MEMORY * (self.rows // MEMORY + 1)
             upto = min(event for event in (*LOOK, later) if event > self.rows)
@@ -68,12 +70,14 @@ class Baselines:
             said, season = self._stretch(part)
             parts.append(said)
             ahead.append(season)
+            periods.append(np.full(len(part), self.period or 0))
             if self.given is None and self.rows == upto:
                 # What is known when the next row is predicted, `lag` rows before.
                 known = self._past.last(self.memory)[1 : self.memory - self.lag + 1, 0]
                 self.period = find_period(known, self.classes)
         targets = len(self.total)
         self.ahead = np.concatenate(ahead) if ahead else np.zeros((0, targets))
+        self.periods = np.concatenate(periods)
         return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets))
 
     def _stretch(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

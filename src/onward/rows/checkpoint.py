@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -57,6 +58,15 @@ class _Strange(TypedDict):
     first: list[dict[str, Any]]
 
 
+class _Calendar(TypedDict):
+    rows: int
+    step: float
+    base: int
+    origin: float | None
+    last: float | None
+    recent: list[float]
+
+
 class Kept(TypedDict):
     """The meta of a checkpoint."""
 
@@ -70,6 +80,7 @@ class Kept(TypedDict):
     remarks: dict[str, _Where]
     learner: _Learner
     reading: _Reading
+    calendar: _Calendar
     none: dict[str, int]
     units: dict[str, float]
     classes: list[str]
@@ -130,6 +141,9 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         and all(0 <= row <= meta["last_row"] for row in meta["waiting"]["rows"]),
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
         "reading.beginning.rows": meta["reading"]["beginning"]["rows"] in (rows, ROWS),
+        "calendar.rows": meta["calendar"]["rows"] == rows,
+        "calendar.step": 0 <= meta["calendar"]["step"] < math.inf,
+        "calendar.recent": all(0 < step < math.inf for step in meta["calendar"]["recent"]),
         "reading.wild": all(meta["reading"]["wild"].values()),
         "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),
     }

@@ -181,7 +181,7 @@ def ahead(recipe: RowRecipe, capacity: int, classes: int, stage: int) -> Callabl
         def body(i: Array, loop: tuple[PyTree, Array, Array]) -> tuple[PyTree, Array, Array]:
             dynamic, past, changes = loop
             x, y = rows[i, :capacity].at[: len(past)].set(past), rows[i, capacity:]
-            after, answer = programs.stream.read(eqx.combine(dynamic, static), x, plain, y)
+            after, answer = programs.stream.read(eqx.combine(dynamic, static), x, plain, y, y, programs.stream.nowhere)
             change = answer[0]
             past = jnp.stack([past[0] + change, change])
             return eqx.filter(after, eqx.is_array), past, changes.at[i].set(change)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from onward.errors import OnwardError
 from onward.rows.clock import clock_of
 from onward.rows.kinds import Judge, decimal_of
-from onward.rows.stream import RowRecipe
+from onward.rows.stream import EXPERTS, RowRecipe
 
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
@@ -63,6 +63,9 @@ class Learn:
     """Rows after which a ccn grows by its next stage."""
     step_size: float | None = None
     """Of the recurrent weights. Left out: what did well everywhere. The readout needs none."""
+    experts: tuple[Literal[EXPERTS], ...] = EXPERTS  # type: ignore[valid-type]
+    """Who answers beside the network, and is mixed with it by how well each did; network: the network alone. Of numbers
+    at least one row ahead."""
     interval: float | None = None
     """Share of a target's values that should lie between low and high. 0: no interval. Left out: 0.9. Not for classes
     and returns."""
@@ -183,5 +186,6 @@ class Learn:
             discount=self.discount,
             step_size=self.step_size,
             components=self.components if self.coverage else 0,
+            experts=self.experts if self.lag and kind == "number" and self.experts != ("network",) else (),
             seed=self.seed,
         )

@@ -305,6 +305,11 @@ class Reading:
             self.complain(Remark(text, row))
         return self.moments.read(cell) if self.moments else math.nan
 
+    @property
+    def dated(self) -> bool:
+        """Whether a time says where in the day it lies."""
+        return bool(self.options.time) and (self.moments is None or self.moments.dates)
+
     def waves(self, moments: np.ndarray) -> dict[str, np.ndarray]:
         """Where in the day, the week and the year; nothing where times are plain numbers."""
         if not self.encoder.waves:

@@ -14,6 +14,7 @@ from onward import saving
 from onward.errors import NotFinite, OnwardError
 from onward.lab import folder as run_folder
 from onward.rows.baselines import Baselines
+from onward.rows.calendar import Calendar
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
@@ -53,6 +54,7 @@ class Session(Notes):
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.reading = Reading(options, self.complain, self.seasonal)
+        self.calendar = Calendar(max(options.lag, 1))
         self.targets = Targets(options, self.reading)
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.format = Format(options.target, self.extras, classes=classes)
@@ -127,6 +129,7 @@ class Session(Notes):
         others = self.baselines.score(arrived)
         cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))} | self._season()
         waves = reading.waves(moments)
+        at = self.calendar.at(moments, self.baselines.periods, dated=reading.dated)
         start, parts, marks = 0, [], []
         while start < n:
             stop = encoder.give_slots(cells, start, n)
@@ -137,7 +140,11 @@ class Session(Notes):
                 x = encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
                 plain = encoder.plain
-                self.learner, said = learner.learn(x, plain, u, a) if learn else learner.read(x, plain, u)
+                self.learner, said = (
+                    learner.learn(x, plain, u, a, at[start:stop])
+                    if learn
+                    else learner.read(x, plain, u, at[start:stop])
+                )
                 parts.append(said)
                 marks += self.strange.names(said.strange, encoder, self.options.target, self.seasonal)
             start = stop
@@ -333,6 +340,7 @@ class Session(Notes):
             "remarks": self.remarks.as_dict(),
             "learner": learner,
             "reading": self.reading.as_dict(),
+            "calendar": self.calendar.as_dict(),
             "none": self.targets.none,
             "units": {name: unit.origin for name, unit in self.targets.units.items()},
             "classes": list(self.targets.classes),
@@ -365,6 +373,7 @@ class Session(Notes):
         # Nothing was changed until all was found good.
         self.learner = learner._replace(in_place=True)
         self.reading.restore(meta["reading"], encoder)
+        self.calendar.restore(meta["calendar"])
         self.targets.none = meta["none"]
         self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
         self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}

@@ -77,7 +77,7 @@ def of_each(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     """`jax.vmap` of a function over the targets; of a single one without it, as its digits always were."""
     if len(jax.tree.leaves(stacked)[0]) > 1:
         return jax.vmap(function)(*stacked)
-    return jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a[0], stacked)))
+    return jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a.reshape(a.shape[1:]), stacked)))
 
 
 def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> np.ndarray:

@@ -10,8 +10,10 @@ import numpy as np
 
 from onward.devices import Forked
 from onward.errors import OnwardError
+from onward.rows.calendar import NONE
 from onward.rows.encoder import MOST_SLOTS
 from onward.rows.packed import Packed
+from onward.rows.stream.experts import EXPERTS
 from onward.rows.stream.programs import MANY, Answers, Programs, as_usual, own, programs_of
 from onward.rows.stream.recipe import RowRecipe
 from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays, names_of
@@ -54,13 +56,22 @@ class RowLearner(NamedTuple):
         return self.programs.start() if self.state is None else self.state
 
     def learn(
-        self, x: np.ndarray, plain: np.ndarray, y: np.ndarray, arrived: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        plain: np.ndarray,
+        y: np.ndarray,
+        arrived: np.ndarray | None = None,
+        at: np.ndarray | None = None,
     ) -> tuple["RowLearner", Answers]:
-        """After learning from rows x (rows, capacity) with targets y (rows, targets), in order; the answers to each."""
-        arrived = y if arrived is None else arrived
+        """After learning from rows x (rows, capacity) with targets y (rows, targets), in order; the answers to each.
+
+        `at`: where the rows lie in time, (rows, WIDTH) as `onward.rows.calendar` has them; None: unknown.
+        """
+        arrived, at = y if arrived is None else arrived, self._at(at, len(x))
         after, parts = self, []
         for start, stop in self._stretches(len(x)):
-            packed, answers = after._run("step", x[start:stop], plain, y[start:stop], arrived[start:stop])
+            part = slice(start, stop)
+            packed, answers = after._run("step", x[part], plain, y[part], arrived[part], at[part])
             after = after.learned(packed, stop - start)
             parts.append(answers)
         return after, Answers(*map(np.concatenate, zip(*parts, strict=True)))
@@ -73,11 +84,14 @@ class RowLearner(NamedTuple):
             return after._changed(stage=self.stage + 1)
         return after
 
-    def read(self, x: np.ndarray, plain: np.ndarray, y: np.ndarray) -> tuple["RowLearner", Answers]:
+    def read(
+        self, x: np.ndarray, plain: np.ndarray, y: np.ndarray, at: np.ndarray | None = None
+    ) -> tuple["RowLearner", Answers]:
         """After answering rows in order without learning; the answers."""
-        after, parts, most = self, [], self.lengths[-1]
+        after, parts, most, at = self, [], self.lengths[-1], self._at(at, len(x))
         for i in range(0, len(x), most):
-            packed, answers = after._run("read", x[i : i + most], plain, y[i : i + most])
+            part = slice(i, i + most)
+            packed, answers = after._run("read", x[part], plain, y[part], y[part], at[part])
             after = after._replace(state=packed)
             parts.append(answers)
         return after, Answers(*map(np.concatenate, zip(*parts, strict=True)))
@@ -86,13 +100,17 @@ class RowLearner(NamedTuple):
         """The answer to one row (capacity,); nothing changes."""
         return self._split(np.asarray(self.programs.of("peek", 1)(self.packed, x, plain, y))[None])
 
+    def _at(self, at: np.ndarray | None, rows: int) -> np.ndarray:
+        width = self.programs.stream.width
+        return np.full((rows, width), NONE, np.int32) if at is None or not width else at
+
     def _split(self, answers: np.ndarray) -> Answers:
-        outputs, k = self.programs.stream.target.outputs, self.recipe.targets
-        linear, last = outputs + k, answers.shape[1] - 1 - k
-        spread = answers[:, linear:last].reshape(len(answers), k, 3 * self.recipe.components)
-        return Answers(
-            answers[:, :outputs], answers[:, outputs:linear], spread, answers[:, -1], answers[:, last:-1] > 0
-        )
+        stream, k, rows = self.programs.stream, self.recipe.targets, len(answers)
+        outputs = stream.target.outputs
+        sizes = outputs, k, 3 * k * self.recipe.components, k * len(EXPERTS) * bool(stream.experts), k
+        said, linear, spread, weights, doubted, strange = np.split(answers, np.cumsum(sizes), 1)
+        each = lambda part: part.reshape(rows, k, -1) if part.size else np.zeros((rows, k, 0), part.dtype)
+        return Answers(said, linear, each(spread), each(weights), strange[:, 0], doubted > 0)
 
     def _stretches(self, rows: int) -> list[tuple[int, int]]:
         """Cut where the network grows, and where a program ends."""
@@ -104,15 +122,14 @@ class RowLearner(NamedTuple):
         return list(itertools.pairwise(inside))
 
     def _run(
-        self, what: str, x: np.ndarray, plain: np.ndarray, y: np.ndarray, arrived: np.ndarray | None = None
+        self, what: str, x: np.ndarray, plain: np.ndarray, y: np.ndarray, arrived: np.ndarray, at: np.ndarray
     ) -> tuple[Packed, Answers]:
         rows = len(x)
         length = next(n for n in self.lengths if n >= rows)
         fill = lambda a: a if len(a) == length else np.concatenate([a, np.zeros((length - rows, a.shape[1]), a.dtype)])
-        x, y = fill(x), fill(np.asarray(y, np.float32))
-        arrived = y if arrived is None else fill(np.asarray(arrived, np.float32))
+        x, y, arrived, at = fill(x), fill(np.asarray(y, np.float32)), fill(np.asarray(arrived, np.float32)), fill(at)
         run = self.programs.of(what, length, in_place=self.in_place)
-        packed, answers = run(self.packed, x, plain, y, arrived, np.int32(rows))
+        packed, answers = run(self.packed, x, plain, y, arrived, at, np.int32(rows))
         return packed, self._split(np.asarray(answers)[:rows])
 
     def compile(self, what: str) -> None:
@@ -179,7 +196,8 @@ class RowLearner(NamedTuple):
         if meta.get("format") != FORMAT:
             raise Unreadable(f"{what} has format {meta.get('format')!r}, this version of onward reads format {FORMAT}")
         shapes = {name: meta[name] for name in ("capacity", "classes", "stage", "rows")}
-        learner = cls(RowRecipe(**meta["recipe"]), **shapes, lengths=tuple(meta["lengths"]))
+        recipe = RowRecipe(**{**meta["recipe"], "experts": tuple(meta["recipe"].get("experts", ()))})
+        learner = cls(recipe, **shapes, lengths=tuple(meta["lengths"]))
         if arrays is None:
             return learner
         packing = learner.programs.packing

@@ -28,7 +28,7 @@ MOST_WAITING = 2_000_000_000
 # Numbers from which on an array is handed over by itself: each costs a call more than that many numbers copied.
 LARGE = 2500
 
-# The compiled function of several rows: (packed, x, plain, y, arrived, rows that count) -> (packed, answers).
+# The compiled function of several rows: (packed, x, plain, y, arrived, at, rows that count) -> (packed, answers).
 Program = Callable[..., Any]
 
 
@@ -36,6 +36,7 @@ class Answers(NamedTuple):
     """What is known of the target before it is known. Of rows, one each a line.
 
     outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
+    weights: (rows, targets, experts), of each expert in the mixture; or empty.
     spread: (rows, targets, 3 components), log weights, means and log widths of a mixture of Gaussians each; or empty.
     strange: (rows,), the place of the first value that was not believed, from 1 on, inputs before targets; 0: none.
     doubted: (rows, targets), whether the target of this row itself was not believed.
@@ -44,6 +45,7 @@ class Answers(NamedTuple):
     outputs: np.ndarray
     linear: np.ndarray
     spread: np.ndarray
+    weights: np.ndarray
     strange: np.ndarray
     doubted: np.ndarray
 
@@ -128,16 +130,18 @@ class Programs:
             floats = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
             capacity, y = self.stream.capacity, floats(rows, self.stream.recipe.targets)
             plain, count = jax.ShapeDtypeStruct((capacity,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
-            compiled = program.lower(self._state(), floats(rows, capacity), plain, y, y, count).compile()
+            at = jax.ShapeDtypeStruct((rows, self.stream.width), np.int32)
+            compiled = program.lower(self._state(), floats(rows, capacity), plain, y, y, at, count).compile()
             self._compiled[what, rows, True] = compiled
 
     def _peek(self, packed: Packed, x: Array, plain: Array, y: Array) -> Array:
-        return self.stream.read(self.packing.unpack(packed), x, plain, y)[1]
+        return self.stream.read(self.packing.unpack(packed), x, plain, y, y, self.stream.nowhere)[1]
 
     def _row(self, packed: Packed, row: Array, plain: Array) -> Packed:
         y = row[self.stream.capacity :]
         state = self.packing.unpack(packed)
-        return self.packing.pack(self.stream.step(state, row[: self.stream.capacity], plain, y, y)[0])
+        x, nowhere = row[: self.stream.capacity], self.stream.nowhere
+        return self.packing.pack(self.stream.step(state, x, plain, y, y, nowhere)[0])
 
     def _ask(self, packed: Packed, row: Array, plain: Array) -> Array:
         return self._outputs(self.packing.unpack(packed), row, plain)
@@ -148,22 +152,23 @@ class Programs:
 
     def _outputs(self, state: StreamState, row: Array, plain: Array) -> Array:
         capacity = self.stream.capacity
-        return self.stream.read(state, row[:capacity], plain, row[capacity:])[1][: self.stream.target.outputs]
+        y, nowhere = row[capacity:], self.stream.nowhere
+        return self.stream.read(state, row[:capacity], plain, y, y, nowhere)[1][: self.stream.target.outputs]
 
     def _many(self, step: Callable[..., tuple[StreamState, Array]]) -> Program:
         def many(
-            packed: Packed, x: Array, plain: Array, y: Array, arrived: Array, count: Array
+            packed: Packed, x: Array, plain: Array, y: Array, arrived: Array, at: Array, count: Array
         ) -> tuple[Packed, Array]:
             state = self.packing.unpack(packed)
             if len(x) == 1:
-                after, answer = step(state, x[0], plain, y[0], arrived[0])
+                after, answer = step(state, x[0], plain, y[0], arrived[0], at[0])
                 return self.packing.pack(after), answer[None]
             dynamic, static = eqx.partition(state, eqx.is_array)
-            size = eqx.filter_eval_shape(step, state, x[0], plain, y[0], arrived[0])[1].size
+            size = eqx.filter_eval_shape(step, state, x[0], plain, y[0], arrived[0], at[0])[1].size
 
             def body(i: Array, loop: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
                 dynamic, answers = loop
-                after, answer = step(eqx.combine(dynamic, static), x[i], plain, y[i], arrived[i])
+                after, answer = step(eqx.combine(dynamic, static), x[i], plain, y[i], arrived[i], at[i])
                 return eqx.filter(after, eqx.is_array), answers.at[i].set(answer)
 
             dynamic, answers = lax.fori_loop(0, count, body, (dynamic, jnp.zeros((len(x), size))))
@@ -190,7 +195,8 @@ def _require_room(recipe: RowRecipe, capacity: int, state: StreamState) -> None:
 
 
 def _waiting(state: StreamState) -> list[PyTree]:
-    return [state.waiting, state.learned.rings if isinstance(state.learned, LateState) else ()]
+    late = state.learned.rings if isinstance(state.learned, LateState) else ()
+    return [state.waiting, late, state.experts.waiting if state.experts else ()]
 
 
 def _apart(state: StreamState) -> list[PyTree]:

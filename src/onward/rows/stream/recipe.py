@@ -51,7 +51,7 @@ class RowRecipe:
 
     `targets`: numbers predicted side by side. `lag`: rows until the target of a prediction is known. `step_size`: of
     the recurrent weights (of classes: of all); None: the usual one. `components`: Gaussians of the distribution of a
-    number; 0: none is learned.
+    number; 0: none is learned. `experts`: who answers beside the network, mixed; none: the network alone.
     """
 
     kind: Kind = "number"
@@ -66,6 +66,7 @@ class RowRecipe:
     discount: float = 0.9
     step_size: float | None = None
     components: int = 0
+    experts: tuple[str, ...] = ()
     seed: int = 0
 
     def credit(self) -> AbstractCredit:

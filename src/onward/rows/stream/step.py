@@ -13,8 +13,10 @@ from onward.learners.base import inside
 from onward.learners.late import LateState
 from onward.learners.online import OnlineState
 from onward.model import Model
+from onward.rows.calendar import NONE, WIDTH
 from onward.rows.stream import guard
 from onward.rows.stream.density import Density, of_each
+from onward.rows.stream.experts import EXPERTS, Experts
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
@@ -55,6 +57,7 @@ class StreamState(NamedTuple):
     density: Density | tuple[()]
     asked: Float[Array, " kept"]
     waiting: Float[Array, "lag kept"]
+    experts: Experts | tuple[()]
     rows: Array
 
 
@@ -90,9 +93,10 @@ class Stream:
     units of its usual change (with horizon 0: from its running mean, in standard deviations), reads out by recursive
     least squares over the inputs and its features, and learns its recurrent weights online.
 
-    `step(state, x, plain, y, arrived)` learns what a row brings and answers it: (state, answer). y: the targets
+    `step(state, x, plain, y, arrived, at)` learns what a row brings and answers it: (state, answer). y: the targets
     (numbers, or the class) that stand in this row, NaN where missing. `arrived`: the same, or of a return the one that
-    is known as of now: that of `lag` rows ago. With horizon 0 the answer is given first. The answer: see `Answers`.
+    is known as of now: that of `lag` rows ago. `at`: where the row lies in time, `width` integers as
+    `onward.rows.calendar` has them. With horizon 0 the answer is given first. The answer: see `Answers`.
     """
 
     def __init__(self, recipe: RowRecipe, capacity: int, classes: int = 0):
@@ -101,6 +105,8 @@ class Stream:
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.targets if self.target.anchored else 0)
         self.learner: Any = self.target.learner()  # Online or Late, each with its own state
+        self.experts = recipe.experts if recipe.kind == "number" and recipe.lag else ()
+        self.width = WIDTH if self.experts else 0
         self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
 
@@ -128,6 +134,7 @@ class Stream:
             self._density(features),
             jnp.zeros(kept),
             jnp.zeros((self.recipe.lag, kept)),
+            self._experts(),
             jnp.zeros((), jnp.int32),
         )
 
@@ -139,6 +146,17 @@ class Stream:
         recipe = self.recipe
         return Density.each(recipe.targets, features, recipe.components) if recipe.components else ()
 
+    def _experts(self) -> Experts | tuple[()]:
+        if not self.experts:
+            return ()
+        one = Experts.start(self.inputs, self.recipe.lag)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.recipe.targets, *a.shape)), one)
+
+    @property
+    def nowhere(self) -> Array:
+        """A row of which nobody knows where it lies in time."""
+        return jnp.full(self.width, NONE, jnp.int32)
+
     def _nothing(self) -> Step:
         k = self.recipe.targets
         return self._example(jnp.zeros(self.inputs), jnp.zeros(k), jnp.ones(k, bool))
@@ -148,7 +166,7 @@ class Stream:
         return Step(x, target, jnp.any(known).astype(x.dtype), jnp.zeros((), bool), target)
 
     def _answer_then_learn(
-        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
+        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array, at: Array
     ) -> tuple[StreamState, Array]:
         """Horizon 0: read, predict, then learn from the same row's target."""
         state, row = self._examine(state._replace(rows=state.rows + 1), x, plain, y, y)
@@ -192,44 +210,58 @@ class Stream:
         return eqx.tree_at(here, state, anew), lacks
 
     def _learn_then_answer(
-        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array
+        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array, at: Array
     ) -> tuple[StreamState, Array]:
         """Learn from the target of an earlier prediction; then read and predict."""
         n, k = self.inputs, self.recipe.targets
         waiting, asked = remember(state.waiting, state.rows, state.asked)
         state = state._replace(waiting=waiting, rows=state.rows + 1)
         features, (was, base, unit) = asked[n : -3 * k], jnp.split(asked[-3 * k :], 3)
+        rows, mixed = state.rows - 1, was
         arrived = jnp.where(state.rows > self.recipe.lag, arrived, jnp.nan)
         linear = self.target.learn_linear(state.linear, asked[:n], arrived)
         state, row = self._examine(state, x, plain, y, arrived)
+        experts = state.experts
+        if experts:
+            learn = lambda one, y, arrived, moved: one.learn(rows, y, arrived, moved, at)
+            experts, mixed = of_each(learn, experts, row.y, row.arrived, row.targets.step)
         density = state.density
         if density:
-            residual = (row.arrived - was) / unit
+            residual = (row.arrived - mixed) / unit
             density = of_each(lambda one, error: one.learn(features, error), density, residual)
         label = self.target.label(state.targets, state.changes, row.y, row.arrived, was, base)
         state, z = self._normalised(state, row, plain)
         learned, info = self._learn(state.learned, self._example(z, label.value, label.known))
         state = state._replace(
-            targets=label.targets, changes=label.changes, learned=learned, linear=linear, density=density
+            targets=label.targets,
+            changes=label.changes,
+            learned=learned,
+            linear=linear,
+            density=density,
+            experts=experts,
         )
-        return self._answer(state, row, z, info.prediction, wait=True)
+        return self._answer(state, row, z, info.prediction, at, wait=True)
 
     def _answer(
-        self, state: StreamState, row: Reading, z: Array, prediction: Array, *, wait: bool
+        self, state: StreamState, row: Reading, z: Array, prediction: Array, at: Array, *, wait: bool
     ) -> tuple[StreamState, Array]:
         """The prediction in the target's own units, with all that its target will need when it comes."""
         anchored = self.target.anchored
         base = jnp.where(jnp.isfinite(row.y), row.y, state.base) if anchored else state.targets.mean
         centre = jnp.where(jnp.isfinite(base), base, 0)
         unit = deviation_of(state.changes) if anchored else state.targets.deviation()
-        outputs = self.target.output(prediction, state.targets, centre, unit)
+        own = outputs = self.target.output(prediction, state.targets, centre, unit)
         features = state.learned.model.features(_online(state.learned).carry)
+        if state.experts:
+            ask = lambda one, said, base, unit: one.answer(said, z, base, unit, at, self._awake)
+            state = state._replace(experts=of_each(ask, state.experts, outputs, base, unit))
+            outputs = state.experts.asked.mixed
         answer = self._said(state, row, z, features, outputs, unit, known=True)
         state = state._replace(base=base)
         if self.recipe.kind == "number" and self.recipe.horizon == 1:
             state = state._replace(expected=jnp.where(jnp.isfinite(base), outputs, jnp.nan))
         if wait:
-            asked = jnp.concatenate([z, features, self.target.remembered(outputs), base, unit])
+            asked = jnp.concatenate([z, features, self.target.remembered(own), base, unit])
             state = state._replace(asked=asked)
         return state, answer
 
@@ -252,10 +284,16 @@ class Stream:
             other = jnp.where(row.targets.strange & known, state.guards.other, jnp.nan)
             around = lambda one, said, unit, other: one.around(features, said, unit, doubt, other)
             spread = of_each(around, state.density, outputs, unit, other).ravel()
-        return jnp.concatenate([outputs, linear, spread, row.targets.strange, row.first[None]], dtype=outputs.dtype)
+        weights = state.experts.weights.ravel() if state.experts else jnp.zeros(0)
+        parts = [outputs, linear, spread, weights, row.targets.strange, row.first[None]]
+        return jnp.concatenate(parts, dtype=outputs.dtype)
+
+    @property
+    def _awake(self) -> Array:
+        return jnp.array([name in self.experts for name in EXPERTS])
 
     def read(
-        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array | None = None
+        self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array, at: Array
     ) -> tuple[StreamState, Array]:
         """Answer a row and remember it in the recurrent state, and learn nothing; `arrived` is not looked at.
 
@@ -264,10 +302,13 @@ class Stream:
         moved, row = self._examine(state, x, plain, y, y)
         moved, z = self._normalised(moved, row, plain)
         state = state._replace(guard=moved.guard, guards=moved.guards, carried=moved.carried)
+        if state.experts:
+            see = lambda one, y, step: one.see(y, step, at)
+            state = state._replace(experts=of_each(see, state.experts, row.y, row.targets.step))
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
-        return self._answer(state._replace(learned=learned), row, z, prediction, wait=False)
+        return self._answer(state._replace(learned=learned), row, z, prediction, at, wait=False)
 
     def believed(self, state: StreamState, x: Array, plain: Array) -> Array:
         """The inputs of a row as they would be gone by; nothing changes."""
@@ -345,9 +386,13 @@ class Stream:
         if more:  # what waits is [inputs, features (inputs first), the rest]
             places = np.repeat([self.capacity, self.inputs + self.capacity], more)
             asked, waiting = jnp.insert(asked, places, 0), jnp.insert(waiting, places, 0, axis=1)
-        state = state._replace(asked=fresh.asked, waiting=fresh.waiting)
+        experts = state.experts
+        if experts and more:
+            assert fresh.experts
+            experts = experts.enlarge(fresh.experts, self.capacity)
+        state = state._replace(asked=fresh.asked, waiting=fresh.waiting, experts=fresh.experts)
         state = enlarge(state, fresh, self.capacity if more else self.classes)
-        return state._replace(asked=asked, waiting=waiting)
+        return state._replace(asked=asked, waiting=waiting, experts=experts)
 
 
 def _online(learned: OnlineState | LateState) -> OnlineState:
