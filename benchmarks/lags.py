@@ -58,7 +58,7 @@ def main() -> None:
                 name: [errors(Path(folder), lag, given.rows, seed, more) for seed in range(given.seeds)]
                 for name, more in networks.items()
             }
-            cells = [said(found[name], "network") for name in networks]
+            cells = [said(found[name], "onward") for name in networks]
             cells += [said(next(iter(found.values())), who) for who in ("linear", "mean")]
             print(f"| {lag} | {' | '.join(cells)} |")
             sys.stdout.flush()

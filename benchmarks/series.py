@@ -1,9 +1,9 @@
-"""The default network of `onward learn` on real series: progressive mean absolute error, beside the alternatives.
+"""`onward learn` on real series: progressive mean absolute error, beside the alternatives.
 
     python examples/series.py FOLDER && python benchmarks/series.py FOLDER [--horizon H] [--out DIR] [learn options ...]
 
 Every CSV in the folder: the first column is the time, the second the target. Prints a Markdown table, the best of each
-row in bold; "ratio" is the network's error by that of the best alternative, so below 1 it wins.
+row in bold; "ratio" is its error by that of the best alternative, so below 1 it wins.
 """
 
 import csv
@@ -30,7 +30,7 @@ def main() -> None:
         out, options = Path(options[at + 1]), options[:at] + options[at + 2 :]
     ratios: dict[str, list[float]] = {}
     print(
-        "| series | rows | network | linear | last value | seasonal | mean | ratio |\n|---|---|---|---|---|---|---|---|"
+        "| series | rows | onward | linear | last value | seasonal | mean | ratio |\n|---|---|---|---|---|---|---|---|"
     )
     for path in sorted(source.glob("*.csv")):
         with open(path, newline="") as file:
@@ -45,7 +45,7 @@ def main() -> None:
         errors = dict(zip(found["contestants"], (row[0] for row in found["mean absolute error"]), strict=True))
         best = min(errors.values())
         cell = lambda v, best=best: f"**{v:.4g}**" if v == best else f"{v:.4g}"
-        ours, *others = (errors[name] for name in ("network", "linear", "last value", "seasonal", "mean"))
+        ours, *others = (errors[name] for name in ("onward", "linear", "last value", "seasonal", "mean"))
         for name, value in errors.items():
             ratios.setdefault(name, []).append(ours / value)
         ratios.setdefault("best", []).append(ours / min(others))
@@ -55,7 +55,7 @@ def main() -> None:
         sys.stdout.flush()
     many = len(ratios["best"])
     for name, values in ratios.items():
-        if name != "network":
+        if name != "onward":
             mean = math.exp(sum(map(math.log, values)) / many)
             who = "the best of them" if name == "best" else name
             print(

@@ -67,7 +67,7 @@ class _Network(abc.ABC):
             raise ValueError(f"{name}: rule {self.rule!r}: columns learn exactly; other rules need network gru or lstm")
         if self.network == "ccn" and self.units % self.stages:
             raise ValueError(f"{name}: stages must divide units, got {self.stages!r} and {self.units!r}")
-        grows = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
+        grows: Any = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
         return RowRecipe(
             kind=kind,
             network=self.network,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where each row lies in time: what came a season before the row to be predicted, and which kind of hour or day it is."""
+"""Where each row lies in time: when a season before it was, and which kind of hour the row that is predicted lies in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ SEASONS = (DAY, 7 * DAY, YEAR)
 SLOTS, PARTS = 10_240, 8
 # Ways of sorting times into classes, and classes of each: half hours of seven days.
 SORTS, CLASSES = 2, 336
-# Of a row: its time, those a season before, from where on as many rows later are known as are predicted, and of the row that is predicted the phases in day, week and year, of `TURN`
-# each, and the classes.
+# Of a row: its time; the times a season before it, from where on as many rows later are known as are predicted; and of
+# the row that is predicted the phases in day, week and year, of `TURN` each, and the classes.
 TURN = 2**24
 WIDTH = 1 + len(SEASONS) + 1 + len(SEASONS) + SORTS
 # A time that is none.
@@ -114,8 +114,11 @@ class Calendar:
             self.step, self.origin = step, self.last
 
     def _classes(self, moments: np.ndarray) -> np.ndarray:
-        """(rows, SORTS): by the hour or half hour and whether it is a working day, and by the hour of the week; of
-        days and longer steps by the day of the week, and by the month."""
+        """(rows, SORTS) classes.
+
+        By the hour or half hour and whether it is a working day, and by the hour of the week; of days and longer steps
+        by the day of the week, and by the month.
+        """
         days = np.floor(moments / DAY)
         weekday = (days.astype(np.int64) + 3) % 7
         if self.step < 0.9 * DAY:

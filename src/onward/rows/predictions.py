@@ -33,32 +33,35 @@ def csv_line(cells: Iterable[str]) -> str:
 class Waiting(NamedTuple):
     """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
 
-    `extra`: the ends of each target's interval, or the probability of the class. Rows of NaN stand for predictions
+    `extra`: the ends of each target's interval, or the probability of the class. `experts`: what each said, and its
+    weight, (rows, targets, 2, experts). Rows of NaN stand for predictions
     never made.
     """
 
     said: np.ndarray
     linear: np.ndarray
     extra: np.ndarray
+    experts: np.ndarray
     rows: list[int]
     times: list[str]
 
     @classmethod
-    def empty(cls, count: int, targets: int, extras: int) -> "Waiting":
+    def empty(cls, count: int, targets: int, extras: int, experts: int = 0) -> "Waiting":
         """So many predictions that were never made."""
         none = np.full((count, targets), np.nan)
-        return cls(none, none, np.full((count, extras), np.nan), [0] * count, [""] * count)
+        others = np.full((count, targets, 2, experts), np.nan)
+        return cls(none, none, np.full((count, extras), np.nan), others, [0] * count, [""] * count)
 
     def then(self, later: "Waiting") -> "Waiting":
         """These, and later ones."""
-        said, linear, extra = (np.concatenate(pair) for pair in zip(self[:3], later[:3], strict=True))
-        return Waiting(said, linear, extra, self.rows + later.rows, self.times + later.times)
+        said, linear, extra, experts = (np.concatenate(pair) for pair in zip(self[:4], later[:4], strict=True))
+        return Waiting(said, linear, extra, experts, self.rows + later.rows, self.times + later.times)
 
     def pick(self, which: slice | list[int]) -> "Waiting":
         """Some of them."""
         some = range(len(self.rows))[which] if isinstance(which, slice) else which
-        said, linear, extra = (part[which] for part in self[:3])
-        return Waiting(said, linear, extra, [self.rows[i] for i in some], [self.times[i] for i in some])
+        said, linear, extra, experts = (part[which] for part in self[:4])
+        return Waiting(said, linear, extra, experts, [self.rows[i] for i in some], [self.times[i] for i in some])
 
 
 class Format:

@@ -18,8 +18,9 @@ from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.predictions import Format
 from onward.rows.remarks import Remarks
-from onward.rows.scores import CONTESTANTS, each_target, measure
-from onward.rows.summary import best_first, check_targets, load_summary, without
+from onward.rows.scores import CONTESTANTS, OURS, each_target, measure
+from onward.rows.stream import EXPERTS
+from onward.rows.summary import best_first, check_targets, experts_of, load_summary, without
 from onward.text import counted, markdown_table
 
 # Rows of the series that are drawn, and windows of the error curve: more are averaged together.
@@ -28,6 +29,19 @@ DRAWN, WINDOWS = 300, 400
 USUAL = 3.0
 # Classes that are drawn by name.
 SHOWN = 12
+# Experts in words.
+WORDS = {
+    "stack": "a linear stack of the others",
+    "network": "the network",
+    "lags": "least squares over lags, seasons and calendar",
+    "calendar": "the same, with a constant for each class of times",
+    "last": "the last value",
+    "mean": "the mean so far",
+    "day": "the value a day before",
+    "week": "the value a week before",
+    "year": "the value a year before",
+    "season": "the value one season before, as found in the data",
+}
 # Remarks on the data that the page lists.
 NOTES = 20
 
@@ -52,6 +66,7 @@ def write_report(folder: Path) -> Path:
             odd = [without(scores, i) is not None for i in range(len(targets))]
             parts.append(_curves(curves, targets, what, odd))
             parts += [_where(curve, what, _of(targets, i)) for i, curve in enumerate(curves)]
+        parts += _carried(scores, windows)
         classes = scores["task"] == "classification"
         parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
@@ -78,12 +93,12 @@ def _of(targets: list[str], i: int) -> str:
 
 
 def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
-    """The network beside the best alternative for one target."""
+    """Onward beside the best alternative for one target."""
     targets = scores["targets"]
     errors = dict(best_first(scores, i))
     if not errors:
         return f"No row of {targets[i]} could be scored."
-    ours = errors.pop("network")
+    ours = errors.pop(OURS)
     best, theirs = next(iter(errors.items()))
     skill = 1 - ours / theirs if theirs > 0 else float("nan")
     verdict = f"{skill:.1%} below" if skill > 0 else "not below"
@@ -91,14 +106,14 @@ def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
     beside = ""
     if left := without(scores, i):
         said = {name: mean for name, (mean, _) in left[1].items() if mean is not None}
-        if "network" in said:
-            ours_left, (rival, least) = said.pop("network"), min(said.items(), key=lambda each: each[1])
+        if OURS in said:
+            ours_left, (rival, least) = said.pop(OURS), min(said.items(), key=lambda each: each[1])
             beside = (
                 f" Without {counted(left[0], 'row')} whose target was not believed it is {ours_left:.4g} ({rival}, "
                 f"{least:.4g})."
             )
     return (
-        f"The network's {what}{_of(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
+        f"Onward's {what}{_of(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
         f"({best}, {theirs:.4g}).{beside}"
     )
 
@@ -113,6 +128,8 @@ def read_windows(folder: Path, targets: list[str]) -> list[dict[str, Any]]:
         with saving.reading(where):
             windows.append(json.loads(line))
             saving.check_meta(windows[-1], _Window, where)
+            if "weights" in windows[-1]:
+                check_targets(windows[-1]["weights"], targets, dict[str, float], f"{where}, weights")
             for name in ("count", *CONTESTANTS):
                 kind: Any = int if name == "count" else float if len(targets) == 1 else float | None
                 check_targets(windows[-1].get(name), targets, kind, f"{where}, {name}")
@@ -127,7 +144,7 @@ def _task(options: dict[str, Any]) -> str:
 
 
 def ranking(scores: dict[str, Any]) -> list[Table]:
-    """Contestants, best first, with the network's skill against each: a table a target."""
+    """Contestants, best first, with Onward's skill against each: a table a target."""
     classes, period, targets = scores["task"] == "classification", scores["period"], scores["targets"]
     label = {"seasonal": f"seasonal (every {period} rows)" if period else "seasonal (no season found)"}
     if classes:
@@ -137,12 +154,12 @@ def ranking(scores: dict[str, Any]) -> list[Table]:
     for i, target in enumerate(targets):
         ranked, rows, left = best_first(scores, i), [], without(scores, i)
         for name, error in ranked:
-            skill = "" if name == "network" or not error else f"{1 - dict(ranked)['network'] / error:+.1%}"
+            skill = "" if name == OURS or not error else f"{1 - dict(ranked)[OURS] / error:+.1%}"
             j = scores["contestants"].index(name)
             squares = [number(scores["root mean square error"][j][i], 4) for _ in square]
             beside = [number(each, 4) for each in left[1][name]] if left else []
             rows.append([label.get(name, name), number(error, 4), *squares, skill, *beside])
-        header = [target if len(targets) > 1 else "", measure(scores["task"]), *square, "network's skill against it"]
+        header = [target if len(targets) > 1 else "", measure(scores["task"]), *square, "Onward's skill against it"]
         header += [f"{measure(scores['task'])}, believed rows", "root mean square, believed rows"] if left else []
         caption = "All on the same rows, each predicted before it was learned from; skill is 1 - ours / theirs."
         if left:
@@ -218,7 +235,7 @@ def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]
         means = values.mean(0) if len(values) else np.zeros(len(CONTESTANTS))
         far = means > 3 * means.min()
         for j, (name, colour) in enumerate(zip(CONTESTANTS, COLOURS, strict=False)):
-            ours = name == "network"
+            ours = name == OURS
             if ours or not far[j]:
                 style: Any = {"lw": 2.0, "zorder": 3} if ours else {"lw": 1.1, "zorder": 2}
                 (line,) = axes.plot(rows, values[:, j], color=colour, **style)
@@ -228,7 +245,7 @@ def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]
         if is_odd and 0 < (top := USUAL * float(np.median(most))) < most.max():
             axes.set_ylim(top=top)
             beyond = True
-        out = ", ".join(name for name, out in zip(CONTESTANTS, far, strict=True) if out and name != "network")
+        out = ", ".join(name for name, out in zip(CONTESTANTS, far, strict=True) if out and name != OURS)
         left_out += [f"{out} ({target})" if len(targets) > 1 else out] if out else []
         if len(targets) > 1:
             axes.set_title(target)
@@ -244,7 +261,7 @@ def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]
 
 
 def _where(curve: _Curve, what: str, of: str) -> Table:
-    """The windows of a target where the network is best and worst against the best alternative of each."""
+    """The windows of a target where Onward is best and worst against the best alternative of each."""
     scored = []
     for window, (ours, *others) in zip(curve.windows, curve.errors.tolist(), strict=True):
         theirs = min(others)
@@ -255,12 +272,64 @@ def _where(curve: _Curve, what: str, of: str) -> Table:
     ordered = sorted(scored, key=lambda window: window[0])
     few = ordered[:3] + ordered[-3:] if len(ordered) > 6 else ordered
     rows = [[when, number(ours, 4), rival, number(theirs, 4), f"{r:.2f}"] for r, when, ours, rival, theirs in few]
-    header = ["window", "network", "best alternative", "its error", "ratio"]
+    header = ["window", OURS, "best alternative", "its error", "ratio"]
     caption = (
-        f"Where it wins and where it loses: the network is ahead of whichever alternative was best in {won} of "
+        f"Where it wins and where it loses: Onward is ahead of whichever alternative was best in {won} of "
         f"{len(scored)} windows{of}. Below, its best windows and its worst ({what})."
     )
     return Table(header, rows, caption)
+
+
+def _carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
+    """What carried the predictions of each target: the experts' weights over time, and their own errors."""
+    targets = scores["targets"]
+    ranked = [experts_of(scores, i) for i in range(len(targets))]
+    if not any(ranked):
+        return []
+    parts: list[Any] = []
+    there = [window for window in windows if "weights" in window]
+    if len(there) > 1:
+        figure, panels = _panels(len(targets))
+        names = [name for name in EXPERTS if any(name in [e["name"] for e in each] for each in ranked)]
+        for i, (target, axes) in enumerate(zip(targets, panels, strict=True)):
+            rows, weights = _weights(there, targets, i, names)
+            axes.stackplot(rows, *weights.T, labels=names, colors=[_colour(name) for name in names], lw=0)
+            axes.set(ylim=(0, 1), xlim=(rows[0], rows[-1]))
+            if len(targets) > 1:
+                axes.set_title(target)
+            else:
+                axes.set_ylabel("weight")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=5)
+        parts.append(
+            Picture("weights", figure, "What carried the prediction: the weight of each expert, window by window.")
+        )
+    for i in range(len(targets)):
+        lines = [
+            [WORDS[each["name"]], f"{each['weight']:.1%}", number(each["mean absolute error"], 4), f"{each['rows']:,}"]
+            for each in ranked[i]
+        ]
+        header = [f"expert{_of(targets, i)}", "mean weight", "mean absolute error alone", "rows answered"]
+        caption = (
+            f"The prediction{_of(targets, i)} is the mean of these answers, by weights that follow how well each did."
+        )
+        parts.append(Table(header, lines, caption))
+    return parts
+
+
+def _weights(
+    windows: list[dict[str, Any]], targets: list[str], i: int, names: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row counts, and weights (window, expert), of at most WINDOWS windows of target i."""
+    rows = np.array([window["rows"] for window in windows])
+    weights = np.array([[each_target(targets, w["weights"])[i].get(name, 0.0) for name in names] for w in windows])
+    group = max(1, -(-len(rows) // WINDOWS))
+    cuts = range(0, len(rows), group)
+    means = np.array([weights[at : at + group].mean(0) for at in cuts])
+    return np.array([rows[at : at + group][-1] for at in cuts]), means / np.maximum(means.sum(1, keepdims=True), 1e-9)
+
+
+def _colour(name: str) -> str:
+    return [*COLOURS, GREY, "#b8b8b8", "#d9d9d9"][EXPERTS.index(name)]
 
 
 @contextmanager

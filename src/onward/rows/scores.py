@@ -7,8 +7,9 @@ import numpy as np
 
 from onward.rows.baselines import NAMES
 
-# What is scored, in this order: the network, the linear baseline, and those of `Baselines`.
-CONTESTANTS = ("network", "linear", *NAMES)
+# What is scored, in this order: what is predicted, the linear baseline, and those of `Baselines`.
+OURS = "onward"
+CONTESTANTS = (OURS, "linear", *NAMES)
 
 
 def measure(task: str) -> str:
@@ -46,7 +47,7 @@ def added(sums: np.ndarray, each: np.ndarray) -> np.ndarray:
 class Scores:
     """Sums of errors of every contestant, over all rows and over the present window."""
 
-    def __init__(self, targets: int):
+    def __init__(self, targets: int, experts: int = 0):
         # contestant, target, (rows, |error|, error^2)
         self.total = np.zeros((len(CONTESTANTS), targets, 3))
         self.window = np.zeros_like(self.total)
@@ -55,6 +56,9 @@ class Scores:
         # Of the network and each target: rows with an interval or a probability, values inside (classes: hit), width
         # (probability).
         self.extra = np.zeros((targets, 3))
+        # Of each target and expert: rows that it answered, |error|, rows that were judged, weight.
+        self.experts = np.zeros((targets, experts, 4))
+        self.experts_window = np.zeros_like(self.experts)
 
     def add(self, errors: np.ndarray, doubted: np.ndarray) -> None:
         """Errors (contestant, rows, targets); a row counts if all contestants answered it.
@@ -66,6 +70,23 @@ class Scores:
         each = np.stack([np.broadcast_to(known, clean.shape), np.abs(clean), np.square(clean)], -1)
         self.total, self.window = added(self.total, each), added(self.window, each)
         self.believed = added(self.believed, np.where(doubted[None, ..., None], 0, each))
+
+    def add_experts(self, said: np.ndarray, arrived: np.ndarray) -> None:
+        """What experts said, and their weights, as `Waiting.experts`, of targets that arrived."""
+        answers, weights = said[:, :, 0], said[:, :, 1]
+        error = np.abs(answers - arrived[..., None])
+        judged = np.isfinite(arrived)[..., None] & np.isfinite(weights)
+        there = judged & np.isfinite(error)
+        each = np.stack([there, np.where(there, error, 0), judged, np.where(judged, weights, 0)], -1)
+        self.experts = added(self.experts[None], each[None])[0]
+        self.experts_window = added(self.experts_window[None], each[None])[0]
+
+    def take_weights(self) -> np.ndarray:
+        """The mean weight of each target's experts in the window, NaN where nothing was judged; a new window begins."""
+        taken, self.experts_window = self.experts_window, np.zeros_like(self.experts_window)
+        with np.errstate(invalid="ignore"):
+            mean: np.ndarray = taken[..., 3] / taken[..., 2]
+        return mean
 
     def take_window(self) -> np.ndarray:
         """The sums of the window, as in `total`; a new window begins."""

@@ -24,7 +24,7 @@ from onward.rows.remarks import Notes, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
-from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
+from onward.rows.stream import BLOCK, EXPERTS, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
 from onward.rows.units import Unit
 
@@ -49,7 +49,8 @@ class Session(Notes):
         self.rows = 0
         k = len(options.target)
         classes = options.task == "classification"
-        self.scores = Scores(k)
+        self.experts = EXPERTS if options.recipe.experts else ()
+        self.scores = Scores(k, len(self.experts))
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
@@ -58,7 +59,7 @@ class Session(Notes):
         self.targets = Targets(options, self.reading)
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.format = Format(options.target, self.extras, classes=classes)
-        self.waiting = Waiting.empty(options.lag, k, k * self.extras)
+        self.waiting = Waiting.empty(options.lag, k, k * self.extras, len(self.experts))
         self.rewards = np.zeros((0, k))
         self.constant = [True] * k
         self.first_target: list[float | None] = [None] * k
@@ -225,7 +226,8 @@ class Session(Notes):
             said = np.argmax(seen, 1)[:, None]
             extra = np.take_along_axis(seen, said, 1) / seen.sum(1, keepdims=True)
             none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
-            return Waiting(said + none, linear, extra + none, list(numbers), list(times))
+            nobody = np.zeros((len(said), 1, 2, 0))
+            return Waiting(said + none, linear, extra + none, nobody, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
@@ -234,7 +236,10 @@ class Session(Notes):
             low, high = (self.targets.from_units(ends[..., i]) for i in range(2))
             extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.targets.from_units
-        return Waiting(real(outputs), real(linear), extra, list(numbers), list(times))
+        each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
+        for j in range(each.shape[3]):
+            each[:, :, 0, j] = real(each[:, :, 0, j])
+        return Waiting(real(outputs), real(linear), extra, each, list(numbers), list(times))
 
     def _score(
         self,
@@ -256,6 +261,7 @@ class Session(Notes):
         while start < len(numbers):
             stop = min(len(numbers), start + every - (self.rows + start) % every)
             self.scores.add(errors[:, start:stop], doubted[start:stop])
+            self.scores.add_experts(judged.experts[start:stop], arrived[start:stop])
             if (self.rows + stop) % every == 0:
                 self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
             start = stop
@@ -287,7 +293,15 @@ class Session(Notes):
             names = self.options.target
             line = {"rows": done, "row": row, "time": when, "count": by_target(names, counts)}
             errors = {name: by_target(names, each) for name, each in zip(CONTESTANTS, means, strict=True)}
-            self.metrics.append(json.dumps(line | errors))
+            weights = self._weights(self.scores.take_weights())
+            self.metrics.append(json.dumps(line | errors | weights))
+
+    def _weights(self, weights: np.ndarray) -> dict[str, Any]:
+        """Of each target the weight of each expert that had any."""
+        if not self.experts:
+            return {}
+        named = [dict(zip(self.experts, each, strict=True)) for each in np.nan_to_num(weights).round(5).tolist()]
+        return {"weights": by_target(self.options.target, [{n: w for n, w in each.items() if w} for each in named])}
 
     # What is written.
 
@@ -322,7 +336,7 @@ class Session(Notes):
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
         k = len(self.options.target)
-        self.waiting = Waiting.empty(self.options.lag, k, k * self.extras)
+        self.waiting = Waiting.empty(self.options.lag, k, k * self.extras, len(self.experts))
         self.rewards = self.rewards[:0]
         self.reading.clock = -np.inf
 
@@ -387,7 +401,7 @@ class Session(Notes):
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
         """Every array of the session but the learner's, by name."""
-        waiting = {f"waiting.{name}": getattr(self.waiting, name) for name in ("said", "linear", "extra")}
+        waiting = {f"waiting.{name}": getattr(self.waiting, name) for name in ("said", "linear", "extra", "experts")}
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
         scores = {f"scores.{name}": array for name, array in vars(self.scores).items()}
         return waiting | baselines | scores | {"rewards": self.rewards}

@@ -1,5 +1,6 @@
 """The scores of a run of `onward learn`, and what its columns were read as: what summary.json holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -44,6 +45,8 @@ def summary(session: Session) -> dict[str, Any]:
             "rows left out": by_target(options.target, doubted.astype(int).tolist()),
             **_errors(scores.believed),
         }
+    if session.experts:
+        content["experts"] = by_target(options.target, [_experts(session.experts, each) for each in scores.experts])
     if session.extras:
         shares = [
             {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
@@ -51,6 +54,15 @@ def summary(session: Session) -> dict[str, Any]:
         ]
         content["interval"] = by_target(options.target, shares)
     return content
+
+
+def _experts(names: Sequence[str], sums: np.ndarray) -> list[dict[str, Any]]:
+    """Of those that ever answered: the error of their own answers, in how many rows, and their mean weight."""
+    return [
+        {"name": name, "weight": weight / max(judged, 1), ERRORS[0]: error / rows, "rows": int(rows)}
+        for name, (rows, error, judged, weight) in zip(names, sums.tolist(), strict=True)
+        if rows
+    ]
 
 
 def _errors(sums: np.ndarray) -> dict[str, list[list[float | None]]]:
@@ -65,6 +77,12 @@ def _errors(sums: np.ndarray) -> dict[str, list[list[float | None]]]:
 class _Column(TypedDict):
     missing: int
     odd: int
+
+
+class _Expert(TypedDict):
+    name: str
+    weight: float
+    rows: int
 
 
 class _Summary(TypedDict):
@@ -105,10 +123,22 @@ def load_summary(folder: Path) -> dict[str, Any]:
     if WITHOUT in content:
         left = content[WITHOUT].get("rows left out")
         check_targets(left, content["targets"], int, f"{file}, {WITHOUT}")
-    for name, kind in {"scored": int, "constant": bool, "interval": dict[str, float]}.items():
+    kinds = {"scored": int, "constant": bool, "interval": dict[str, float], "experts": list[dict[str, Any]]}
+    for name, kind in kinds.items():
         if name in content:
             check_targets(content[name], content["targets"], kind, f"{file}, {name}")
     return content
+
+
+def experts_of(content: dict[str, Any], i: int) -> list[dict[str, Any]]:
+    """The experts of target i, by weight; `Unreadable` where one lacks what `summary` writes."""
+    if "experts" not in content:
+        return []
+    experts = each_target(content["targets"], content["experts"])[i]
+    for expert in experts:
+        saving.check_meta(expert, _Expert, "summary.json, experts")
+        saving.check_meta(expert.get(ERRORS[0]), float, f"summary.json, experts, {ERRORS[0]}")
+    return sorted(experts, key=lambda expert: -expert["weight"])
 
 
 def check_targets(content: Any, targets: list[str], kind: Any, what: str) -> None:

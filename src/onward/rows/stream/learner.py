@@ -107,10 +107,11 @@ class RowLearner(NamedTuple):
     def _split(self, answers: np.ndarray) -> Answers:
         stream, k, rows = self.programs.stream, self.recipe.targets, len(answers)
         outputs = stream.target.outputs
-        sizes = outputs, k, 3 * k * self.recipe.components, k * len(EXPERTS) * bool(stream.experts), k
-        said, linear, spread, weights, doubted, strange = np.split(answers, np.cumsum(sizes), 1)
+        many = k * len(EXPERTS) if stream.experts else 0
+        sizes = outputs, k, 3 * k * self.recipe.components, many, many, k
+        said, linear, spread, weights, experts, doubted, strange = np.split(answers, np.cumsum(sizes), 1)
         each = lambda part: part.reshape(rows, k, -1) if part.size else np.zeros((rows, k, 0), part.dtype)
-        return Answers(said, linear, each(spread), each(weights), strange[:, 0], doubted > 0)
+        return Answers(said, linear, each(spread), each(weights), each(experts), strange[:, 0], doubted > 0)
 
     def _stretches(self, rows: int) -> list[tuple[int, int]]:
         """Cut where the network grows, and where a program ends."""

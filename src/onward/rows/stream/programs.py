@@ -36,7 +36,7 @@ class Answers(NamedTuple):
     """What is known of the target before it is known. Of rows, one each a line.
 
     outputs: (rows, targets) numbers, or (rows, classes) probabilities. linear: (rows, targets), the linear baseline's.
-    weights: (rows, targets, experts), of each expert in the mixture; or empty.
+    weights, experts: (rows, targets, experts), of each its part of the mixture and its answer, NaN: none; or empty.
     spread: (rows, targets, 3 components), log weights, means and log widths of a mixture of Gaussians each; or empty.
     strange: (rows,), the place of the first value that was not believed, from 1 on, inputs before targets; 0: none.
     doubted: (rows, targets), whether the target of this row itself was not believed.
@@ -46,6 +46,7 @@ class Answers(NamedTuple):
     linear: np.ndarray
     spread: np.ndarray
     weights: np.ndarray
+    experts: np.ndarray
     strange: np.ndarray
     doubted: np.ndarray
 

@@ -252,10 +252,11 @@ class Stream:
         unit = deviation_of(state.changes) if anchored else state.targets.deviation()
         own = outputs = self.target.output(prediction, state.targets, centre, unit)
         features = state.learned.model.features(_online(state.learned).carry)
-        if state.experts:
+        experts = state.experts
+        if experts:
             ask = lambda one, said, base, unit: one.answer(said, z, base, unit, at, self._awake)
-            state = state._replace(experts=of_each(ask, state.experts, outputs, base, unit))
-            outputs = state.experts.asked.mixed
+            experts = of_each(ask, experts, outputs, base, unit)
+            state, outputs = state._replace(experts=experts), experts.asked.mixed
         answer = self._said(state, row, z, features, outputs, unit, known=True)
         state = state._replace(base=base)
         if self.recipe.kind == "number" and self.recipe.horizon == 1:
@@ -284,8 +285,13 @@ class Stream:
             other = jnp.where(row.targets.strange & known, state.guards.other, jnp.nan)
             around = lambda one, said, unit, other: one.around(features, said, unit, doubt, other)
             spread = of_each(around, state.density, outputs, unit, other).ravel()
-        weights = state.experts.weights.ravel() if state.experts else jnp.zeros(0)
-        parts = [outputs, linear, spread, weights, row.targets.strange, row.first[None]]
+        experts = [jnp.zeros(0)]
+        if state.experts:
+            answers = state.experts.asked.answers
+            share = jnp.where(jnp.isfinite(answers), state.experts.weights, 0)
+            share = share / jnp.maximum(jnp.sum(share, 1, keepdims=True), 1e-30)
+            experts = [share.ravel(), answers.ravel()]
+        parts = [outputs, linear, spread, *experts, row.targets.strange, row.first[None]]
         return jnp.concatenate(parts, dtype=outputs.dtype)
 
     @property

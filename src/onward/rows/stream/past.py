@@ -1,0 +1,129 @@
+"""What is remembered of a target: its last values, what came a season before, and what is usual at which time."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from onward.rows.calendar import CLASSES, NONE, PARTS, SEASONS, SLOTS, SORTS
+
+# Differences of the target from row to row that are kept.
+LAGS = 48
+# Changes and levels of a class are running means, at first plain averages.
+RATE_CHANGE, RATE_LEVEL, RATE_CONSTANT = 0.02, 0.05, 0.05
+# Further than any time in a slot.
+FAR = 2**24
+
+
+class Past(NamedTuple):
+    """What is remembered of one target.
+
+    `lags`: its last values, newest first. `mean`: that of all, and how many there were. `seasons`: the values one season
+    before the last row, `lag` rows after those, and one step later still. `values`, `later`, `times`: by slot of time
+    the last value, that of `lag` rows later, and when it was. `change`, `level`: means, and counts, by class.
+    """
+
+    lags: Float[Array, " lags+1"]
+    mean: Float[Array, "2"]
+    seasons: Float[Array, "3 seasons"]
+    values: Float[Array, " slots"]
+    later: Float[Array, " slots"]
+    times: Int[Array, " slots"]
+    change: Float[Array, "sorts classes 2"]
+    level: Float[Array, "sorts classes 2"]
+
+    @classmethod
+    def start(cls) -> "Past":
+        """Nothing seen."""
+        none = jnp.zeros((SORTS, CLASSES, 2))
+        return cls(
+            jnp.full(LAGS + 1, jnp.nan),
+            jnp.zeros(2),
+            jnp.full((3, len(SEASONS) + 1), jnp.nan),
+            jnp.zeros(SLOTS + 1),
+            jnp.full(SLOTS + 1, jnp.nan),
+            jnp.full(SLOTS + 1, NONE, jnp.int32),
+            none,
+            none,
+        )
+
+    def see(self, y: Array, step: Array, before: Array, at: Int[Array, " width"]) -> tuple["Past", Array]:
+        """Take in a row: its target y (NaN: none, and the last stands in), and by how much its level has moved.
+
+        `before`: the place, in the tables, of the row of `lag` rows before. Also the place of this one.
+        """
+        lags, (mean, count) = self.lags + step, self.mean
+        y = jnp.where(jnp.isfinite(y), y, lags[0])
+        known = jnp.isfinite(y)
+        # What is not known goes to a place beyond the end: so tables are written in place.
+        place = jnp.where(known & (at[0] != NONE), at[0] // PARTS % SLOTS, SLOTS)
+        seasons, never = self._seasons(at, before, y)
+        write = lambda table, value, place: lax.dynamic_update_index_in_dim(table, value, place + never, 0)
+        after = Past(
+            jnp.concatenate([jnp.where(known, y, lags[0])[None], lags[:-1]]),
+            jnp.where(known, jnp.stack([mean + (y - mean) / (count + 1), count + 1]), self.mean),
+            seasons,
+            write(self.values, y, place),
+            write(write(self.later, y, before), jnp.nan, place),
+            write(self.times, at[0], place),
+            self.change,
+            self.level,
+        )
+        return after, place
+
+    def learn(self, classes: Int[Array, " sorts"], change: Array, y: Array) -> "Past":
+        """With what a target and its change have been that was predicted for a row of these classes; NaN: not known."""
+        change = _counted(self.change, classes, change, RATE_CHANGE)
+        return self._replace(change=change, level=_counted(self.level, classes, y, RATE_LEVEL))
+
+    def _seasons(self, at: Int[Array, " width"], before: Array, y: Array) -> tuple[Array, Array]:
+        """As `Past.seasons` has them, of the rows nearest to one season before this; NaN: none within a step and a half.
+
+        The tables are read as they were before this row, whose value y belongs to the row at place `before`. The second
+        result is 0: added to where they are written, it makes XLA read them first. Else it copies them at every row.
+        """
+        wanted = at[1 : 2 + len(SEASONS)]
+        slots = wanted[:, None] // PARTS + jnp.arange(-2, 3)[None]
+        places = slots % SLOTS
+        times, values, later = self.times[places], self.values[places], self.later[places]
+        never = jnp.any(times == NONE + 1) & jnp.any(values == jnp.inf) & jnp.any(later == jnp.inf)
+        later = jnp.where(places == before, y, later)
+        there = (times // PARTS == slots) & (times != NONE) & (wanted != NONE)[:, None]
+        off = jnp.where(there, jnp.abs(times - wanted[:, None]), FAR)
+        nearest = jnp.argmin(off, 1)
+        found = jnp.min(off, 1) <= 3 * PARTS // 2
+        each, after = jnp.arange(len(wanted)), jnp.minimum(nearest + 1, 4)
+        beyond = jnp.where(there, later, jnp.nan)[each, after]
+        three = jnp.stack([values[each, nearest], later[each, nearest], beyond])
+        return jnp.where(found, three, jnp.nan), never.astype(jnp.int32)
+
+    def classes(self, at: Int[Array, " width"]) -> tuple[Array, Array]:
+        """The mean change and the mean level of the classes of the row that is predicted; NaN where none was seen."""
+        which, sorts = at[-SORTS:], jnp.arange(SORTS)
+        held = jnp.stack([self.change[sorts, which], self.level[sorts, which]])
+        change, level = jnp.where((held[..., 1] > 0) & (which >= 0), held[..., 0], jnp.nan)
+        return change, level
+
+
+def moved(held: Array, classes: Array, by: Array, known: Array) -> Array:
+    """Constants of classes, with their counts, of which one of each sort moves by its share of something."""
+    for sort in range(SORTS):
+        place = jnp.maximum(classes[sort], 0)
+        was = held[sort, place]
+        pace = jnp.maximum(1 / (was[1] + 6), RATE_CONSTANT)
+        new = was + jnp.where(known & (classes[sort] >= 0), jnp.stack([pace * by, jnp.ones_like(by)]), 0)
+        held = lax.dynamic_update_slice(held, new[None, None], (sort, place, 0))
+    return held
+
+
+def _counted(held: Array, classes: Array, value: Array, rate: float) -> Array:
+    """Running means of classes, with their counts, after one value of one class of each sort."""
+    for sort in range(SORTS):
+        place = jnp.maximum(classes[sort], 0)
+        was = held[sort, place]
+        pace = jnp.maximum(1 / (was[1] + 1), rate)
+        new = was + jnp.stack([pace * (value - was[0]), jnp.ones_like(value)])
+        new = jnp.where(jnp.isfinite(value) & (classes[sort] >= 0), new, was)
+        held = lax.dynamic_update_slice(held, new[None, None], (sort, place, 0))
+    return held
