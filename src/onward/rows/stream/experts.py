@@ -17,8 +17,8 @@ from onward.trees import remember
 # calendar: the same with a constant for each class of times. last, mean: the last value, and the mean of all. Then the value of a season before.
 EXPERTS = ("stack", "network", "lags", "calendar", "last", "mean", "day", "week", "year", "season")
 _STACKED = [EXPERTS.index(name) for name in EXPERTS if name not in ("stack", "last")]
-# Of more inputs than these, least squares reads none: only what is of the target itself.
-MOST_INPUTS = 64
+# Of more numbers than these least squares reads none, but what is of the target itself.
+MOST_READ = 128
 # Variance of the weights of least squares before anything is learned; and as in `onward.least_squares` the pace of the
 # mean error, and the least error.
 PRIOR, RATE_ERROR, FLOOR = 0.05, 3e-3, 1e-3
@@ -140,7 +140,7 @@ class Experts(NamedTuple):
     @classmethod
     def start(cls, inputs: int, lag: int) -> "Experts":
         """Nothing known; `inputs`: how many numbers of a row are read besides."""
-        size, many = reads(inputs), len(EXPERTS)
+        size, many = OWN + inputs, len(EXPERTS)
         none = jnp.zeros(())
         asked = Said(jnp.zeros(many), none, none, none + 1, jnp.zeros(SORTS), none + SLOTS, jnp.zeros(size))
         equal = jnp.array([EXPERTS[i] in ("network", "lags") for i in _STACKED]) / 2
@@ -162,6 +162,7 @@ class Experts(NamedTuple):
         waiting, then = remember(self.waiting, rows, self.asked.flat)
         said = Said.of(then)
         change = jnp.clip((arrived - said.base) / said.unit, -1e4, 1e4)
+        change = jnp.where(said.unit > 0, change, jnp.nan)  # of a row whose answer is not known any more
         noise = math.sqrt(len(self.waiting))
         classes = said.classes.astype(jnp.int32)
         squares, gain = self.squares.learn(said.read, self.squares.weight @ said.read - change, noise=noise)
@@ -195,8 +196,7 @@ class Experts(NamedTuple):
         differ = lambda a: _near(jnp.nan_to_num(a / unit))
         own = [differ(steps), units(value), differ(value - before), differ(after - value)]
         own += [differ(change), units(level), units(mean)[None], _waves(at)]
-        others = inputs if len(inputs) <= MOST_INPUTS else inputs[:0]
-        read = jnp.concatenate([*own, jnp.ones(1), others])
+        read = jnp.concatenate([*own, jnp.ones(1), inputs])
         squares = base + unit * (self.squares.weight @ read)
         profile = base + unit * self.profile.say(read, at[-SORTS:])
         answers = jnp.concatenate([jnp.stack([jnp.nan * base, network, squares, profile, base, mean]), value])
@@ -206,40 +206,36 @@ class Experts(NamedTuple):
         answers = said.answers.at[0].set(jnp.where(awake[0], base + unit * (self.stack.weight @ _moves(said)), jnp.nan))
         return self._replace(asked=said._replace(answers=answers, mixed=mixed(self.weights, answers, base)))
 
-    def enlarge(self, fresh: "Experts", at: int) -> "Experts":
-        """With room for the inputs of `fresh`, of which the new ones come before place `at` of those there were.
+    def enlarge(self, fresh: "Experts | tuple[()]", at: int, more: int) -> "Experts":
+        """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 
-        Stacked along the first axis of all arrays. Of more inputs than `MOST_INPUTS` none is read.
+        Stacked along the first axis of all arrays. Where other kinds of numbers are read, or none, since there are too
+        many, least squares begins anew.
         """
-        own, new = OWN + at, fresh.asked.read.shape[1]
+        assert isinstance(fresh, Experts)
+        size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]
+        if new - size not in (0, more):
+            return fresh._replace(past=self.past, stack=self.stack, weights=self.weights)
+        place = np.insert(np.arange(size), min(OWN + at, size), np.full(new - size, size))
 
-        def fit(old: Array, axis: int, before: int) -> Array:
-            first, rest = jnp.split(old, [min(before + own, old.shape[axis])], axis)
-            missing = before + new - old.shape[axis]
-            if missing < 0:
-                return jnp.take(old, jnp.arange(before + OWN), axis)
-            gap = [(0, missing if i == axis else 0) for i in range(old.ndim)]
-            return jnp.concatenate([jnp.pad(first, gap), rest], axis)
+        def fit(old: Array, axis: int, before: int = 0) -> Array:
+            gap = [(0, 1 if i == axis else 0) for i in range(old.ndim)]
+            where = np.concatenate([np.arange(before), before + place])
+            return jnp.take(jnp.pad(old, gap), where, axis)
 
-        covariance = fit(fit(self.squares.covariance, 1, 0), 2, 0)
-        diagonal = jnp.arange(new)
-        was = fit(jnp.ones(self.asked.read.shape[1]), 0, 0)
-        covariance = covariance.at[:, diagonal, diagonal].add(jnp.where(was > 0, 0, PRIOR))
-        squares = self.squares._replace(weight=fit(self.squares.weight, 1, 0), covariance=covariance)
-        asked = self.asked._replace(read=fit(self.asked.read, 1, 0))
-        profile = self.profile._replace(weight=fit(self.profile.weight, 1, 0))
+        covariance = fit(fit(self.squares.covariance, 1), 2)
+        covariance = covariance + PRIOR * jnp.diag(jnp.asarray(place == size, covariance.dtype))
+        squares = self.squares._replace(weight=fit(self.squares.weight, 1), covariance=covariance)
         return self._replace(
-            squares=squares, profile=profile, asked=asked, waiting=fit(self.waiting, 2, len(EXPERTS) + 4 + SORTS)
+            squares=squares,
+            profile=self.profile._replace(weight=fit(self.profile.weight, 1)),
+            asked=self.asked._replace(read=fit(self.asked.read, 1)),
+            waiting=fit(self.waiting, 2, self.waiting.shape[2] - size),
         )
 
 
 # Of what least squares reads, that which is not other columns: lags, seasons, classes, the mean, waves, and 1.
 OWN = LAGS + 3 * (len(SEASONS) + 1) + 2 * SORTS + 1 + 2 * sum(HARMONICS) + 1
-
-
-def reads(inputs: int) -> int:
-    """How many numbers least squares reads."""
-    return OWN + (inputs if inputs <= MOST_INPUTS else 0)
 
 
 def _waves(at: Int[Array, " width"]) -> Float[Array, " waves"]:

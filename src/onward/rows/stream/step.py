@@ -16,7 +16,7 @@ from onward.model import Model
 from onward.rows.calendar import NONE, WIDTH
 from onward.rows.stream import guard
 from onward.rows.stream.density import Density, of_each
-from onward.rows.stream.experts import EXPERTS, Experts
+from onward.rows.stream.experts import EXPERTS, MOST_READ, Experts
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
@@ -134,7 +134,7 @@ class Stream:
             self._density(features),
             jnp.zeros(kept),
             jnp.zeros((self.recipe.lag, kept)),
-            self._experts(),
+            self._experts(features),
             jnp.zeros((), jnp.int32),
         )
 
@@ -146,11 +146,15 @@ class Stream:
         recipe = self.recipe
         return Density.each(recipe.targets, features, recipe.components) if recipe.components else ()
 
-    def _experts(self) -> Experts | tuple[()]:
+    def _experts(self, features: int) -> Experts | tuple[()]:
         if not self.experts:
             return ()
-        one = Experts.start(self.inputs, self.recipe.lag)
+        one = Experts.start(self._read(features), self.recipe.lag)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.recipe.targets, *a.shape)), one)
+
+    def _read(self, features: int) -> int:
+        """How many of so many features least squares reads: all, or the inputs, which come first, or none."""
+        return next((n for n in (features, self.inputs) if n <= MOST_READ), 0)
 
     @property
     def nowhere(self) -> Array:
@@ -254,7 +258,8 @@ class Stream:
         features = state.learned.model.features(_online(state.learned).carry)
         experts = state.experts
         if experts:
-            ask = lambda one, said, base, unit: one.answer(said, z, base, unit, at, self._awake)
+            read = features[: self._read(len(features))]
+            ask = lambda one, said, base, unit: one.answer(said, read, base, unit, at, self._awake)
             experts = of_each(ask, experts, outputs, base, unit)
             state, outputs = state._replace(experts=experts), experts.asked.mixed
         answer = self._said(state, row, z, features, outputs, unit, known=True)
@@ -380,10 +385,13 @@ class Stream:
         density = state.density
         if density:
             density = enlarge(density, self._density(new), old)
+        experts = state.experts
+        if experts:
+            experts = experts.enlarge(self._experts(new), old, new - old)
         # New features come last, before what is kept of the prediction itself.
         places = np.full(new - old, state.waiting.shape[1] - 3 * self.recipe.targets)
         asked, waiting = jnp.insert(state.asked, places, 0), jnp.insert(state.waiting, places, 0, axis=1)
-        return state._replace(learned=learned, density=density, asked=asked, waiting=waiting)
+        return state._replace(learned=learned, density=density, asked=asked, waiting=waiting, experts=experts)
 
     def enlarge(self, state: StreamState, fresh: StreamState) -> StreamState:
         """The state with room for more inputs or classes: for as many as `fresh` has, the state of a larger stream."""
@@ -394,8 +402,7 @@ class Stream:
             asked, waiting = jnp.insert(asked, places, 0), jnp.insert(waiting, places, 0, axis=1)
         experts = state.experts
         if experts and more:
-            assert fresh.experts
-            experts = experts.enlarge(fresh.experts, self.capacity)
+            experts = experts.enlarge(fresh.experts, self.capacity, more)
         state = state._replace(asked=fresh.asked, waiting=fresh.waiting, experts=fresh.experts)
         state = enlarge(state, fresh, self.capacity if more else self.classes)
         return state._replace(asked=asked, waiting=waiting, experts=experts)
