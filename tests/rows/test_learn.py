@@ -590,7 +590,7 @@ def test_scores_are_those_of_the_file_and_of_plain_baselines(here, horizon):
     assert all(r["prediction"] == "" for r in lines[:horizon])
     assert all(r["target"] == "" and r["error"] == "" for r in said[200:])
     at = range(max(horizon, 1), 200)
-    errors = {"network": [float(lines[i]["prediction"]) - y[i] for i in at]}
+    errors = {"onward": [float(lines[i]["prediction"]) - y[i] for i in at]}
     lag = max(horizon, 1)
     errors["last value"] = [y[i - lag] - y[i] for i in at]
     back = 24 * -(-lag // 24)
@@ -604,9 +604,9 @@ def test_scores_are_those_of_the_file_and_of_plain_baselines(here, horizon):
     for i in at:
         assert float(lines[i]["error"]) == pytest.approx(float(lines[i]["prediction"]) - y[i], abs=1e-4)
     first = json.loads(Path("out/metrics.jsonl").read_text().splitlines()[0])
-    window = [abs(v) for i, v in zip(at, errors["network"], strict=True) if i < 60]
+    window = [abs(v) for i, v in zip(at, errors["onward"], strict=True) if i < 60]
     assert (first["rows"], first["count"]) == (60, len(window))
-    assert first["network"] == pytest.approx(np.mean(window), rel=1e-5)
+    assert first["onward"] == pytest.approx(np.mean(window), rel=1e-5)
 
 
 def test_classes_are_scored_by_hits(here):

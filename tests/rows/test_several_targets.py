@@ -112,7 +112,7 @@ def test_every_target_is_scored_by_itself(tmp_path, names, horizon):
         for window in windows:
             within = scored & (np.arange(rows) < window["rows"]) & (np.arange(rows) >= window["rows"] - 100)
             assert window["count"][name] == within.sum()
-            assert window["network"][name] == pytest.approx(np.abs(error[within]).mean(), rel=1e-5)
+            assert window["onward"][name] == pytest.approx(np.abs(error[within]).mean(), rel=1e-5)
 
 
 def test_another_unit_of_one_target_changes_nothing_but_its_own_figures(tmp_path):
@@ -383,7 +383,7 @@ def test_the_terminal_has_a_block_a_target(learned):
     lines, found = as_lines(learned), load_summary(learned)
     assert [line for line in lines if not line.startswith(" ")] == ["small:", "large:", "never: no row could be scored"]
     assert lines[1:6] == sorted(lines[1:6], key=lambda line: float(line.split()[-1]))
-    assert f"{found['mean absolute error'][0][1]:.5g}" in next(line for line in lines[7:] if "network" in line)
+    assert f"{found['mean absolute error'][0][1]:.5g}" in next(line for line in lines[7:] if "onward" in line)
 
 
 def test_a_window_or_a_summary_that_lacks_a_target_is_refused(learned, tmp_path):
@@ -394,7 +394,7 @@ def test_a_window_or_a_summary_that_lacks_a_target_is_refused(learned, tmp_path)
         read = (
             load_summary if name == "summary.json" else lambda folder, names=names: report.read_windows(folder, names)
         )
-        keys = ("count", "network", "mean") if name == "metrics.jsonl" else ("scored", "constant", "interval")
+        keys = ("count", "onward", "mean") if name == "metrics.jsonl" else ("scored", "constant", "interval")
         for key in keys:
             for bad in (0.5, {}, dict(list(content[key].items())[1:]), dict.fromkeys(content[key], "1")):
                 changed = json.dumps(content | {key: bad}) + "\n"

@@ -10,7 +10,7 @@ import pytest
 from damage import DAMAGE
 from onward.errors import OnwardError
 from onward.rows.baselines import Baselines
-from onward.rows.stream import RowLearner, RowRecipe
+from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
 from onward.rows.stream.linear import LINEAR_STEP
 from onward.rows.stream.moments import LIMIT, PRIOR, REMEMBERED
 from onward.rows.stream.programs import MOST_WAITING, Programs
@@ -43,6 +43,8 @@ RECIPES = {
     "return": recipe("return"),
     "return, grown": recipe("return", **GROWING),
     "number, gru": recipe(network="gru"),
+    "experts": recipe(experts=EXPERTS, components=2),
+    "two numbers, far, grown, experts": recipe(horizon=5, targets=2, experts=EXPERTS, **GROWING),
 }
 FEW = ("number, far, grown", "number, now", "class", "return")
 

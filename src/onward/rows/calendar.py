@@ -1,4 +1,4 @@
-"""Where each row lies in time: when a season before it was, and which kind of hour the row that is predicted lies in."""
+"""Where each row lies in time: when a season before it was, and what kind of hour the predicted row lies in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,8 @@ _LEAST = 3.5
 class Calendar:
     """The places of rows in time; how the rows come in blocks makes no difference.
 
-    The step of the clock is found from the rows so far. Without dates a row is a step, and only a season that was
+    The step of the clock is found from the rows so far, and how wide a slot may be that two rows do not share; of an even
+    clock that is the same. Without dates a row is a step, and only a season that was
     found in the data is known. `lag`: rows until the target of a prediction is known; only what is known by then is
     looked up.
     """
@@ -38,7 +39,7 @@ class Calendar:
     def __init__(self, lag: int):
         self.lag = lag
         self.rows = 0
-        self.step = 0.0
+        self.step = self.width = 0.0
         self.origin = np.nan
         self.base = 0
         self.last = np.nan
@@ -68,30 +69,30 @@ class Calendar:
         if dated:
             self._see(moments[known])
         if dated and self.step:
-            time = self._time(moments)
+            time, wide = self._time(moments), self.step / self.width
             for i, season in enumerate(SEASONS):
                 steps = season / self.step
                 back = season * np.ceil(self.lag * self.step / season - 1e-9)
-                if steps >= _LEAST and back / self.step < SLOTS - 1:
+                if steps >= _LEAST and back / self.width < SLOTS - 1:
                     out[known, 1 + i] = self._time(moments - back)[known]
             expected = moments[known] + self.lag * self.step
-            out[known, -SORTS:] = self._classes(expected)
+            out[known, -SORTS:] = self._classes(moments[known], expected)
             for i, season in enumerate(SEASONS):
                 if season > 2 * self.step:
                     phase = np.mod(expected, season) / season
                     out[known, 2 + len(SEASONS) + i] = np.floor(phase * TURN).astype(np.int64) % TURN
         else:
-            time = PARTS * (self.rows + np.arange(n))
+            time, wide = PARTS * (self.rows + np.arange(n)), 1.0
             known = np.full(n, not dated)
         out[known, 0] = time[known]
         back = periods * -(-self.lag // np.maximum(periods, 1))
-        there = known & (periods > 0) & (back < SLOTS - 1)
-        out[there, len(SEASONS) + 1] = (time - PARTS * back)[there]
+        there = known & (periods > 0) & (back * wide < SLOTS - 1)
+        out[there, len(SEASONS) + 1] = (time - np.floor(PARTS * wide * back + 0.5).astype(np.int64))[there]
         self.rows += n
         return np.clip(out, NONE, 2**31 - 1).astype(np.int32)
 
     def _time(self, moments: np.ndarray) -> np.ndarray:
-        where = np.floor((moments - self.origin) / self.step * PARTS + 0.5)
+        where = np.floor((moments - self.origin) / self.width * PARTS + 0.5)
         return self.base + np.nan_to_num(np.clip(where, -(2**29), 2**29)).astype(np.int64)
 
     def _see(self, moments: np.ndarray) -> None:
@@ -108,13 +109,13 @@ class Calendar:
         middle = float(np.median(recent))
         near = recent[np.abs(recent - middle) <= _NEAR * middle]
         even = np.mean(np.abs(near - middle) <= 1e-6 * middle) >= 0.9
-        step = middle if even else float(near.mean())
+        step, width = (middle, middle) if even else (float(near.mean()), float(near.min()))
         if abs(step - self.step) > _CHANGED * self.step:
             self.base = int(self._time(np.array([self.last]))[0]) + 2 * PARTS * SLOTS if self.step else 0
-            self.step, self.origin = step, self.last
+            self.step, self.width, self.origin = step, width, self.last
 
-    def _classes(self, moments: np.ndarray) -> np.ndarray:
-        """(rows, SORTS) classes.
+    def _classes(self, now: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """(rows, SORTS) classes of the moments that are expected after those of `now`.
 
         By the hour or half hour and whether it is a working day, and by the hour of the week; of days and longer steps
         by the day of the week, and by the month.
@@ -126,18 +127,22 @@ class Calendar:
             hour = ((moments - days * DAY) // (1800 if half else 3600)).astype(np.int64)
             kind = np.maximum(weekday - 4, 0)  # a working day, a Saturday, a Sunday
             return np.stack([hour * 3 + kind, hour * 7 + weekday], 1)
-        month = moments.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64) % 12
+        # Of months and longer steps it is counted which comes next: they are not of one length.
+        ahead = round(self.step / (YEAR / 12)) * self.lag if self.step > 27 * DAY else 0
+        when = now if ahead else moments
+        month = (when.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64) + ahead) % 12
         daily = self.step < 1.5 * DAY
         return np.stack([weekday if daily else np.full_like(weekday, -1), month], 1)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
         told = lambda value: None if np.isnan(value) else value
-        scalars = {"rows": self.rows, "step": self.step, "base": self.base}
+        scalars = {"rows": self.rows, "step": self.step, "width": self.width, "base": self.base}
         return scalars | {"origin": told(self.origin), "last": told(self.last), "recent": self.recent}
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on as `as_dict` said."""
-        self.rows, self.step, self.base = int(kept["rows"]), float(kept["step"]), int(kept["base"])
+        self.rows, self.base = int(kept["rows"]), int(kept["base"])
+        self.step, self.width = float(kept["step"]), float(kept["width"])
         self.origin, self.last = (np.nan if kept[name] is None else float(kept[name]) for name in ("origin", "last"))
         self.recent = [float(step) for step in kept["recent"]]

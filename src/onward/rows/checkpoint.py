@@ -61,6 +61,7 @@ class _Strange(TypedDict):
 class _Calendar(TypedDict):
     rows: int
     step: float
+    width: float
     base: int
     origin: float | None
     last: float | None
@@ -142,7 +143,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "waiting.times": len(meta["waiting"]["times"]) == len(waiting.rows),
         "reading.beginning.rows": meta["reading"]["beginning"]["rows"] in (rows, ROWS),
         "calendar.rows": meta["calendar"]["rows"] == rows,
-        "calendar.step": 0 <= meta["calendar"]["step"] < math.inf,
+        "calendar.step": 0 <= meta["calendar"]["width"] <= meta["calendar"]["step"] < math.inf,
         "calendar.recent": all(0 < step < math.inf for step in meta["calendar"]["recent"]),
         "reading.wild": all(meta["reading"]["wild"].values()),
         "reading.moments": meta["reading"]["moments"] is None or _is_clock(meta["reading"]["moments"]),

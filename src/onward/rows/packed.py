@@ -76,7 +76,8 @@ class Packing:
             array = numpy.asarray(_plain(leaf))
             if place.part == "whole":
                 array = array.astype(np.int32) if array.dtype == np.bool_ else array.view(np.int32)
-            parts[place.part].append(array if place.part == "long" else array.reshape(-1))
+            # Of one type before and after a step: weakly typed at the start, a program would be compiled twice.
+            parts[place.part].append(array.astype(place.plain) if place.part == "long" else array.reshape(-1))
         join = lambda part, dtype: numpy.concatenate([numpy.zeros(0, dtype), *part])
         return Packed(join(parts["floats"], np.float32), join(parts["whole"], np.int32), tuple(parts["long"]))
 

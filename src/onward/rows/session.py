@@ -20,7 +20,7 @@ from onward.rows.encoder import Encoder
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import Reading
-from onward.rows.remarks import Notes, Remarks
+from onward.rows.remarks import Notes, Remark, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
@@ -156,12 +156,21 @@ class Session(Notes):
                 f"{self.name}: the prediction became NaN or infinite at row {numbers[int(np.argmax(broken))]}; "
                 "the last checkpoint is good. Try a smaller --step-size"
             )
+        self._silent(answers, numbers)
         self.strange.see(marks, numbers, block.cells, self.complain)
         self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks, answers.doubted)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
         self.last_row = numbers[-1]
+
+    def _silent(self, answers: Answers, numbers: Sequence[int]) -> None:
+        """Tell where the network has no finite answer any more, and the other experts go on without it."""
+        if "network" not in self.options.recipe.experts:
+            return
+        for row in itertools.compress(numbers, np.isnan(answers.experts[..., EXPERTS.index("network")]).any(1)):
+            text = f"row {row}: the network's answer is not finite any more; the other experts go on without it"
+            self.complain(Remark(f"{text}. Try a smaller --step-size", row, "rows without an answer of the network"))
 
     def _begin_anew(self) -> None:
         """Forget what was learned where a value is not believed any more that it was learned from."""

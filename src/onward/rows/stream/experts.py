@@ -13,8 +13,9 @@ from onward.rows.calendar import CLASSES, SEASONS, SLOTS, SORTS, TURN
 from onward.rows.stream.past import LAGS, Past, moved
 from onward.trees import remember
 
-# In this order. stack: least squares over what the others say. lags: least squares over lags, seasons and calendar.
-# calendar: the same with a constant for each class of times. last, mean: the last value, and the mean of all. Then the value of a season before.
+# In this order. stack: least squares over what the others say. lags: least squares over lags, seasons, calendar and all
+# the network reads and makes of it. calendar: the same with a constant for each class of times. last, mean: the last
+# value, and the mean of all. Then the value of a season before.
 EXPERTS = ("stack", "network", "lags", "calendar", "last", "mean", "day", "week", "year", "season")
 _STACKED = [EXPERTS.index(name) for name in EXPERTS if name not in ("stack", "last")]
 # Of more numbers than these least squares reads none, but what is of the target itself.
@@ -26,8 +27,8 @@ PRIOR, RATE_ERROR, FLOOR = 0.05, 3e-3, 1e-3
 HARMONICS = 3, 2, 2
 # Numbers that are read lie within so many usual changes.
 LIMIT = 10.0
-# The mixture: the learning rate, for losses in usual changes and at most `MOST_LOSS` more than the best's, and the share
-# of all weight that is dealt out anew at every row.
+# The mixture: the learning rate, for losses in usual changes, the most that one is above the best, and the share of all
+# weight that is dealt out anew at every row.
 ETA, MOST_LOSS, SHARE = 1.0, 10.0, 1e-3
 
 
@@ -122,11 +123,13 @@ class Said(NamedTuple):
 class Experts(NamedTuple):
     """The experts of one target, and their weights in the mixture.
 
-    Weights follow fixed share: w_j <- w_j exp(-ETA l_j), normalised, then w <- (1 - SHARE) w + SHARE / J, with l_j the
-    distance of answer j from the target, less that of the best, in usual changes and at most B = `MOST_LOSS`. Who has no
-    answer has no weight but what is dealt out. In T rows the sum of the mixture's distances is at most that of the best
-    sequence of experts with m changes, and ((m + 1) ln J + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / ETA + T ETA B^2 / 8
-    (Herbster and Warmuth 1998; distances are convex), wherever answers lie within B usual changes of each other.
+    Weights follow fixed share (Herbster and Warmuth 1998): w_j <- w_j exp(-ETA l_j), normalised, then
+    w <- (1 - SHARE) w + SHARE / J, with l_j the distance of answer j from the target, less that of the best, in usual
+    changes and at most `MOST_LOSS`. Who has no answer has no weight but what is dealt out.
+
+    Regret: distances are convex, so in T rows the mixture's sum to at most those of the best sequence of experts with m
+    changes, and ((m + 1) ln J + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / ETA, and ETA / 8 times the sum of R^2, where R
+    is how far the best and the worst distance of a row lie apart; where R is below `MOST_LOSS` in all rows.
     """
 
     past: Past

@@ -19,9 +19,9 @@ FAR = 2**24
 class Past(NamedTuple):
     """What is remembered of one target.
 
-    `lags`: its last values, newest first. `mean`: that of all, and how many there were. `seasons`: the values one season
-    before the last row, `lag` rows after those, and one step later still. `values`, `later`, `times`: by slot of time
-    the last value, that of `lag` rows later, and when it was. `change`, `level`: means, and counts, by class.
+    `lags`: its last values, newest first. `mean`: that of all, and how many there were. `seasons`: the values one
+    season before the last row, `lag` rows after those, and one step later still. `values`, `later`, `times`: by slot of
+    time the last value, that of `lag` rows later, and when it was. `change`, `level`: means, and counts, by class.
     """
 
     lags: Float[Array, " lags+1"]
@@ -78,7 +78,7 @@ class Past(NamedTuple):
         return self._replace(change=change, level=_counted(self.level, classes, y, RATE_LEVEL))
 
     def _seasons(self, at: Int[Array, " width"], before: Array, y: Array) -> tuple[Array, Array]:
-        """As `Past.seasons` has them, of the rows nearest to one season before this; NaN: none within a step and a half.
+        """As `Past.seasons` has them, of the rows nearest to a season before this; NaN: none within a step and a half.
 
         The tables are read as they were before this row, whose value y belongs to the row at place `before`. The second
         result is 0: added to where they are written, it makes XLA read them first. Else it copies them at every row.
@@ -102,7 +102,7 @@ class Past(NamedTuple):
         """The mean change and the mean level of the classes of the row that is predicted; NaN where none was seen."""
         which, sorts = at[-SORTS:], jnp.arange(SORTS)
         held = jnp.stack([self.change[sorts, which], self.level[sorts, which]])
-        change, level = jnp.where((held[..., 1] > 0) & (which >= 0), held[..., 0], jnp.nan)
+        change, level = jnp.where((held[..., 1] > 0) & (which >= 0)[None], held[..., 0], jnp.nan)
         return change, level
 
 

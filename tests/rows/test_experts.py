@@ -1,0 +1,474 @@
+"""Experts beside the network: the mixture keeps its bound, nobody looks ahead, and every part does what it says."""
+
+import itertools
+import json
+import math
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onward.rows.calendar import DAY, NONE, PARTS, SEASONS, SLOTS, SORTS, TURN, WIDTH, YEAR, Calendar
+from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
+from onward.rows.stream import experts as experts_module
+from onward.rows.stream.experts import ETA, MOST_LOSS, OWN, SHARE, Experts, Profile, Recursive, mixed, shared
+from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
+nan = np.nan
+MANY = len(EXPERTS)
+CAPACITY = 8
+PLAIN = np.zeros(CAPACITY, bool)
+
+
+# The mixture.
+
+
+def best_sequence(losses, changes):
+    """The least sum of losses (rows, experts) of a sequence of experts with at most so many changes; by enumeration."""
+    kept = np.full((changes + 1, losses.shape[1]), np.inf)
+    kept[0] = 0
+    for row in losses:
+        came = np.vstack([np.full(losses.shape[1], np.inf), np.broadcast_to(kept[:-1].min(1)[:, None], kept[1:].shape)])
+        kept = np.minimum(kept, came) + row
+    return kept.min()
+
+
+@partial(jax.jit, static_argnums=2)
+def distances(answers, truth, step):
+    """Of the mixture, row by row."""
+
+    def body(weights, row):
+        said, y = row
+        return step(weights, said, y), jnp.abs(mixed(weights, said, 0.0) - y)
+
+    start = jnp.full(answers.shape[1], 1 / answers.shape[1])
+    return jax.lax.scan(body, start, (answers, truth))[1]
+
+
+def mixture_of(answers, truth, step=shared):
+    """The sum of the mixture's distances, and those of the experts (rows, experts)."""
+    ours = distances(jnp.asarray(answers), jnp.asarray(truth), step)
+    return float(jnp.sum(ours)), np.abs(answers - truth[:, None])
+
+
+def bound(losses, changes):
+    """What the mixture of these losses may have at most, against the best sequence with so many changes."""
+    rows, many = losses.shape
+    spread = losses.max(1) - losses.min(1)
+    prior = (changes + 1) * math.log(many) + changes * math.log(1 / SHARE)
+    prior += (rows - 1 - changes) * math.log(1 / (1 - SHARE))
+    return best_sequence(losses, changes) + prior / ETA + ETA * np.sum(spread**2) / 8
+
+
+def adversary(kind, rows, rng):
+    """Answers (rows, experts) and a truth that are hard for a mixture; all within `MOST_LOSS` of each other."""
+    answers = rng.uniform(-1, 1, (rows, MANY))
+    truth = rng.uniform(-1, 1, rows)
+    if kind == "one is right, and then another":
+        who = rng.integers(MANY, size=rows // 100 + 1).repeat(100)[:rows]
+        answers[np.arange(rows), who] = truth
+    elif kind == "two, in turns":
+        answers[:, 0], answers[:, 1] = truth + np.arange(rows) % 2, truth + (np.arange(rows) + 1) % 2
+    elif kind == "the best of late is wrong":
+        wrong = np.zeros(MANY)
+        for t in range(rows):
+            lead = int(np.argmin(wrong))
+            answers[t] = truth[t]
+            answers[t, lead] = truth[t] + 1
+            wrong[lead] += 1
+    elif kind == "one is right":
+        answers[:, 3] = truth
+    elif kind == "far":
+        answers *= MOST_LOSS / 2.001
+    return answers.astype(np.float32), truth.astype(np.float32)
+
+
+ADVERSARIES = (
+    "noise",
+    "one is right, and then another",
+    "two, in turns",
+    "the best of late is wrong",
+    "far",
+    "one is right",
+)
+
+
+@pytest.mark.parametrize("kind", ADVERSARIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mixture_keeps_its_bound(kind, seed):
+    answers, truth = adversary(kind, 1000, np.random.default_rng(seed))
+    ours, losses = mixture_of(answers, truth)
+    for changes in (0, 1, 3, 10):
+        assert ours <= bound(losses, changes) + 1e-2, changes
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), st.floats(-1, 1, width=32)),
+        min_size=12,
+        max_size=12,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_the_bound_of_short_sequences(rows):
+    answers, truth = np.array([r[0] for r in rows], np.float32), np.array([r[1] for r in rows], np.float32)
+    ours, losses = mixture_of(answers, truth)
+    assert all(ours <= bound(losses, changes) + 1e-4 for changes in range(4))
+
+
+def backwards(weights, moves, change):
+    """A planted fault: who is wrong gains."""
+    loss = jnp.abs(moves - change)
+    new = weights * jnp.exp(ETA * (loss - jnp.max(loss)))
+    return (1 - SHARE) * new / jnp.sum(new) + SHARE / len(weights)
+
+
+def unshared(weights, moves, change):
+    """A planted fault: nothing is dealt out anew."""
+    loss = jnp.abs(moves - change)
+    new = weights * jnp.exp(-ETA * (loss - jnp.min(loss)))
+    return new / jnp.sum(new)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "changes"), [(backwards, "one is right", 0), (unshared, "one is right, and then another", 10)]
+)
+def test_the_bound_notices_faults(fault, kind, changes):
+    answers, truth = adversary(kind, 1000, np.random.default_rng(0))
+    ours, losses = mixture_of(answers, truth, fault)
+    assert ours > bound(losses, changes)
+
+
+def test_weights_are_those_of_numpy_and_who_has_no_answer_has_none():
+    rng = np.random.default_rng(0)
+    weights = np.full(MANY, 1 / MANY)
+    ours = jnp.asarray(weights, jnp.float32)
+    for t in range(200):
+        moves, change = rng.normal(size=MANY) * 3, rng.normal() * 3
+        moves[rng.random(MANY) < 0.3] = nan
+        change = nan if rng.random() < 0.1 else change
+        ours = shared(ours, jnp.asarray(moves, jnp.float32), jnp.float32(change))
+        there = np.isfinite(moves)
+        if np.isfinite(change) and there.any():
+            loss = np.abs(moves - change)
+            loss = np.minimum(loss - loss[there].min(), MOST_LOSS)
+            weights = np.where(there, weights * np.exp(-ETA * np.where(there, loss, 0)), 0)
+            weights = (1 - SHARE) * weights / weights.sum() + SHARE / MANY
+        np.testing.assert_allclose(ours, weights, rtol=1e-4, atol=1e-7, err_msg=str(t))
+        said = rng.normal(size=MANY)
+        said[~there] = nan
+        expected = (weights[there] @ said[there] / weights[there].sum()) if there.any() else 5.0
+        assert float(mixed(ours, jnp.asarray(said, jnp.float32), jnp.float32(5))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_nobody_has_an_answer():
+    none = jnp.full(MANY, jnp.nan)
+    weights = jnp.full(MANY, 1 / MANY)
+    assert float(mixed(weights, none, jnp.float32(7))) == 7
+    np.testing.assert_array_equal(shared(weights, none, jnp.float32(1)), weights)
+
+
+# Least squares.
+
+
+def test_least_squares_are_those_of_numpy():
+    rng = np.random.default_rng(1)
+    size, prior, leak, rate, floor = 5, 0.05, 3e-5, 3e-3, 1e-3
+    ours, profile = Recursive.start(jnp.zeros(size), prior), Profile.start(size)
+    weight, p, error, steps = np.zeros(size), prior * np.eye(size), 1.0, 0
+    other, other_error = np.zeros(size), 1.0
+    held, count = np.zeros((SORTS, 10)), np.zeros((SORTS, 10))
+    learn = jax.jit(lambda one, phi, e: one.learn(phi, e, 1.0))
+    follow = jax.jit(lambda one, phi, classes, y, gain, pace: one.learn(phi, classes, y, gain, pace))
+    for t in range(300):
+        phi, classes = rng.normal(size=size), np.array([t % 7, (t // 7) % 3 if t % 5 else -1])
+        y = phi @ np.arange(size) + classes[0] - 3 + rng.normal() * (20 if t % 50 == 49 else 0.1)
+        y = nan if t % 11 == 10 else y
+        e = weight @ phi - y
+        ours, k = learn(ours, jnp.asarray(phi, jnp.float32), jnp.float32(e))
+        pace = max(1 / (ours.steps + 9), rate)
+        profile = follow(profile, jnp.asarray(phi, jnp.float32), jnp.asarray(classes), jnp.float32(y), k, pace)
+        if not np.isfinite(y):
+            continue
+        steps += 1
+        pace, before = max(1 / (steps + 9), rate), error
+        error = max(error + pace * (min(abs(e), 10 * error) - error), floor)
+        gain = p @ phi / ((1.25 * error) ** 2 + phi @ p @ phi)
+        weight = weight - gain * e * min(1, before / max(abs(e), floor))
+        p = (1 - leak) * (p - np.outer(gain, p @ phi)) + leak * prior * np.eye(size)
+        there = classes >= 0
+        f = other @ phi + held[np.arange(SORTS), classes][there].sum() / SORTS - y
+        cut = f * min(1, other_error / max(abs(f), floor))
+        other_error = max(other_error + pace * (min(abs(f), 10 * other_error) - other_error), floor)
+        other = other - gain * cut
+        for sort in np.flatnonzero(there):
+            place = sort, classes[sort]
+            held[place] -= max(1 / (count[place] + 6), RATE_CONSTANT) * cut
+            count[place] += 1
+    np.testing.assert_allclose(ours.weight, weight, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(profile.weight, other, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(profile.constants[:, :10, 0], held, rtol=1e-3, atol=2e-3)
+    np.testing.assert_array_equal(profile.constants[:, :10, 1], count)
+
+
+def test_a_constant_of_no_class_does_not_move():
+    held = jnp.ones((SORTS, 3, 2))
+    np.testing.assert_array_equal(moved(held, jnp.array([-1, 1]), jnp.float32(2), jnp.array(True))[0], held[0])
+    np.testing.assert_array_equal(moved(held, jnp.array([0, 1]), jnp.float32(2), jnp.array(False)), held)
+
+
+# What is remembered.
+
+CLOCKS = {
+    "hours": lambda rng, n: 3600.0 * np.arange(n),
+    "half hours, some missing": lambda rng, n: 1800.0 * np.sort(rng.choice(2 * n, n, replace=False)),
+    "shaken": lambda rng, n: 1800.0 * np.arange(n) + rng.uniform(-600, 600, n),
+    "twice": lambda rng, n: 3600.0 * (np.arange(n) // 2),
+    "backwards now and then": lambda rng, n: (
+        3600.0 * np.where(np.arange(n) % 50 == 49, np.arange(n) - 30, np.arange(n))
+    ),
+    "some unknown": lambda rng, n: np.where(rng.random(n) < 0.2, nan, 3600.0 * np.arange(n)),
+    "days": lambda rng, n: DAY * np.arange(n),
+    "nights closed": lambda rng, n: 1800.0 * (np.arange(n) % 18) + DAY * (np.arange(n) // 18),
+    "minutes, longer than the memory": lambda rng, n: 60.0 * np.arange(n),
+}
+START = 1.7e9
+
+
+def looked_up(at, y, lag):
+    """What `Past.seasons` should be after each row: slots in a dict, each with its time, its value, and what came later."""
+    out = np.full((len(y), 3, len(SEASONS) + 1), nan)
+    times, values, later = {}, {}, {}
+    for t, row in enumerate(at.tolist()):
+        place = lambda slot: slot % SLOTS
+        if t >= lag and at[t - lag, 0] != NONE:
+            later[place(int(at[t - lag, 0]) // PARTS)] = y[t]
+        for s, wanted in enumerate(row[1 : 2 + len(SEASONS)]):
+            if wanted == NONE:
+                continue
+            near = range(wanted // PARTS - 2, wanted // PARTS + 3)
+            there = [times.get(place(slot), NONE) // PARTS == slot for slot in near]
+            far = [abs(times[place(slot)] - wanted) if ok else 10**9 for slot, ok in zip(near, there, strict=True)]
+            nearest = int(np.argmin(far))
+            if far[nearest] <= 3 * PARTS // 2:
+                after = min(nearest + 1, 4)
+                out[t, 0, s] = values[place(near[nearest])]
+                out[t, 1, s] = later.get(place(near[nearest]), nan)
+                out[t, 2, s] = later.get(place(near[after]), nan) if there[after] else nan
+        if row[0] != NONE:
+            slot = place(row[0] // PARTS)
+            times[slot], values[slot], later[slot] = row[0], y[t], nan
+    return out
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("lag", [1, 24, 30])
+def test_seasons_are_found_as_in_the_rows_themselves(clock, lag):
+    rng = np.random.default_rng(3)
+    n = 1500 if "minutes" in clock else 700
+    moments = START + CLOCKS[clock](rng, n)
+    at = Calendar(lag).at(moments, np.where(np.arange(n) > 300, 10, 0), dated=True)
+    y = rng.normal(size=n)
+
+    def body(carry, row):
+        past, places = carry
+        past, place = past.see(row[0], jnp.float32(0), places[0], row[1])
+        return (past, jnp.append(places[1:], place)), past.seasons
+
+    start = Past.start(), jnp.full(lag, SLOTS, jnp.int32)
+    found = jax.jit(lambda y, at: jax.lax.scan(body, start, (y, at))[1])(jnp.asarray(y, jnp.float32), jnp.asarray(at))
+    expected = looked_up(at, y, lag)
+    assert np.isfinite(expected[:, :2]).any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_calendar_is_the_same_however_rows_come(clock):
+    rng = np.random.default_rng(5)
+    moments, periods = START + CLOCKS[clock](rng, 600), rng.integers(0, 2, 600).cumsum()
+    whole = Calendar(3).at(moments, periods, dated=True)
+    for seed in range(5):
+        cuts = np.sort(np.random.default_rng(seed).integers(0, 601, 12))
+        calendar, parts = Calendar(3), []
+        for a, b in itertools.pairwise([0, *cuts, 600]):
+            parts.append(calendar.at(moments[a:b], periods[a:b], dated=True))
+            kept = json.loads(json.dumps(calendar.as_dict()))
+            calendar = Calendar(3)
+            calendar.restore(kept)
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_what_a_calendar_says():
+    moments = START + 3600.0 * np.arange(400)
+    at = Calendar(2).at(moments, np.zeros(400, int), dated=True)
+    known = at[10:]
+    assert known.shape[1] == WIDTH
+    np.testing.assert_array_equal(np.diff(known[:, 0]), PARTS)
+    np.testing.assert_array_equal(known[:, 0] - known[:, 1], 24 * PARTS)
+    np.testing.assert_array_equal(known[:, 0] - known[:, 2], 168 * PARTS)
+    np.testing.assert_array_equal(known[:, 0] - known[:, 3], round(YEAR / 3600) * PARTS)
+    assert (known[:, 4] == NONE).all()  # no season was found in the data
+    expected = moments[10:] + 2 * 3600
+    np.testing.assert_allclose(known[:, 5] / TURN, np.mod(expected, DAY) / DAY, atol=1e-6)
+    when = expected.astype("datetime64[s]").tolist()
+    kinds = [max(w.weekday() - 4, 0) for w in when]
+    np.testing.assert_array_equal(known[:, -2], [w.hour * 3 + k for w, k in zip(when, kinds, strict=True)])
+    np.testing.assert_array_equal(known[:, -1], [w.hour * 7 + w.weekday() for w in when])
+
+
+@pytest.mark.parametrize(
+    ("step", "lag", "back"), [(3600, 1, 24), (3600, 24, 24), (3600, 25, 48), (DAY, 1, 7), (DAY, 8, 14)]
+)
+def test_a_season_is_long_enough_that_what_followed_is_known(step, lag, back):
+    moments = START + step * np.arange(100.0)
+    at = Calendar(lag).at(moments, np.zeros(100, int), dated=True)[50:]
+    column = 1 if step < DAY else 2
+    np.testing.assert_array_equal(at[:, 0] - at[:, column], back * PARTS)
+
+
+def test_the_calendar_of_days_and_months():
+    days = Calendar(1).at(START + DAY * np.arange(40.0), np.zeros(40, int), dated=True)[20:]
+    when = (START + DAY * np.arange(21.0, 41.0)).astype("datetime64[s]").tolist()
+    np.testing.assert_array_equal(days[:, -2], [w.weekday() for w in when])
+    np.testing.assert_array_equal(days[:, -1], [w.month - 1 for w in when])
+    firsts = np.arange("1990-01", "2010-01", dtype="datetime64[M]").astype("datetime64[s]").astype(float)
+    months = Calendar(1).at(firsts, np.zeros(len(firsts), int), dated=True)
+    assert (months[20:, -2] == -1).all()  # a month has no day of the week
+    assert len({*(months[20:, 0] // PARTS).tolist()}) == len(firsts) - 20  # no two months in one slot
+
+
+def test_without_dates_a_row_is_a_step():
+    at = Calendar(2).at(np.full(30, nan), np.where(np.arange(30) < 10, 0, 7), dated=False)
+    np.testing.assert_array_equal(at[:, 0], PARTS * np.arange(30))
+    assert (at[:10, 1:5] == NONE).all()
+    assert (at[:, 1:4] == NONE).all()
+    assert (at[:, 5:] == -1).all()
+    np.testing.assert_array_equal(at[10:, 0] - at[10:, 4], 7 * PARTS)
+
+
+def test_a_new_step_of_the_clock_forgets_the_old_slots():
+    moments = START + np.concatenate([60.0 * np.arange(64), 60.0 * 64 + 3600.0 * np.arange(300)])
+    at = Calendar(1).at(moments, np.zeros(364, int), dated=True)
+    assert at[300:, 0].min() - PARTS * SLOTS > at[:64, 0].max()
+
+
+# All together.
+
+
+def rows_of(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.full((n, CAPACITY), nan, np.float32)
+    x[:, :2] = rng.normal(size=(n, 2))
+    hour = np.arange(n) % 24
+    y = 10 * np.sin(2 * np.pi * hour / 24) + rng.normal(size=n).cumsum() * 0.1 + np.roll(np.nan_to_num(x[:, 0]), 3)
+    at = Calendar(1).at(START + 3600.0 * np.arange(n), np.where(np.arange(n) < 100, 0, 24), dated=True)
+    return x, y[:, None].astype(np.float32), at
+
+
+def learner(lag=1, **options):
+    recipe = RowRecipe(units=4, horizon=lag, lag=lag, experts=EXPERTS, components=2, **options)
+    return RowLearner(recipe, CAPACITY, 0, lengths=(64,))
+
+
+@pytest.mark.parametrize("lag", [1, 5])
+def test_no_expert_looks_ahead(lag):
+    """What was said up to a row is the same to the bit, whatever comes after it."""
+    x, y, at = rows_of(300)
+    first = learner(lag).learn(x, PLAIN, y, None, at)[1]
+    rng = np.random.default_rng(9)
+    for cut in (37, 150, 233):
+        order = cut + rng.permutation(300 - cut)
+        other = [np.concatenate([part[:cut], part[order] + (0 if part is at else 1)]) for part in (x, y, at)]
+        again = learner(lag).learn(other[0], PLAIN, other[1], None, other[2])[1]
+        for name in ("outputs", "experts", "weights", "spread", "linear"):
+            np.testing.assert_array_equal(getattr(first, name)[:cut], getattr(again, name)[:cut], err_msg=name)
+        assert not np.array_equal(first.outputs[cut:], again.outputs[cut:])
+
+
+def test_answers_are_those_that_their_names_say():
+    x, y, at = rows_of(300)
+    said = learner().learn(x, PLAIN, y, None, at)[1]
+    of = lambda name: said.experts[:, 0, EXPERTS.index(name)]
+    np.testing.assert_allclose(of("last"), y[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(of("mean"), np.cumsum(y[:, 0]) / np.arange(1, 301), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(of("day")[30:], y[30 - 23 : 300 - 23, 0], rtol=1e-6)
+    np.testing.assert_allclose(of("season")[130:], y[130 - 23 : 300 - 23, 0], rtol=1e-6)
+    assert np.isnan(of("year")).all()
+    np.testing.assert_allclose(of("week")[172:], y[172 - 167 : 300 - 167, 0], rtol=1e-6)
+    share = np.where(np.isfinite(said.experts), said.weights, 0)
+    np.testing.assert_allclose(share.sum(2), 1, rtol=1e-5)
+    together = np.sum(share * np.nan_to_num(said.experts), 2)
+    np.testing.assert_allclose(said.outputs, together, rtol=1e-3, atol=1e-3)
+
+
+def test_who_is_not_chosen_says_nothing():
+    x, y, at = rows_of(120)
+    recipe = RowRecipe(units=4, experts=("last", "lags"))
+    said = RowLearner(recipe, CAPACITY, 0, lengths=(64,)).learn(x, PLAIN, y, None, at)[1]
+    there = np.isfinite(said.experts[:, 0])
+    np.testing.assert_array_equal(there.any(0), [name in recipe.experts for name in EXPERTS])
+    np.testing.assert_allclose(said.weights[50:, 0][:, there.all(0)].sum(1), 1, rtol=1e-5)
+
+
+def test_a_network_that_is_broken_is_gone_on_without():
+    x, y, at = rows_of(200)
+    one, _ = learner().learn(x[:100], PLAIN, y[:100], None, at[:100])
+    packing = one.programs.packing
+    state = packing.on_host(one.packed)
+    readout = lambda s: s.learned.online.model.head.weight
+    broken = eqx.tree_at(readout, state, np.full_like(readout(state), nan))
+    one = one._replace(state=packing.from_host(broken))
+    said = one.learn(x[100:], PLAIN, y[100:], None, at[100:])[1]
+    network = EXPERTS.index("network")
+    assert np.isnan(said.experts[:, 0, network]).all()
+    assert (said.weights[:, 0, network] == 0).all()
+    assert np.isfinite(said.outputs).all()
+    assert np.abs(said.outputs[:-1] - y[101:]).mean() < 2.5
+
+
+def test_wider_rows_are_what_they_were():
+    x, y, at = rows_of(260)
+    one, _ = learner().learn(x[:130], PLAIN, y[:130], None, at[:130])
+    wide = np.full((130, 16), nan, np.float32)
+    wide[:, :CAPACITY] = x[130:]
+    narrow = one.learn(x[130:], PLAIN, y[130:], None, at[130:])[1]
+    said = one.widen(16).learn(wide, np.zeros(16, bool), y[130:], None, at[130:])[1]
+    np.testing.assert_allclose(said.experts, narrow.experts, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(said.outputs, narrow.outputs, rtol=1e-3, atol=2e-3)
+
+
+def test_too_many_columns_for_least_squares_are_left_to_the_network():
+    x, y, at = rows_of(130)
+    one, _ = learner().learn(x[:70], PLAIN, y[:70], None, at[:70])
+    wide = one
+    while wide.capacity <= experts_module.MOST_READ:
+        wide = wide.widen(2 * wide.capacity)
+    more = np.full((60, wide.capacity), nan, np.float32)
+    more[:, :CAPACITY] = x[70:]
+    said = wide.learn(more, np.zeros(wide.capacity, bool), y[70:], None, at[70:])[1]
+    assert np.isfinite(said.outputs).all()
+    assert wide.programs.packing.on_host(wide.packed).experts.asked.read.shape == (1, OWN)
+
+
+def test_a_level_that_moves_is_no_change():
+    past = Past.start()
+    for y in range(LAGS + 2):
+        past, _ = past.see(jnp.float32(y), jnp.float32(0), jnp.int32(SLOTS), jnp.full(WIDTH, NONE, jnp.int32))
+    past, _ = past.see(jnp.float32(1000), jnp.float32(900), jnp.int32(SLOTS), jnp.full(WIDTH, NONE, jnp.int32))
+    steps = -np.diff(past.lags)
+    np.testing.assert_array_equal(steps[1:], 1)
+    assert steps[0] == 1000 - (LAGS + 1) - 900
+
+
+def test_the_state_holds_what_it_says():
+    one = Experts.start(3, 2)
+    assert one.asked.read.shape == (OWN + 3,)
+    assert one.waiting.shape == (2, one.asked.flat.size)
+    np.testing.assert_array_equal(type(one.asked).of(one.asked.flat).read, one.asked.read)
