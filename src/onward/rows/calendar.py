@@ -30,10 +30,9 @@ _LEAST = 3.5
 class Calendar:
     """The places of rows in time; how the rows come in blocks makes no difference.
 
-    The step of the clock is found from the rows so far, and how wide a slot may be that two rows do not share; of an even
-    clock that is the same. Without dates a row is a step, and only a season that was
-    found in the data is known. `lag`: rows until the target of a prediction is known; only what is known by then is
-    looked up.
+    The step of the clock is found from the rows so far, and how wide a slot may be that no two rows share; of an even
+    clock they are the same. Without dates a row is a step, and only a season that was found in the data is known.
+    `lag`: rows until the target of a prediction is known; only what is known by then is looked up.
     """
 
     def __init__(self, lag: int):

@@ -123,13 +123,14 @@ class Said(NamedTuple):
 class Experts(NamedTuple):
     """The experts of one target, and their weights in the mixture.
 
-    Weights follow fixed share (Herbster and Warmuth 1998): w_j <- w_j exp(-ETA l_j), normalised, then
+    Weights follow fixed share (Herbster and Warmuth 1998): w_j <- w_j exp(-eta l_j), normalised, then
     w <- (1 - SHARE) w + SHARE / J, with l_j the distance of answer j from the target, less that of the best, in usual
-    changes and at most `MOST_LOSS`. Who has no answer has no weight but what is dealt out.
+    changes and at most `MOST_LOSS`; eta = ETA / sqrt(lag). Who has no answer has no weight but what is dealt out.
 
-    Regret: distances are convex, so in T rows the mixture's sum to at most those of the best sequence of experts with m
-    changes, and ((m + 1) ln J + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / ETA, and ETA / 8 times the sum of R^2, where R
-    is how far the best and the worst distance of a row lie apart; where R is below `MOST_LOSS` in all rows.
+    Regret, of answers that are judged before the next: distances are convex, so in T rows the mixture's sum to at most
+    those of the best sequence of experts with m changes, plus
+    ((m + 1) ln J + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / eta, plus eta / 8 times the sum of R^2. R is how far the
+    best and the worst distance of a row lie apart, if below `MOST_LOSS`.
     """
 
     past: Past
@@ -166,7 +167,9 @@ class Experts(NamedTuple):
         said = Said.of(then)
         change = jnp.clip((arrived - said.base) / said.unit, -1e4, 1e4)
         change = jnp.where(said.unit > 0, change, jnp.nan)  # of a row whose answer is not known any more
-        noise = math.sqrt(len(self.waiting))
+        # Errors of neighbouring rows overlap: the further ahead, the less each of them says.
+        lag = len(self.waiting)
+        noise, eta = float(lag), ETA / math.sqrt(lag)
         classes = said.classes.astype(jnp.int32)
         squares, gain = self.squares.learn(said.read, self.squares.weight @ said.read - change, noise=noise)
         pace = jnp.maximum(1 / (squares.steps + 9), RATE_ERROR)
@@ -176,7 +179,7 @@ class Experts(NamedTuple):
         step_of = jnp.clip(arrived - said.base, -LIMIT * said.unit, LIMIT * said.unit)
         past = self.past.learn(classes, step_of, arrived)
         past, place = past.see(y, step, jnp.where(rows < len(self.waiting), SLOTS, said.place).astype(jnp.int32), at)
-        weights = shared(self.weights, (said.answers - said.base) / said.unit, change)
+        weights = shared(self.weights, (said.answers - said.base) / said.unit, change, eta)
         asked = self.asked._replace(place=place.astype(arrived.dtype))
         return Experts(past, squares, profile, stack, weights, asked, waiting), said.mixed
 
@@ -269,12 +272,14 @@ def mixed(weights: Float[Array, " experts"], answers: Float[Array, " experts"], 
     return base + jnp.sum(share * jnp.where(there, answers - base, 0)) / jnp.where(total > 0, total, 1)
 
 
-def shared(weights: Float[Array, " experts"], moves: Float[Array, " experts"], change: Array) -> Array:
+def shared(
+    weights: Float[Array, " experts"], moves: Float[Array, " experts"], change: Array, eta: float = ETA
+) -> Array:
     """Weights after what was said of a change, and the change, NaN where it is not known."""
     there: Bool[Array, " experts"] = jnp.isfinite(moves)
     loss = jnp.where(there, jnp.abs(moves - change), jnp.inf)
     loss = jnp.minimum(loss - jnp.min(loss), MOST_LOSS)
-    new = jnp.where(there, weights * jnp.exp(-ETA * loss), 0)
+    new = jnp.where(there, weights * jnp.exp(-eta * loss), 0)
     new = (1 - SHARE) * new / jnp.sum(new) + SHARE / len(weights)
     # Where nobody knew anything, or nothing is known, all stays.
     return jnp.where(jnp.isfinite(change) & jnp.any(there), new, weights)
