@@ -31,7 +31,7 @@ from onward.rows.report import write_report
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
-from onward.rows.stream import RowRecipe
+from onward.rows.stream import EXPERTS, RowRecipe
 from onward.rows.summary import as_lines
 from onward.rows.targets import MOST_CLASSES
 from switches import SWITCHES
@@ -283,7 +283,11 @@ def test_a_cut_last_line_is_reported_on_a_file(here, capsys):
 
 
 def test_what_is_left_out_is_chosen_by_the_recipe():
-    assert Learn(target=("y",), interval=0.0).recipe == RowRecipe()
+    assert Learn(target=("y",), interval=0.0, experts=("network",)).recipe == RowRecipe()
+    assert Learn(target=("y",)).recipe.experts == EXPERTS
+    # Nobody else answers of the same row, of classes and of returns.
+    for other in ({"horizon": 0}, {"task": "classification"}, {"task": "return"}):
+        assert Learn(target=("y",), **other).recipe.experts == ()
     assert Learn(target=("y",), step_size=0.01).recipe.step_size == 0.01
 
 
@@ -1114,3 +1118,93 @@ def test_fuzz_any_table_is_learned_or_refused(tmp_path_factory):
 @pytest.mark.slow
 def test_fuzz_for_a_minute(tmp_path_factory):
     fuzz(600, TASKS)(tmp_path_factory=tmp_path_factory)
+
+
+HOURS = [f"2024-03-{1 + i // 24:02d}T{i % 24:02d}:00" for i in range(400)]
+
+
+def hourly(n=400, change=lambda i, y: y):
+    """Rows of a day's shape, with a time."""
+    rng = np.random.default_rng(4)
+    y = 50 + 20 * np.sin(np.arange(n) * 2 * np.pi / 24) + rng.normal(size=n)
+    rows = [{"when": HOURS[i], "y": f"{change(i, v):.3f}", "x": f"{v:.2f}"} for i, v in enumerate(y)]
+    return write("hours.csv", rows, ["when", "y", "x"])
+
+
+def test_experts_are_told_in_every_file(here):
+    go(hourly(), time="when", every=100)
+    found, windows = summary(), [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    for window in windows:
+        assert sum(window["weights"].values()) == pytest.approx(1, abs=1e-3)
+        assert {*window["weights"]} <= {*EXPERTS}
+    names = [expert["name"] for expert in found["experts"]]
+    assert {"stack", "network", "lags", "calendar", "last", "mean", "day"} <= {*names}
+    assert "year" not in names  # it never answered
+    assert sum(expert["weight"] for expert in found["experts"]) == pytest.approx(1, abs=1e-3)
+    rows = table()
+    y = [float(row["target"] or "nan") for row in rows]
+    last = next(expert for expert in found["experts"] if expert["name"] == "last")
+    assert last["rows"] == found["scored"] == 399
+    assert last["mean absolute error"] == pytest.approx(np.abs(np.diff(y[:400])).mean(), rel=1e-4)
+    day = next(expert for expert in found["experts"] if expert["name"] == "day")
+    assert day["mean absolute error"] == pytest.approx(np.abs(np.subtract(y[24:400], y[:376])).mean(), rel=0.02)
+    page = write_report(Path("out")).read_text()
+    assert "What carried the prediction" in page
+    assert "the value a day before" in page
+
+
+def test_experts_that_are_chosen(here, capsys):
+    go(hourly(), time="when", experts=("day", "last"))
+    assert [expert["name"] for expert in summary()["experts"]] == ["last", "day"]
+    rows = table()
+    between = [sorted((float(rows[i - 1]["target"]), float(rows[i - 24]["target"]))) for i in range(50, 400)]
+    said = [float(row["prediction"]) for row in rows[50:400]]
+    assert all(low - 0.01 <= value <= high + 0.01 for value, (low, high) in zip(said, between, strict=True))
+    go("hours.csv", "alone", time="when", experts=("network",))
+    assert "experts" not in summary("alone")
+    assert "weights" not in Path("alone/metrics.jsonl").read_text()
+    assert main(["learn", "hours.csv", "--target", "y", "--experts", "nobody", "--out", "none"]) == 1
+    assert "nobody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("horizon", [1, pytest.param(30, marks=pytest.mark.interfaces)])
+def test_nothing_of_what_comes_is_used(here, horizon):
+    """The rows after one, in another order and of other values: what was said up to it is the same to the byte."""
+    go(hourly(), time="when", horizon=horizon)
+    before = (Path("out") / "predictions.csv").read_text().splitlines()
+    hourly(change=lambda i, y: y if i < 250 else 2 * y - 3 * (i % 7))
+    go("hours.csv", "other", time="when", horizon=horizon)
+    after = (Path("other") / "predictions.csv").read_text().splitlines()
+    said = lambda lines: [line.split(",")[3] for line in lines]
+    assert said(before)[: 251 + horizon] == said(after)[: 251 + horizon]
+    assert said(before)[252 + horizon :] != said(after)[252 + horizon :]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda i, when: "" if i % 7 == 3 else when,
+        lambda i, when: HOURS[i - 1] if i % 5 == 4 else when,
+        lambda i, when: HOURS[i + 30] if i < 300 else HOURS[i],
+        lambda i, when: HOURS[max(i - 100, 0)] if i == 200 else when,
+        lambda i, when: when.replace(":00", f":{i * 7 % 20:02d}"),
+    ],
+    ids=["missing", "twice", "summer time, and longer", "backwards", "shaken"],
+)
+def test_a_clock_that_is_not_even(here, spoil):
+    """Is learned from all the same, to the byte in any blocks, and the day is not lost where most rows have it."""
+    rows = [{"when": spoil(i, when), "y": f"{20 * math.sin(i * 0.2618) + i % 24:.3f}"} for i, when in enumerate(HOURS)]
+    write("hours.csv", rows, ["when", "y"])
+    go("hours.csv", time="when")
+    found = summary()
+    assert found["scored"] == 399
+    assert found["mean absolute error"][0][0] < found["mean absolute error"][2][0]
+    assert any(expert["name"] == "day" for expert in found["experts"])
+    whole = contents()
+    for i in (2, 150, 399):
+        lines = Path("hours.csv").read_text().splitlines(keepends=True)
+        Path("part.csv").write_text("".join(lines[: i + 1]))
+        go("part.csv", f"part{i}", time="when")
+        Path("part.csv").write_text("".join(lines))
+        go("part.csv", f"part{i}", time="when", resume=True)
+        assert contents(f"part{i}") == whole

@@ -456,7 +456,9 @@ def test_a_peak_that_was_predicted_is_not_strange():
     for horizon, known in ((1, True), (2, False)):
         after = after_noise(horizon)
         y = jnp.full(1, 100.0)
-        state, answer = jax.jit(after.stream.step)(after.state, jnp.array([0.0, 100.0, 1.0]), after.plain, y, y)
+        state, answer = jax.jit(after.stream.step)(
+            after.state, jnp.array([0.0, 100.0, 1.0]), after.plain, y, y, after.stream.nowhere
+        )
         np.testing.assert_array_equal(state.expected, answer[:1] if known else np.nan)
 
 

@@ -356,7 +356,7 @@ def test_the_report_tells_of_every_target(learned, capsys, monkeypatch):
     ((*_, lead, parts, _),) = [tuple(page.values()) for page in pages]
     found = load_summary(learned)
     for i, name in enumerate(("small", "large")):
-        assert f"The network's mean absolute error of {name} over 319 rows is" in lead
+        assert f"Onward's mean absolute error of {name} over 319 rows is" in lead
         assert f"{found['mean absolute error'][0][i]:.4g}" in lead
     assert found["constant"] == {"small": False, "large": False, "never": True}
     assert "No row of never could be scored" in lead
@@ -374,7 +374,8 @@ def test_the_report_tells_of_every_target(learned, capsys, monkeypatch):
         assert f"{part['inside']:.1%} of {name} (mean width {part['size']:.4g})" in texts
     assert "no row of the target 'never' could be scored" in texts
     headers = [part.header[0] for part in parts if isinstance(part, report.Table)]
-    assert headers == ["small", "large", "never", "window", "window", "window", "column"]
+    experts = ["expert of small", "expert of large"]
+    assert headers == ["small", "large", "never", "window", "window", "window", *experts, "column"]
     assert main(["report", str(learned), "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("| small | mean absolute error |")
 

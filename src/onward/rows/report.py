@@ -303,7 +303,7 @@ def _carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]
         parts.append(
             Picture("weights", figure, "What carried the prediction: the weight of each expert, window by window.")
         )
-    for i in range(len(targets)):
+    for i in [i for i, each in enumerate(ranked) if each]:
         lines = [
             [WORDS[each["name"]], f"{each['weight']:.1%}", number(each["mean absolute error"], 4), f"{each['rows']:,}"]
             for each in ranked[i]
