@@ -1208,3 +1208,19 @@ def test_a_clock_that_is_not_even(here, spoil):
         Path("part.csv").write_text("".join(lines))
         go("part.csv", f"part{i}", time="when", resume=True)
         assert contents(f"part{i}") == whole
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (["--experts", "network", "stak"], "--experts: there is no 'stak'; there are stack, network, lags"),
+        (["--experts", "day", "day"], "--experts: one is named twice"),
+        (["--experts", "day", "--horizon", "0"], "--experts: of the same row (--horizon 0) the network answers alone"),
+        (["--experts", "lags", "--task", "return"], "--experts: of a return the network answers alone; leave it out"),
+    ],
+)
+def test_experts_that_cannot_be(here, capsys, fields, said):
+    hourly(30)
+    assert main(["learn", "hours.csv", "--target", "y", "--out", "none", *fields]) != 0
+    assert said in capsys.readouterr().err
+    assert not Path("none").exists()

@@ -63,9 +63,9 @@ class Learn:
     """Rows after which a ccn grows by its next stage."""
     step_size: float | None = None
     """Of the recurrent weights. Left out: what did well everywhere. The readout needs none."""
-    experts: tuple[Literal[EXPERTS], ...] = EXPERTS  # type: ignore[valid-type]
-    """Who answers beside the network, and is mixed with it by how well each did; network: the network alone. Of numbers
-    at least one row ahead."""
+    experts: tuple[str, ...] = EXPERTS
+    """Whose answers are mixed, by how well each did: stack, network, lags, calendar, last, mean, day, week, year, season.
+    Of numbers at least one row ahead. network: the network alone."""
     interval: float | None = None
     """Share of a target's values that should lie between low and high. 0: no interval. Left out: 0.9. Not for classes
     and returns."""
@@ -96,9 +96,13 @@ class Learn:
         """Refuse what cannot be learned."""
         if not self.target:
             raise OnwardError("--target: name the column to predict")
-        for name in ("target", "features", "ignore", "numbers", "categories"):
+        for name in ("target", "features", "ignore", "numbers", "categories", "experts"):
             if len(set(values := getattr(self, name))) != len(values):
-                raise OnwardError(f"--{name}: a column is named twice")
+                raise OnwardError(f"--{name}: {'one' if name == 'experts' else 'a column'} is named twice")
+        if unknown := [name for name in self.experts if name not in EXPERTS]:
+            raise OnwardError(f"--experts: there is no {unknown[0]!r}; there are {', '.join(EXPERTS)}")
+        if not self.experts:
+            raise OnwardError("--experts: name one at least, such as network")
         if len(self.target) > 1 and self.task != "regression":
             raise OnwardError(f"--task {self.task} predicts one column, --target names {len(self.target)}")
         if self.time in self.target:
@@ -137,6 +141,9 @@ class Learn:
 
     def check_served(self) -> None:
         """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
+        if self.experts not in (EXPERTS, ("network",)) and not (self.task == "regression" and self.horizon):
+            what = "of the same row (--horizon 0)" if self.task == "regression" else f"of a {self.task}"
+            raise OnwardError(f"--experts: {what} the network answers alone; leave it out")
         if self.interval and self.task != "regression":
             instead = "a class has a probability instead" if self.task == "classification" else "a return has none"
             raise OnwardError(
