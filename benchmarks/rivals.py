@@ -177,14 +177,6 @@ def _rules() -> Any:
     return preprocessing.StandardScaler() | rules.AMRules()
 
 
-def _linear() -> Any:
-    from river import linear_model, optim, preprocessing
-
-    # With the usual step, .01, it leaves all bounds on so many inputs.
-    line = linear_model.LinearRegression(optimizer=optim.SGD(0.001))
-    return preprocessing.StandardScaler() | preprocessing.TargetStandardScaler(line)
-
-
 def _forecaster(model: Callable[[int], Any]) -> Callable[[Table, int], np.ndarray]:
     def predict(table: Table, ahead: int) -> np.ndarray:
         y, n = filled(table.y), len(table.y)
@@ -211,7 +203,8 @@ def _snarimax(season: int) -> Any:
     seasonal = {"m": season, "sp": 2} if 1 < season < 400 else {}
     return time_series.SNARIMAX(
         p=12, d=1, q=3, **seasonal,
-        regressor=preprocessing.StandardScaler() | linear_model.LinearRegression(optimizer=optim.SGD(0.01), intercept_init=0),
+        # With the step of its documentation, .01, it leaves all bounds on most series.
+        regressor=preprocessing.StandardScaler() | linear_model.LinearRegression(optimizer=optim.SGD(0.001)),
     )  # fmt: skip
 
 
@@ -226,7 +219,6 @@ def _holt_winters(season: int) -> Any:
 RIVALS: dict[str, Callable[[Table, int], np.ndarray]] = {
     "least squares": least_squares,
     "LightGBM": lightgbm,
-    "River linear": _river(_linear),
     "River SNARIMAX": _forecaster(_snarimax),
     "River Holt-Winters": _forecaster(_holt_winters),
     "River forest": _river(_forest),

@@ -7,7 +7,7 @@ before the row was seen, of the first `--most` rows (20,000), the first `--skip`
 each row in bold; "ratio" is Onward's error by that of the best of all others, so below 1 it wins. Then how often it is
 ahead of each, the geometric mean of its error by theirs, and the same by the age of the stream.
 
---against: least-squares, lightgbm, river-linear, river-snarimax, river-holt-winters, river-forest, river-rules, or all
+--against: least-squares, lightgbm, river-snarimax, river-holt-winters, river-forest, river-rules, or all
 of them (benchmarks/rivals.py; `pip install lightgbm river`). --horizon and all other options are those of
 `onward learn`. --out DIR keeps what was learned.
 """

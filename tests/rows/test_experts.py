@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onward.rows.calendar import DAY, NONE, PARTS, SEASONS, SLOTS, SORTS, TURN, WIDTH, YEAR, Calendar
 from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
 from onward.rows.stream import experts as experts_module
-from onward.rows.stream.experts import ETA, MOST_LOSS, OWN, SHARE, Experts, Profile, Recursive, mixed, shared
+from onward.rows.stream.experts import ETA, MOST_LOSS, OWN, SHARE, Delays, Experts, Profile, Recursive, mixed, shared
 from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -216,6 +216,58 @@ def test_least_squares_are_those_of_numpy():
     np.testing.assert_allclose(profile.weight, other, rtol=1e-3, atol=2e-3)
     np.testing.assert_allclose(profile.constants[:, :10, 0], held, rtol=1e-3, atol=2e-3)
     np.testing.assert_array_equal(profile.constants[:, :10, 1], count)
+
+
+def test_delays_are_those_of_numpy():
+    """Autostep over the columns of the rows before, beside least squares."""
+    rng = np.random.default_rng(2)
+    size, columns, floor, meta, tau = 3, 8, 1e-3, 0.01, 1e4
+    ours = Delays.start(size, columns)
+    rows = len(ours.history)
+    assert rows == 64
+    weight, error = np.zeros(size), 1.0
+    far, step, h, v = np.zeros((rows, columns)), np.full((rows, columns), 1e-3), 0.0, 0.0
+    history = np.zeros((rows, columns))
+    see = jax.jit(lambda one, x: one.see(x))
+    learn = jax.jit(lambda one, phi, y, gain, pace: one.learn(phi, one.history, y, gain, pace))
+    for t in range(150):
+        x, phi, gain = rng.normal(size=columns), rng.normal(size=size), rng.normal(size=size) * 0.05
+        history = np.vstack([x, history[:-1]])
+        ours = see(ours, jnp.asarray(x, jnp.float32))
+        said = weight @ phi + np.sum(far * history)
+        assert float(ours.say(jnp.asarray(phi, jnp.float32), ours.history)) == pytest.approx(said, abs=2e-3)
+        y, pace = history[5, 2] + rng.normal() * (20 if t % 40 == 39 else 0.1), 0.02
+        ours = learn(ours, *(jnp.asarray(each, jnp.float32) for each in (phi, y, gain, pace)))
+        e = said - y
+        cut = e * min(1, error / max(abs(e), floor))
+        error = max(error + pace * (min(abs(e), 10 * error) - error), floor)
+        weight = weight - gain * cut
+        move = -cut * history * h
+        v = np.maximum(np.abs(move), v + step * history**2 * (np.abs(move) - v) / tau)
+        step = step * np.exp(meta * np.divide(move, v, out=np.zeros_like(history), where=v > 0))
+        step = step / max(1, np.sum(step * history**2))
+        moved_by = -step * cut * history
+        far, h = far + moved_by, h * (1 - step * history**2) + moved_by
+    np.testing.assert_allclose(ours.far, far, rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(ours.weight, weight, rtol=1e-3, atol=1e-3)
+    before = ours
+    ours = learn(ours, jnp.ones(size), jnp.float32(nan), jnp.ones(size), jnp.float32(0.1))
+    np.testing.assert_array_equal(ours.far, before.far)
+    np.testing.assert_array_equal(ours.weight, before.weight)
+
+
+@pytest.mark.parametrize("delay", [20, 60])
+def test_a_cause_of_many_rows_ago_is_found(delay):
+    """Pulses: the others miss them, and the mixture does not."""
+    rng = np.random.default_rng(0)
+    pulse = (rng.random(4000) < 0.05).astype(np.float32)
+    x = np.full((4000, CAPACITY), nan, np.float32)
+    x[:, 0] = pulse
+    y = np.concatenate([np.zeros(delay), pulse[:-delay]]) + 0.1 * rng.normal(size=4000)
+    said = learner().learn(x, PLAIN, y[:, None].astype(np.float32))[1]
+    error = np.abs(said.outputs[2000:-1, 0] - y[2001:]).mean()
+    alone = np.abs(said.experts[2000:-1, 0, EXPERTS.index("lags")] - y[2001:]).mean()
+    assert error < 0.1 < 0.12 < alone
 
 
 def test_a_constant_of_no_class_does_not_move():
@@ -440,8 +492,10 @@ def test_wider_rows_are_what_they_were():
     wide[:, :CAPACITY] = x[130:]
     narrow = one.learn(x[130:], PLAIN, y[130:], None, at[130:])[1]
     said = one.widen(16).learn(wide, np.zeros(16, bool), y[130:], None, at[130:])[1]
-    np.testing.assert_allclose(said.experts, narrow.experts, rtol=1e-3, atol=2e-3)
-    np.testing.assert_allclose(said.outputs, narrow.outputs, rtol=1e-3, atol=2e-3)
+    # But for the columns of many rows before, which are remembered anew, and who listens to that.
+    others = [i for i, name in enumerate(EXPERTS) if name not in ("delays", "stack")]
+    np.testing.assert_allclose(said.experts[..., others], narrow.experts[..., others], rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(said.outputs[:2], narrow.outputs[:2], rtol=0.05, atol=0.2)
 
 
 def test_too_many_columns_for_least_squares_are_left_to_the_network():
@@ -468,7 +522,8 @@ def test_a_level_that_moves_is_no_change():
 
 
 def test_the_state_holds_what_it_says():
-    one = Experts.start(3, 2)
+    one = Experts.start(3, CAPACITY, 2)
     assert one.asked.read.shape == (OWN + 3,)
     assert one.waiting.shape == (2, one.asked.flat.size)
-    np.testing.assert_array_equal(type(one.asked).of(one.asked.flat).read, one.asked.read)
+    for part, again in zip(one.asked, one.asked.of(one.asked.flat), strict=True):
+        np.testing.assert_array_equal(part, again)

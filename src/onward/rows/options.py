@@ -64,8 +64,8 @@ class Learn:
     step_size: float | None = None
     """Of the recurrent weights. Left out: what did well everywhere. The readout needs none."""
     experts: tuple[str, ...] = EXPERTS
-    """Whose answers are mixed, by how well each did: stack, network, lags, calendar, last, mean, day, week, year, season.
-    Of numbers at least one row ahead. network: the network alone."""
+    """Whose answers are mixed, by how well each did: stack, network, lags, calendar, last, mean, day, week, year,
+    season. Of numbers at least one row ahead. network: the network alone."""
     interval: float | None = None
     """Share of a target's values that should lie between low and high. 0: no interval. Left out: 0.9. Not for classes
     and returns."""

@@ -35,6 +35,7 @@ WORDS = {
     "network": "the network",
     "lags": "least squares over lags, seasons and calendar",
     "calendar": "the same, with a constant for each class of times",
+    "delays": "the same, with the columns of many rows before",
     "last": "the last value",
     "mean": "the mean so far",
     "day": "the value a day before",
@@ -329,7 +330,7 @@ def _weights(
 
 
 def _colour(name: str) -> str:
-    return [*COLOURS, GREY, "#b8b8b8", "#d9d9d9"][EXPERTS.index(name)]
+    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9"][EXPERTS.index(name)]
 
 
 @contextmanager

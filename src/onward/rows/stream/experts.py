@@ -9,20 +9,24 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from onward.learners.optimisers import kalman
+from onward.learners.step_rules import IDBDState, autostep
 from onward.rows.calendar import CLASSES, SEASONS, SLOTS, SORTS, TURN
 from onward.rows.stream.past import LAGS, Past, moved
 from onward.trees import remember
 
 # In this order. stack: least squares over what the others say. lags: least squares over lags, seasons, calendar and all
-# the network reads and makes of it. calendar: the same with a constant for each class of times. last, mean: the last
-# value, and the mean of all. Then the value of a season before.
-EXPERTS = ("stack", "network", "lags", "calendar", "last", "mean", "day", "week", "year", "season")
+# the network reads and makes of it. calendar: the same with a constant for each class of times. delays: the same with
+# the other columns of many rows before. last, mean: the last value, and the mean of all. Then the value of a season
+# before.
+EXPERTS = ("stack", "network", "lags", "calendar", "delays", "last", "mean", "day", "week", "year", "season")
 _STACKED = [EXPERTS.index(name) for name in EXPERTS if name not in ("stack", "last")]
 # Of more numbers than these least squares reads none, but what is of the target itself.
 MOST_READ = 128
 # Variance of the weights of least squares before anything is learned; and as in `onward.least_squares` the pace of the
 # mean error, and the least error.
 PRIOR, RATE_ERROR, FLOOR = 0.05, 3e-3, 1e-3
+# Rows back that columns are read, and numbers of theirs in all: of many columns fewer rows.
+MOST_BACK, MOST_FAR = 64, 512
 # Sines and cosines of the time of day, of the week and of the year of the row that is predicted.
 HARMONICS = 3, 2, 2
 # Numbers that are read lie within so many usual changes.
@@ -82,21 +86,65 @@ class Profile(NamedTuple):
 
     def learn(self, phi: Array, classes: Int[Array, " sorts"], change: Array, gain: Array, pace: Array) -> "Profile":
         """After what it was about; NaN: not known, and nothing changes. `pace`: of the mean size of errors."""
-        error = self.say(phi, classes) - change
-        known = jnp.isfinite(error)
-        error = jnp.where(known, error, 0)
-        size = jnp.abs(error)
-        cut = error * jnp.minimum(1, self.error / jnp.maximum(size, FLOOR))
-        usual = jnp.maximum(self.error + pace * (jnp.minimum(size, 10 * self.error) - self.error), FLOOR)
-        constants = moved(self.constants, classes, -cut, known)
-        return Profile(self.weight - gain * cut, constants, jnp.where(known, usual, self.error))
+        error, cut, usual = cut_error(self.say(phi, classes) - change, self.error, pace)
+        constants = moved(self.constants, classes, -cut, jnp.isfinite(error))
+        return Profile(self.weight - gain * cut, constants, usual)
+
+
+class Delays(NamedTuple):
+    """Least squares, and with it weights, with steps of their own, for the columns of many rows before.
+
+    The weights of the least squares follow its gain, as in `Profile`; the others learn from the same error by
+    `autostep`, at a few multiply-adds each. `history`: the columns of the last rows, newest first.
+    """
+
+    weight: Float[Array, " m"]
+    far: Float[Array, "rows columns"]
+    steps: IDBDState
+    error: Array
+    history: Float[Array, "rows columns"]
+
+    @classmethod
+    def start(cls, size: int, columns: int) -> "Delays":
+        """Nothing known."""
+        none = jnp.zeros((min(MOST_BACK, MOST_FAR // columns), columns))
+        return cls(jnp.zeros(size), none, _STEPS.init(none), jnp.ones(()), none)
+
+    def see(self, columns: Float[Array, " columns"]) -> "Delays":
+        """After one more row."""
+        if not len(self.history):
+            return self
+        return self._replace(history=jnp.concatenate([columns[None], self.history[:-1]]))
+
+    def say(self, phi: Array, history: Array) -> Array:
+        """The prediction."""
+        return self.weight @ phi + jnp.sum(self.far * history)
+
+    def learn(self, phi: Array, history: Array, change: Array, gain: Array, pace: Array) -> "Delays":
+        """After what it was about; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
+        _, cut, usual = cut_error(self.say(phi, history) - change, self.error, pace)
+        moves, steps = _STEPS.update(None, self.steps, delta=-cut, eligibility=history)
+        return self._replace(weight=self.weight - gain * cut, far=self.far + moves, steps=steps, error=usual)
+
+
+# Mahmood's settings; a first step of a thousandth.
+_STEPS = autostep(0.01, initial=1e-3)
+
+
+def cut_error(error: Array, usual: Array, pace: Array) -> tuple[Array, Array, Array]:
+    """An error as it is, cut at its usual size (0 where it is not known), and the usual size after it."""
+    known = jnp.isfinite(error)
+    size = jnp.abs(jnp.where(known, error, 0))
+    cut = jnp.where(known, error, 0) * jnp.minimum(1, usual / jnp.maximum(size, FLOOR))
+    after = jnp.maximum(usual + pace * (jnp.minimum(size, 10 * usual) - usual), FLOOR)
+    return error, cut, jnp.where(known, after, usual)
 
 
 class Said(NamedTuple):
     """What experts said of a target, until it is known: what they read, in units, and their answers.
 
     `base`: the value whose change is predicted, `unit` its usual change. `classes`: those that the row was expected in,
-    `place`: that of the row in the tables of the past.
+    `place`: that of the row in the tables of the past. `history`: the columns of the rows before.
     """
 
     answers: Float[Array, " experts"]
@@ -106,18 +154,17 @@ class Said(NamedTuple):
     classes: Float[Array, " sorts"]
     place: Array
     read: Float[Array, " m"]
+    history: Float[Array, "rows columns"]
 
     @property
     def flat(self) -> Array:
         """All of it end to end."""
-        return jnp.concatenate([jnp.atleast_1d(part) for part in self])
+        return jnp.concatenate([part.ravel() for part in self])
 
-    @classmethod
-    def of(cls, flat: Array) -> "Said":
-        """What `flat` was made of."""
-        answers, one, classes, place, read = jnp.split(flat, np.cumsum((len(EXPERTS), 3, SORTS, 1)))
-        mixed, base, unit = one
-        return cls(answers, mixed, base, unit, classes, place[0], read)
+    def of(self, flat: Array) -> "Said":
+        """What another `flat` of these sizes was made of."""
+        parts = jnp.split(flat, np.cumsum([part.size for part in self])[:-1])
+        return Said(*(part.reshape(like.shape) for part, like in zip(parts, self, strict=True)))
 
 
 class Experts(NamedTuple):
@@ -136,26 +183,30 @@ class Experts(NamedTuple):
     past: Past
     squares: Recursive
     profile: Profile
+    delays: Delays
     stack: Recursive
     weights: Float[Array, " experts"]
     asked: Said
     waiting: Float[Array, "lag size"]
 
     @classmethod
-    def start(cls, inputs: int, lag: int) -> "Experts":
-        """Nothing known; `inputs`: how many numbers of a row are read besides."""
+    def start(cls, inputs: int, columns: int, lag: int) -> "Experts":
+        """Nothing known; `inputs`: how many numbers of a row are read besides, `columns`: how many are remembered."""
         size, many = OWN + inputs, len(EXPERTS)
         none = jnp.zeros(())
-        asked = Said(jnp.zeros(many), none, none, none + 1, jnp.zeros(SORTS), none + SLOTS, jnp.zeros(size))
+        delays = Delays.start(size, columns)
+        read, classes = jnp.zeros(size), jnp.zeros(SORTS)
+        asked = Said(jnp.zeros(many), none, none, none + 1, classes, none + SLOTS, read, delays.history)
         equal = jnp.array([EXPERTS[i] in ("network", "lags") for i in _STACKED]) / 2
         return cls(
             Past.start(),
             Recursive.start(jnp.zeros(size), PRIOR),
             Profile.start(size),
+            delays,
             Recursive.start(equal.astype(float), PRIOR),
             jnp.full(many, 1 / many),
             asked,
-            jnp.zeros((lag, many + 4 + SORTS + size)),
+            jnp.zeros((lag, asked.flat.size)),
         )
 
     def learn(self, rows: Array, y: Array, arrived: Array, step: Array, at: Array) -> tuple["Experts", Array]:
@@ -164,7 +215,7 @@ class Experts(NamedTuple):
         `arrived` is what the answer of `lag` rows before is judged by, NaN where by nothing.
         """
         waiting, then = remember(self.waiting, rows, self.asked.flat)
-        said = Said.of(then)
+        said = self.asked.of(then)
         change = jnp.clip((arrived - said.base) / said.unit, -1e4, 1e4)
         change = jnp.where(said.unit > 0, change, jnp.nan)  # of a row whose answer is not known any more
         # Errors of neighbouring rows overlap: the further ahead, the less each of them says.
@@ -174,6 +225,7 @@ class Experts(NamedTuple):
         squares, gain = self.squares.learn(said.read, self.squares.weight @ said.read - change, noise=noise)
         pace = jnp.maximum(1 / (squares.steps + 9), RATE_ERROR)
         profile = self.profile.learn(said.read, classes, change, gain, pace)
+        delays = self.delays.learn(said.read, said.history, change, gain, pace)
         moves = _moves(said)
         stack, _ = self.stack.learn(moves, self.stack.weight @ moves - change, noise=noise, leak=3e-4)
         step_of = jnp.clip(arrived - said.base, -LIMIT * said.unit, LIMIT * said.unit)
@@ -181,17 +233,19 @@ class Experts(NamedTuple):
         past, place = past.see(y, step, jnp.where(rows < len(self.waiting), SLOTS, said.place).astype(jnp.int32), at)
         weights = shared(self.weights, (said.answers - said.base) / said.unit, change, eta)
         asked = self.asked._replace(place=place.astype(arrived.dtype))
-        return Experts(past, squares, profile, stack, weights, asked, waiting), said.mixed
+        return Experts(past, squares, profile, delays, stack, weights, asked, waiting), said.mixed
 
     def see(self, y: Array, step: Array, at: Array) -> "Experts":
         """After a row from which nothing is learned."""
         past, place = self.past.see(y, step, jnp.array(SLOTS, jnp.int32), at)
         return self._replace(past=past, asked=self.asked._replace(place=place.astype(y.dtype)))
 
-    def answer(self, network: Array, inputs: Array, base: Array, unit: Array, at: Array, awake: Array) -> "Experts":
+    def answer(
+        self, network: Array, inputs: Array, columns: Array, base: Array, unit: Array, at: Array, awake: Array
+    ) -> "Experts":
         """With what is said of the row that is predicted, in `asked`.
 
-        `network`: what the network says. `awake`: which experts may speak.
+        `network`: what the network says. `columns`: what is remembered of the row. `awake`: which experts may speak.
         """
         base = jnp.where(jnp.isfinite(base), base, 0)
         past, units = self.past, lambda a: _near(jnp.nan_to_num((a - base) / unit))
@@ -205,29 +259,59 @@ class Experts(NamedTuple):
         read = jnp.concatenate([*own, jnp.ones(1), inputs])
         squares = base + unit * (self.squares.weight @ read)
         profile = base + unit * self.profile.say(read, at[-SORTS:])
-        answers = jnp.concatenate([jnp.stack([jnp.nan * base, network, squares, profile, base, mean]), value])
+        delays = self.delays.see(columns)
+        delayed = base + unit * delays.say(read, delays.history)
+        answers = jnp.concatenate([jnp.stack([jnp.nan * base, network, squares, profile, delayed, base, mean]), value])
         said = Said(
-            jnp.where(awake, answers, jnp.nan), base, base, unit, at[-SORTS:].astype(unit.dtype), self.asked.place, read
+            jnp.where(awake, answers, jnp.nan),
+            base,
+            base,
+            unit,
+            at[-SORTS:].astype(unit.dtype),
+            self.asked.place,
+            read,
+            delays.history,
         )
         answers = said.answers.at[0].set(jnp.where(awake[0], base + unit * (self.stack.weight @ _moves(said)), jnp.nan))
-        return self._replace(asked=said._replace(answers=answers, mixed=mixed(self.weights, answers, base)))
+        asked = said._replace(answers=answers, mixed=mixed(self.weights, answers, base))
+        return self._replace(delays=delays, asked=asked)
 
     def enlarge(self, fresh: "Experts | tuple[()]", at: int, more: int) -> "Experts":
         """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 
         Stacked along the first axis of all arrays. Where other kinds of numbers are read, or none, since there are too
-        many, least squares begins anew.
+        many, least squares begins anew; where there are more columns, what is remembered of them does.
         """
         assert isinstance(fresh, Experts)
         size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]
         if new - size not in (0, more):
             return fresh._replace(past=self.past, stack=self.stack, weights=self.weights)
-        place = np.insert(np.arange(size), min(OWN + at, size), np.full(new - size, size))
+        one = self._of_columns(fresh)
+        before = one.waiting.shape[2] - size - math.prod(one.asked.history.shape[1:])
+        return one._insert(at, new - size, before)
+
+    def _of_columns(self, fresh: "Experts") -> "Experts":
+        """With as many columns as `fresh` remembers; where there are more than before, nothing of them."""
+        if self.delays.history.shape == fresh.delays.history.shape:
+            return self
+        lost, room = (math.prod(one.delays.history.shape[1:]) for one in (self, fresh))
+        waiting = jnp.pad(self.waiting[:, :, : self.waiting.shape[2] - lost], [(0, 0), (0, 0), (0, room)])
+        return self._replace(
+            delays=fresh.delays._replace(weight=self.delays.weight, error=self.delays.error),
+            asked=self.asked._replace(history=fresh.asked.history),
+            waiting=waiting,
+        )
+
+    def _insert(self, at: int, more: int, before: int) -> "Experts":
+        """With `more` numbers before place `at` of what is read, which is kept in `waiting` after `before` others."""
+        size = self.asked.read.shape[1]
+        place = np.insert(np.arange(size), min(OWN + at, size), np.full(more, size))
 
         def fit(old: Array, axis: int, before: int = 0) -> Array:
             gap = [(0, 1 if i == axis else 0) for i in range(old.ndim)]
-            where = np.concatenate([np.arange(before), before + place])
-            return jnp.take(jnp.pad(old, gap), where, axis)
+            where = np.where(place == size, old.shape[axis], before + place)
+            rest = np.arange(before + size, old.shape[axis])
+            return jnp.take(jnp.pad(old, gap), np.concatenate([np.arange(before), where, rest]), axis)
 
         covariance = fit(fit(self.squares.covariance, 1), 2)
         covariance = covariance + PRIOR * jnp.diag(jnp.asarray(place == size, covariance.dtype))
@@ -236,7 +320,8 @@ class Experts(NamedTuple):
             squares=squares,
             profile=self.profile._replace(weight=fit(self.profile.weight, 1)),
             asked=self.asked._replace(read=fit(self.asked.read, 1)),
-            waiting=fit(self.waiting, 2, self.waiting.shape[2] - size),
+            delays=self.delays._replace(weight=fit(self.delays.weight, 1)),
+            waiting=fit(self.waiting, 2, before),
         )
 
 

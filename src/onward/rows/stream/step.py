@@ -149,7 +149,7 @@ class Stream:
     def _experts(self, features: int) -> Experts | tuple[()]:
         if not self.experts:
             return ()
-        one = Experts.start(self._read(features), self.recipe.lag)
+        one = Experts.start(self._read(features), self.capacity, self.recipe.lag)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.recipe.targets, *a.shape)), one)
 
     def _read(self, features: int) -> int:
@@ -259,7 +259,8 @@ class Stream:
         experts = state.experts
         if experts:
             read = features[: self._read(len(features))]
-            ask = lambda one, said, base, unit: one.answer(said, read, base, unit, at, self._awake)
+            columns = z[: self.capacity]
+            ask = lambda one, said, base, unit: one.answer(said, read, columns, base, unit, at, self._awake)
             experts = of_each(ask, experts, outputs, base, unit)
             state, outputs = state._replace(experts=experts), experts.asked.mixed
         answer = self._said(state, row, z, features, outputs, unit, known=True)
