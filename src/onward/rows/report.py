@@ -31,11 +31,11 @@ USUAL = 3.0
 SHOWN = 12
 # Experts in words.
 WORDS = {
-    "stack": "a linear stack of the others",
-    "network": "the network",
-    "lags": "least squares over lags, seasons and calendar",
-    "calendar": "the same, with a constant for each class of times",
-    "delays": "the same, with the columns of many rows before",
+    "stack": "least squares over what the others say",
+    "network": "the recurrent network",
+    "lags": "least squares over lags, seasons, calendar and network",
+    "calendar": "as lags, with a constant for each hour or day",
+    "delays": "as lags, with the columns of many rows before",
     "last": "the last value",
     "mean": "the mean so far",
     "day": "the value a day before",
@@ -306,7 +306,12 @@ def _carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]
         )
     for i in [i for i, each in enumerate(ranked) if each]:
         lines = [
-            [WORDS[each["name"]], f"{each['weight']:.1%}", number(each["mean absolute error"], 4), f"{each['rows']:,}"]
+            [
+                f"{each['name']}: {WORDS[each['name']]}",
+                f"{each['weight']:.1%}",
+                number(each["mean absolute error"], 4),
+                f"{each['rows']:,}",
+            ]
             for each in ranked[i]
         ]
         header = [f"expert{_of(targets, i)}", "mean weight", "mean absolute error alone", "rows answered"]

@@ -248,20 +248,15 @@ class Experts(NamedTuple):
         `network`: what the network says. `columns`: what is remembered of the row. `awake`: which experts may speak.
         """
         base = jnp.where(jnp.isfinite(base), base, 0)
-        past, units = self.past, lambda a: _near(jnp.nan_to_num((a - base) / unit))
-        before, value, after = past.seasons
-        change, level = past.classes(at)
-        mean = jnp.where(past.mean[1] > 0, past.mean[0], jnp.nan)
-        steps = -jnp.diff(past.lags)
-        differ = lambda a: _near(jnp.nan_to_num(a / unit))
-        own = [differ(steps), units(value), differ(value - before), differ(after - value)]
-        own += [differ(change), units(level), units(mean)[None], _waves(at)]
-        read = jnp.concatenate([*own, jnp.ones(1), inputs])
+        past = self.past
+        read = jnp.concatenate([*groups(past, base, unit, at).values(), jnp.ones(1), inputs])
         squares = base + unit * (self.squares.weight @ read)
         profile = base + unit * self.profile.say(read, at[-SORTS:])
         delays = self.delays.see(columns)
         delayed = base + unit * delays.say(read, delays.history)
-        answers = jnp.concatenate([jnp.stack([jnp.nan * base, network, squares, profile, delayed, base, mean]), value])
+        mean = jnp.where(past.mean[1] > 0, past.mean[0], jnp.nan)
+        first = jnp.stack([jnp.nan * base, network, squares, profile, delayed, base, mean])
+        answers = jnp.concatenate([first, past.seasons[1]])
         said = Said(
             jnp.where(awake, answers, jnp.nan),
             base,
@@ -325,7 +320,21 @@ class Experts(NamedTuple):
         )
 
 
-# Of what least squares reads, that which is not other columns: lags, seasons, classes, the mean, waves, and 1.
+def groups(past: Past, base: Array, unit: Array, at: Int[Array, " width"]) -> dict[str, Array]:
+    """What least squares reads of the target and the calendar, by kind, in usual changes; 0 where nothing is known."""
+    before, value, after = past.seasons
+    change, level = past.classes(at)
+    near = lambda a: jnp.clip(jnp.nan_to_num(a / unit), -LIMIT, LIMIT)
+    return {
+        "lags": near(-jnp.diff(past.lags)),
+        "seasons": jnp.concatenate([near(value - base), near(value - before), near(after - value)]),
+        "classes": jnp.concatenate([near(change), near(level - base)]),
+        "mean": near(past.mean[:1] - base),
+        "waves": _waves(at),
+    }
+
+
+# How many numbers `groups` gives, and 1.
 OWN = LAGS + 3 * (len(SEASONS) + 1) + 2 * SORTS + 1 + 2 * sum(HARMONICS) + 1
 
 
@@ -337,10 +346,6 @@ def _waves(at: Int[Array, " width"]) -> Float[Array, " waves"]:
     angle = 2 * jnp.pi / TURN * (phases[each] * times % TURN)
     there = phases[each] >= 0
     return jnp.where(jnp.tile(there, 2), jnp.concatenate([jnp.sin(angle), jnp.cos(angle)]), 0)
-
-
-def _near(a: Array) -> Array:
-    return jnp.clip(a, -LIMIT, LIMIT)
 
 
 def _moves(said: Said) -> Array:
