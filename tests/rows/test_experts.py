@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from onward.rows.calendar import DAY, NONE, PARTS, SEASONS, SLOTS, SORTS, TURN, WIDTH, YEAR, Calendar
 from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
 from onward.rows.stream import experts as experts_module
-from onward.rows.stream.experts import ETA, MOST_LOSS, OWN, SHARE, Delays, Experts, Profile, Recursive, mixed, shared
+from onward.rows.stream.experts import (
+    ETA,
+    MOST_LOSS,
+    OWN,
+    SHARE,
+    START,
+    Delays,
+    Experts,
+    Profile,
+    Recursive,
+    mixed,
+    shared,
+)
 from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -46,9 +58,11 @@ def distances(answers, truth, step):
 
     def body(weights, row):
         said, y = row
-        return step(weights, said, y), jnp.abs(mixed(weights, said, 0.0) - y)
+        return step(weights, said, y, ETA, start), jnp.abs(mixed(weights, said, 0.0) - y)
 
-    start = jnp.full(answers.shape[1], 1 / answers.shape[1])
+    start = jnp.asarray(
+        START if answers.shape[1] == MANY else np.full(answers.shape[1], 1 / answers.shape[1], np.float32)
+    )
     return jax.lax.scan(body, start, (answers, truth))[1]
 
 
@@ -62,7 +76,8 @@ def bound(losses, changes):
     """What the mixture of these losses may have at most, against the best sequence with so many changes."""
     rows, many = losses.shape
     spread = losses.max(1) - losses.min(1)
-    prior = (changes + 1) * math.log(many) + changes * math.log(1 / SHARE)
+    least = START.min() if many == MANY else 1 / many
+    prior = (changes + 1) * math.log(1 / least) + changes * math.log(1 / SHARE)
     prior += (rows - 1 - changes) * math.log(1 / (1 - SHARE))
     return best_sequence(losses, changes) + prior / ETA + ETA * np.sum(spread**2) / 8
 
@@ -123,14 +138,14 @@ def test_the_bound_of_short_sequences(rows):
     assert all(ours <= bound(losses, changes) + 1e-4 for changes in range(4))
 
 
-def backwards(weights, moves, change):
+def backwards(weights, moves, change, eta, start):
     """A planted fault: who is wrong gains."""
     loss = jnp.abs(moves - change)
     new = weights * jnp.exp(ETA * (loss - jnp.max(loss)))
     return (1 - SHARE) * new / jnp.sum(new) + SHARE / len(weights)
 
 
-def unshared(weights, moves, change):
+def unshared(weights, moves, change, eta, start):
     """A planted fault: nothing is dealt out anew."""
     loss = jnp.abs(moves - change)
     new = weights * jnp.exp(-ETA * (loss - jnp.min(loss)))
@@ -148,8 +163,8 @@ def test_the_bound_notices_faults(fault, kind, changes):
 
 def test_weights_are_those_of_numpy_and_who_has_no_answer_has_none():
     rng = np.random.default_rng(0)
-    weights = np.full(MANY, 1 / MANY)
-    ours = jnp.asarray(weights, jnp.float32)
+    weights = START.astype(float)
+    ours = jnp.asarray(START)
     for t in range(200):
         moves, change = rng.normal(size=MANY) * 3, rng.normal() * 3
         moves[rng.random(MANY) < 0.3] = nan
@@ -160,7 +175,7 @@ def test_weights_are_those_of_numpy_and_who_has_no_answer_has_none():
             loss = np.abs(moves - change)
             loss = np.minimum(loss - loss[there].min(), MOST_LOSS)
             weights = np.where(there, weights * np.exp(-ETA * np.where(there, loss, 0)), 0)
-            weights = (1 - SHARE) * weights / weights.sum() + SHARE / MANY
+            weights = (1 - SHARE) * weights / weights.sum() + SHARE * START
         np.testing.assert_allclose(ours, weights, rtol=1e-4, atol=1e-7, err_msg=str(t))
         said = rng.normal(size=MANY)
         said[~there] = nan
@@ -291,7 +306,7 @@ CLOCKS = {
     "nights closed": lambda rng, n: 1800.0 * (np.arange(n) % 18) + DAY * (np.arange(n) // 18),
     "minutes, longer than the memory": lambda rng, n: 60.0 * np.arange(n),
 }
-START = 1.7e9
+EPOCH = 1.7e9
 
 
 def looked_up(at, y, lag):
@@ -325,7 +340,7 @@ def looked_up(at, y, lag):
 def test_seasons_are_found_as_in_the_rows_themselves(clock, lag):
     rng = np.random.default_rng(3)
     n = 1500 if "minutes" in clock else 700
-    moments = START + CLOCKS[clock](rng, n)
+    moments = EPOCH + CLOCKS[clock](rng, n)
     at = Calendar(lag).at(moments, np.where(np.arange(n) > 300, 10, 0), dated=True)
     y = rng.normal(size=n)
 
@@ -344,7 +359,7 @@ def test_seasons_are_found_as_in_the_rows_themselves(clock, lag):
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_a_calendar_is_the_same_however_rows_come(clock):
     rng = np.random.default_rng(5)
-    moments, periods = START + CLOCKS[clock](rng, 600), rng.integers(0, 2, 600).cumsum()
+    moments, periods = EPOCH + CLOCKS[clock](rng, 600), rng.integers(0, 2, 600).cumsum()
     whole = Calendar(3).at(moments, periods, dated=True)
     for seed in range(5):
         cuts = np.sort(np.random.default_rng(seed).integers(0, 601, 12))
@@ -358,7 +373,7 @@ def test_a_calendar_is_the_same_however_rows_come(clock):
 
 
 def test_what_a_calendar_says():
-    moments = START + 3600.0 * np.arange(400)
+    moments = EPOCH + 3600.0 * np.arange(400)
     at = Calendar(2).at(moments, np.zeros(400, int), dated=True)
     known = at[10:]
     assert known.shape[1] == WIDTH
@@ -379,15 +394,15 @@ def test_what_a_calendar_says():
     ("step", "lag", "back"), [(3600, 1, 24), (3600, 24, 24), (3600, 25, 48), (DAY, 1, 7), (DAY, 8, 14)]
 )
 def test_a_season_is_long_enough_that_what_followed_is_known(step, lag, back):
-    moments = START + step * np.arange(100.0)
+    moments = EPOCH + step * np.arange(100.0)
     at = Calendar(lag).at(moments, np.zeros(100, int), dated=True)[50:]
     column = 1 if step < DAY else 2
     np.testing.assert_array_equal(at[:, 0] - at[:, column], back * PARTS)
 
 
 def test_the_calendar_of_days_and_months():
-    days = Calendar(1).at(START + DAY * np.arange(40.0), np.zeros(40, int), dated=True)[20:]
-    when = (START + DAY * np.arange(21.0, 41.0)).astype("datetime64[s]").tolist()
+    days = Calendar(1).at(EPOCH + DAY * np.arange(40.0), np.zeros(40, int), dated=True)[20:]
+    when = (EPOCH + DAY * np.arange(21.0, 41.0)).astype("datetime64[s]").tolist()
     np.testing.assert_array_equal(days[:, -2], [w.weekday() for w in when])
     np.testing.assert_array_equal(days[:, -1], [w.month - 1 for w in when])
     firsts = np.arange("1990-01", "2010-01", dtype="datetime64[M]").astype("datetime64[s]").astype(float)
@@ -406,7 +421,7 @@ def test_without_dates_a_row_is_a_step():
 
 
 def test_a_new_step_of_the_clock_forgets_the_old_slots():
-    moments = START + np.concatenate([60.0 * np.arange(64), 60.0 * 64 + 3600.0 * np.arange(300)])
+    moments = EPOCH + np.concatenate([60.0 * np.arange(64), 60.0 * 64 + 3600.0 * np.arange(300)])
     at = Calendar(1).at(moments, np.zeros(364, int), dated=True)
     assert at[300:, 0].min() - PARTS * SLOTS > at[:64, 0].max()
 
@@ -420,7 +435,7 @@ def rows_of(n, seed=0):
     x[:, :2] = rng.normal(size=(n, 2))
     hour = np.arange(n) % 24
     y = 10 * np.sin(2 * np.pi * hour / 24) + rng.normal(size=n).cumsum() * 0.1 + np.roll(np.nan_to_num(x[:, 0]), 3)
-    at = Calendar(1).at(START + 3600.0 * np.arange(n), np.where(np.arange(n) < 100, 0, 24), dated=True)
+    at = Calendar(1).at(EPOCH + 3600.0 * np.arange(n), np.where(np.arange(n) < 100, 0, 24), dated=True)
     return x, y[:, None].astype(np.float32), at
 
 

@@ -34,6 +34,10 @@ LIMIT = 10.0
 # The mixture: the learning rate, for losses in usual changes, the most that one is above the best, and the share of all
 # weight that is dealt out anew at every row.
 ETA, MOST_LOSS, SHARE = 1.0, 10.0, 1e-3
+# Weights at the start, and shares of what is dealt out: what learns has more.
+_FAIR = {"stack": 2, "network": 4, "lags": 4, "calendar": 4, "delays": 4}
+START = np.array([_FAIR.get(name, 1) for name in EXPERTS], np.float32)
+START /= START.sum()
 
 
 class Recursive(NamedTuple):
@@ -171,13 +175,14 @@ class Experts(NamedTuple):
     """The experts of one target, and their weights in the mixture.
 
     Weights follow fixed share (Herbster and Warmuth 1998): w_j <- w_j exp(-eta l_j), normalised, then
-    w <- (1 - SHARE) w + SHARE / J, with l_j the distance of answer j from the target, less that of the best, in usual
-    changes and at most `MOST_LOSS`; eta = ETA / sqrt(lag). Who has no answer has no weight but what is dealt out.
+    w_j <- (1 - SHARE) w_j + SHARE s_j, with s = `START` and l_j the distance of answer j from the target, less that of
+    the best, in usual changes and at most `MOST_LOSS`; eta = ETA / sqrt(lag). Who has no answer has no weight but what
+    is dealt out.
 
     Regret, of answers that are judged before the next: distances are convex, so in T rows the mixture's sum to at most
     those of the best sequence of experts with m changes, plus
-    ((m + 1) ln J + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / eta, plus eta / 8 times the sum of R^2. R is how far the
-    best and the worst distance of a row lie apart, if below `MOST_LOSS`.
+    ((m + 1) ln(1 / s) + m ln(1 / SHARE) + T ln(1 / (1 - SHARE))) / eta with s the least s_j, plus eta / 8 times the sum
+    of R^2. R is how far the best and the worst distance of a row lie apart, if below `MOST_LOSS`.
     """
 
     past: Past
@@ -204,7 +209,7 @@ class Experts(NamedTuple):
             Profile.start(size),
             delays,
             Recursive.start(equal.astype(float), PRIOR),
-            jnp.full(many, 1 / many),
+            jnp.asarray(START),
             asked,
             jnp.zeros((lag, asked.flat.size)),
         )
@@ -363,13 +368,17 @@ def mixed(weights: Float[Array, " experts"], answers: Float[Array, " experts"], 
 
 
 def shared(
-    weights: Float[Array, " experts"], moves: Float[Array, " experts"], change: Array, eta: float = ETA
+    weights: Float[Array, " experts"],
+    moves: Float[Array, " experts"],
+    change: Array,
+    eta: float = ETA,
+    start: Float[Array, " experts"] | np.ndarray = START,
 ) -> Array:
-    """Weights after what was said of a change, and the change, NaN where it is not known."""
+    """Weights after what was said of a change, and the change, NaN where it is not known; `start`: as in `START`."""
     there: Bool[Array, " experts"] = jnp.isfinite(moves)
     loss = jnp.where(there, jnp.abs(moves - change), jnp.inf)
     loss = jnp.minimum(loss - jnp.min(loss), MOST_LOSS)
     new = jnp.where(there, weights * jnp.exp(-eta * loss), 0)
-    new = (1 - SHARE) * new / jnp.sum(new) + SHARE / len(weights)
+    new = (1 - SHARE) * new / jnp.sum(new) + SHARE * start
     # Where nobody knew anything, or nothing is known, all stays.
     return jnp.where(jnp.isfinite(change) & jnp.any(there), new, weights)
