@@ -256,7 +256,10 @@ def test_many_rows_copies_and_pickles_of_river_begin_anew_alike():
         one = pickle.loads(pickle.dumps(one)) if i < 4 else copy.deepcopy(one) if i < 6 else one
     many.learn_many(rows[:2], cells["y"][:2])
     many.learn_many(rows[2:], cells["y"][2:])
-    assert one.predict_one({"x": 15.0}) == many.predict_one({"x": 15.0}) == pytest.approx(2300, abs=10)
+    # Two compiled programs: to the digits of single precision, not to the last bit on every processor.
+    answer = one.predict_one({"x": 15.0})
+    assert many.predict_one({"x": 15.0}) == pytest.approx(answer, rel=1e-6)
+    assert answer == pytest.approx(2300, abs=10)
 
 
 def test_river_says_once_by_name_what_it_does_not_believe():
