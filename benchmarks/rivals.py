@@ -71,26 +71,26 @@ def seasons(table: Table) -> list[int]:
     return [n for n in rows if 4 <= n <= len(table.y) // 2]
 
 
-def inputs(table: Table, ahead: int) -> np.ndarray:
-    """What all that take inputs read to predict row t: nothing of the rows after t - ahead."""
+def inputs(table: Table, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+    """What all that take inputs read to predict row t, nothing of the rows after t - ahead: values of the target, the
+    last first, and all else."""
     y, n = filled(table.y), len(table.y)
     back = lambda values, rows: np.concatenate([np.full(min(rows, n), np.nan), values[: max(n - rows, 0)]])
-    columns = [back(y, ahead + i) for i in range(LAGS)]
+    values = [back(y, ahead + i) for i in range(LAGS)]
     for season in seasons(table):
         rows = season * -(-ahead // season)
-        columns += [back(y, rows + i) for i in (0, 1) if rows + i >= ahead] + (
-            [back(y, rows - 1)] if rows > ahead else []
-        )
+        values += [back(y, rows + i) for i in (0, 1, -1) if rows + i >= ahead]
+    rest = [back(filled(column), ahead) for column in table.others.T]
     if np.isfinite(table.when).all():
         step = np.median(np.diff(table.when))
         when = back(table.when, ahead) + ahead * step  # as the clock lets expect
+        waves = []
         for span in (DAY, 7 * DAY, 365.25 * DAY):
             if span > 2 * step:
                 phase = 2 * np.pi * when / span
-                columns += [np.sin(phase), np.cos(phase)]
-        columns += [when % DAY // 3600, (when // DAY + 3) % 7]
-    columns += [back(filled(column), ahead) for column in table.others.T]
-    return np.stack(columns, 1)
+                waves += [np.sin(phase), np.cos(phase)]
+        rest = [*waves, when % DAY // 3600, (when // DAY + 3) % 7, *rest]
+    return np.stack(values, 1), np.array(rest).T.reshape(n, -1)
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -105,14 +105,13 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 def least_squares(table: Table, ahead: int) -> np.ndarray:
     """Recursive least squares, forgetting .9995, over changes to the last value."""
-    y, x = filled(table.y), inputs(table, ahead)
-    base = x[:, 0]
-    lags = x[:, : LAGS + 3 * len(seasons(table))]
-    differences = np.nan_to_num(lags[:, 1:] - base[:, None])
+    y, (values, rest) = filled(table.y), inputs(table, ahead)
+    base = values[:, 0]
+    differences = np.nan_to_num(values[:, 1:] - base[:, None])
     size = np.sqrt(
         np.maximum.accumulate(np.nan_to_num(np.nancumsum(differences**2, 0) / np.arange(1, len(y) + 1)[:, None]))
     )
-    phi = np.concatenate([differences / np.maximum(size, 1e-9), scaled(x[:, lags.shape[1] :]), np.ones((len(y), 1))], 1)
+    phi = np.concatenate([differences / np.maximum(size, 1e-9), scaled(rest), np.ones((len(y), 1))], 1)
     p, w, out = 10 * np.eye(phi.shape[1]), np.zeros(phi.shape[1]), np.full(len(y), np.nan)
     for t in range(len(y)):
         out[t] = base[t] + phi[t] @ w
@@ -129,7 +128,7 @@ def lightgbm(table: Table, ahead: int) -> np.ndarray:
     """Gradient boosted trees of LightGBM as they come, fitted anew to all rows so far, `FITS` times."""
     import lightgbm as gbm
 
-    x, y = inputs(table, ahead), table.y
+    x, y = np.concatenate(inputs(table, ahead), 1), table.y
     base = x[:, 0]
     out = base.copy()
     cuts = [int(len(y) * i / FITS) for i in range(1, FITS)]
@@ -149,9 +148,9 @@ def _river(model: Callable[[], Any]) -> Callable[[Table, int], np.ndarray]:
     """A regressor of River on the inputs, that learns each row when it is known."""
 
     def predict(table: Table, ahead: int) -> np.ndarray:
-        x = inputs(table, ahead)
-        base = x[:, 0]
-        x = np.concatenate([x[:, :1], x[:, 1 : LAGS + 1] - base[:, None], x[:, LAGS + 1 :]], 1)
+        values, rest = inputs(table, ahead)
+        base = values[:, 0]
+        x = np.concatenate([values[:, :1], values[:, 1:] - base[:, None], rest], 1)
         rows = [dict(enumerate(np.nan_to_num(row).tolist())) for row in x]
         one, out = model(), base.copy()
         for t in range(len(rows)):

@@ -54,7 +54,7 @@ def learned(path: Path, folder: Path, options: list[str]) -> tuple[np.ndarray, f
     return np.array(said), json.loads((folder / "summary.json").read_text())["cpu_seconds"]
 
 
-def simple(table: Table, folder: Path, horizon: int) -> dict[str, np.ndarray]:
+def simple(table: Table, horizon: int) -> dict[str, np.ndarray]:
     """The last value, and the mean of all before."""
     y = table.y
     at = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), -1))
@@ -119,7 +119,7 @@ def main() -> None:
         table = read(path, asked.most)
         ours, seconds = learned(path, out / path.stem, ["--horizon", str(asked.horizon), *options])
         cpu[OURS] += seconds
-        said = {OURS: ours, **simple(table, out, asked.horizon)}
+        said = {OURS: ours, **simple(table, asked.horizon)}
         for name in (names[c] for c in chosen):
             began = time.process_time()
             said[name] = RIVALS[name](table, asked.horizon)

@@ -196,7 +196,7 @@ def test_nobody_has_an_answer():
 def test_least_squares_are_those_of_numpy():
     rng = np.random.default_rng(1)
     size, prior, leak, rate, floor = 5, 0.05, 3e-5, 3e-3, 1e-3
-    ours, profile = Recursive.start(jnp.zeros(size), prior), Profile.start(size)
+    ours, profile = Recursive.start(jnp.zeros(size)), Profile.start(size)
     weight, p, error, steps = np.zeros(size), prior * np.eye(size), 1.0, 0
     other, other_error = np.zeros(size), 1.0
     held, count = np.zeros((SORTS, 10)), np.zeros((SORTS, 10))
@@ -344,12 +344,11 @@ def test_seasons_are_found_as_in_the_rows_themselves(clock, lag):
     at = Calendar(lag).at(moments, np.where(np.arange(n) > 300, 10, 0), dated=True)
     y = rng.normal(size=n)
 
-    def body(carry, row):
-        past, places = carry
-        past, place = past.see(row[0], jnp.float32(0), places[0], row[1])
-        return (past, jnp.append(places[1:], place)), past.seasons
+    def body(past, row):
+        past = past.see(row[0], jnp.float32(0), row[1])
+        return past, past.seasons
 
-    start = Past.start(), jnp.full(lag, SLOTS, jnp.int32)
+    start = Past.start(lag)
     found = jax.jit(lambda y, at: jax.lax.scan(body, start, (y, at))[1])(jnp.asarray(y, jnp.float32), jnp.asarray(at))
     expected = looked_up(at, y, lag)
     assert np.isfinite(expected[:, :2]).any()
@@ -475,6 +474,17 @@ def test_answers_are_those_that_their_names_say():
     np.testing.assert_allclose(said.outputs, together, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("lag", [1, 5])
+def test_seasons_go_on_where_nothing_is_learned(lag):
+    """A day and more of rows that are only answered: what came a day before them is theirs."""
+    x, y, at = rows_of(300)
+    one, learned = learner(lag).learn(x[:200], PLAIN, y[:200], None, at[:200])
+    _, said = one.read(x[200:], PLAIN, y[200:], at[200:])
+    for name, back in (("day", 24), ("season", 24)):
+        answers = np.concatenate([learned.experts, said.experts])[:, 0, EXPERTS.index(name)]
+        np.testing.assert_allclose(answers[180 : 300 - lag], y[180 + lag - back : 300 - back, 0], rtol=1e-6)
+
+
 def test_who_is_not_chosen_says_nothing():
     x, y, at = rows_of(120)
     recipe = RowRecipe(units=4, experts=("last", "lags"))
@@ -527,10 +537,10 @@ def test_too_many_columns_for_least_squares_are_left_to_the_network():
 
 
 def test_a_level_that_moves_is_no_change():
-    past = Past.start()
+    past, nowhere = Past.start(1), jnp.full(WIDTH, NONE, jnp.int32)
     for y in range(LAGS + 2):
-        past, _ = past.see(jnp.float32(y), jnp.float32(0), jnp.int32(SLOTS), jnp.full(WIDTH, NONE, jnp.int32))
-    past, _ = past.see(jnp.float32(1000), jnp.float32(900), jnp.int32(SLOTS), jnp.full(WIDTH, NONE, jnp.int32))
+        past = past.see(jnp.float32(y), jnp.float32(0), nowhere)
+    past = past.see(jnp.float32(1000), jnp.float32(900), nowhere)
     steps = -np.diff(past.lags)
     np.testing.assert_array_equal(steps[1:], 1)
     assert steps[0] == 1000 - (LAGS + 1) - 900

@@ -104,18 +104,19 @@ def kalman(
     phi: Array,
     size: Array,
     *,
-    known: Array | bool = True,
-    prior: float = 0.05,
-    leak: float = 3e-5,
-    clip: float = 1.0,
-    rate: float = 3e-3,
-    noise: float = 1.0,
-    floor: float = 1e-3,
+    known: Array | bool,
+    prior: float,
+    leak: float,
+    clip: float,
+    rate: float,
+    noise: float,
+    floor: float,
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
     """A step of recursive least squares, by the equations of `least_squares`.
 
     `kept`: covariance P, running mean of |e|, and steps so far. `size`: |e| of what was said of the features `phi`.
-    The gain k, the factor by which e is cut, and what is kept after; where not `known` the gain is 0.
+    The gain k, the factor by which e is cut, and what is kept after; where not `known` the gain is 0. The other constants
+    are those of `least_squares`.
     """
     covariance, mean, steps = kept
     steps = steps + 1

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from onward.learners.optimisers import kalman
 from onward.learners.step_rules import IDBDState, autostep
-from onward.rows.calendar import CLASSES, SEASONS, SLOTS, SORTS, TURN
+from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN
 from onward.rows.stream.past import LAGS, Past, moved
 from onward.trees import remember
 
@@ -49,9 +49,9 @@ class Recursive(NamedTuple):
     steps: Array
 
     @classmethod
-    def start(cls, weight: Float[Array, " m"], prior: float) -> "Recursive":
+    def start(cls, weight: Float[Array, " m"]) -> "Recursive":
         """Weights at the start."""
-        return cls(weight, prior * jnp.eye(len(weight)), jnp.ones(()), jnp.zeros(()))
+        return cls(weight, PRIOR * jnp.eye(len(weight)), jnp.ones(()), jnp.zeros(()))
 
     def learn(
         self, phi: Array, error: Array, noise: float, leak: float = 3e-5
@@ -59,9 +59,9 @@ class Recursive(NamedTuple):
         """After the error of what was said of phi; NaN: not known, and nothing changes. Also the gain."""
         known = jnp.isfinite(error)
         error = jnp.where(known, error, 0)
-        gain, cut, after = kalman(
-            (self.covariance, self.error, self.steps), phi, jnp.abs(error), noise=noise, leak=leak
-        )
+        kept, size = (self.covariance, self.error, self.steps), jnp.abs(error)
+        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR, "noise": noise, "leak": leak}
+        gain, cut, after = kalman(kept, phi, size, known=known, **constants)
         new = Recursive(self.weight - cut * error * gain, *after)
         whole = known & jnp.all(jnp.isfinite(new.weight)) & jnp.isfinite(new.error)
         return jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, self), jnp.where(whole, gain, 0)
@@ -90,8 +90,8 @@ class Profile(NamedTuple):
 
     def learn(self, phi: Array, classes: Int[Array, " sorts"], change: Array, gain: Array, pace: Array) -> "Profile":
         """After what it was about; NaN: not known, and nothing changes. `pace`: of the mean size of errors."""
-        error, cut, usual = cut_error(self.say(phi, classes) - change, self.error, pace)
-        constants = moved(self.constants, classes, -cut, jnp.isfinite(error))
+        cut, usual = cut_error(self.say(phi, classes) - change, self.error, pace)
+        constants = moved(self.constants, classes, -cut, jnp.isfinite(change))
         return Profile(self.weight - gain * cut, constants, usual)
 
 
@@ -126,7 +126,7 @@ class Delays(NamedTuple):
 
     def learn(self, phi: Array, history: Array, change: Array, gain: Array, pace: Array) -> "Delays":
         """After what it was about; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
-        _, cut, usual = cut_error(self.say(phi, history) - change, self.error, pace)
+        cut, usual = cut_error(self.say(phi, history) - change, self.error, pace)
         moves, steps = _STEPS.update(None, self.steps, delta=-cut, eligibility=history)
         return self._replace(weight=self.weight - gain * cut, far=self.far + moves, steps=steps, error=usual)
 
@@ -135,20 +135,20 @@ class Delays(NamedTuple):
 _STEPS = autostep(0.01, initial=1e-3)
 
 
-def cut_error(error: Array, usual: Array, pace: Array) -> tuple[Array, Array, Array]:
-    """An error as it is, cut at its usual size (0 where it is not known), and the usual size after it."""
+def cut_error(error: Array, usual: Array, pace: Array) -> tuple[Array, Array]:
+    """An error cut at its usual size, 0 where it is not known, and the usual size after it."""
     known = jnp.isfinite(error)
     size = jnp.abs(jnp.where(known, error, 0))
     cut = jnp.where(known, error, 0) * jnp.minimum(1, usual / jnp.maximum(size, FLOOR))
     after = jnp.maximum(usual + pace * (jnp.minimum(size, 10 * usual) - usual), FLOOR)
-    return error, cut, jnp.where(known, after, usual)
+    return cut, jnp.where(known, after, usual)
 
 
 class Said(NamedTuple):
     """What experts said of a target, until it is known: what they read, in units, and their answers.
 
-    `base`: the value whose change is predicted, `unit` its usual change. `classes`: those that the row was expected in,
-    `place`: that of the row in the tables of the past. `history`: the columns of the rows before.
+    `base`: the value whose change is predicted, `unit` its usual change; 0: nothing is known of what was said.
+    `classes`: those that the row was expected in. `history`: the columns of the rows before.
     """
 
     answers: Float[Array, " experts"]
@@ -156,7 +156,6 @@ class Said(NamedTuple):
     base: Array
     unit: Array
     classes: Float[Array, " sorts"]
-    place: Array
     read: Float[Array, " m"]
     history: Float[Array, "rows columns"]
 
@@ -201,28 +200,29 @@ class Experts(NamedTuple):
         none = jnp.zeros(())
         delays = Delays.start(size, columns)
         read, classes = jnp.zeros(size), jnp.zeros(SORTS)
-        asked = Said(jnp.zeros(many), none, none, none + 1, classes, none + SLOTS, read, delays.history)
+        asked = Said(jnp.zeros(many), none, none, none, classes, read, delays.history)
         equal = jnp.array([EXPERTS[i] in ("network", "lags") for i in _STACKED]) / 2
         return cls(
-            Past.start(),
-            Recursive.start(jnp.zeros(size), PRIOR),
+            Past.start(lag),
+            Recursive.start(jnp.zeros(size)),
             Profile.start(size),
             delays,
-            Recursive.start(equal.astype(float), PRIOR),
+            Recursive.start(equal.astype(float)),
             jnp.asarray(START),
             asked,
             jnp.zeros((lag, asked.flat.size)),
         )
 
     def learn(self, rows: Array, y: Array, arrived: Array, step: Array, at: Array) -> tuple["Experts", Array]:
-        """After one more row than `rows`; and what the mixture said of it.
+        """After one more row than `rows`; and what the mixture said of it, NaN: not known.
 
         `arrived` is what the answer of `lag` rows before is judged by, NaN where by nothing.
         """
         waiting, then = remember(self.waiting, rows, self.asked.flat)
         said = self.asked.of(then)
+        known = said.unit > 0
+        arrived = jnp.where(known, arrived, jnp.nan)
         change = jnp.clip((arrived - said.base) / said.unit, -1e4, 1e4)
-        change = jnp.where(said.unit > 0, change, jnp.nan)  # of a row whose answer is not known any more
         # Errors of neighbouring rows overlap: the further ahead, the less each of them says.
         lag = len(self.waiting)
         noise, eta = float(lag), ETA / math.sqrt(lag)
@@ -234,16 +234,14 @@ class Experts(NamedTuple):
         moves = _moves(said)
         stack, _ = self.stack.learn(moves, self.stack.weight @ moves - change, noise=noise, leak=3e-4)
         step_of = jnp.clip(arrived - said.base, -LIMIT * said.unit, LIMIT * said.unit)
-        past = self.past.learn(classes, step_of, arrived)
-        past, place = past.see(y, step, jnp.where(rows < len(self.waiting), SLOTS, said.place).astype(jnp.int32), at)
+        past = self.past.learn(classes, step_of, arrived).see(y, step, at)
         weights = shared(self.weights, (said.answers - said.base) / said.unit, change, eta)
-        asked = self.asked._replace(place=place.astype(arrived.dtype))
-        return Experts(past, squares, profile, delays, stack, weights, asked, waiting), said.mixed
+        after = Experts(past, squares, profile, delays, stack, weights, self.asked, waiting)
+        return after, jnp.where(known, said.mixed, jnp.nan)
 
     def see(self, y: Array, step: Array, at: Array) -> "Experts":
         """After a row from which nothing is learned."""
-        past, place = self.past.see(y, step, jnp.array(SLOTS, jnp.int32), at)
-        return self._replace(past=past, asked=self.asked._replace(place=place.astype(y.dtype)))
+        return self._replace(past=self.past.see(y, step, at))
 
     def answer(
         self, network: Array, inputs: Array, columns: Array, base: Array, unit: Array, at: Array, awake: Array
@@ -268,7 +266,6 @@ class Experts(NamedTuple):
             base,
             unit,
             at[-SORTS:].astype(unit.dtype),
-            self.asked.place,
             read,
             delays.history,
         )

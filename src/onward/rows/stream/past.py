@@ -1,5 +1,6 @@
 """What is remembered of a target: its last values, what came a season before, and what is usual at which time."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +22,8 @@ class Past(NamedTuple):
 
     `lags`: its last values, newest first. `mean`: that of all, and how many there were. `seasons`: the values one
     season before the last row, `lag` rows after those, and one step later still. `values`, `later`, `times`: by slot of
-    time the last value, that of `lag` rows later, and when it was. `change`, `level`: means, and counts, by class.
+    time the last value, that of `lag` rows later, and when it was. `places`: those of the last `lag` rows in these
+    tables, newest first. `change`, `level`: means, and counts, by class.
     """
 
     lags: Float[Array, " lags+1"]
@@ -30,11 +32,12 @@ class Past(NamedTuple):
     values: Float[Array, " slots"]
     later: Float[Array, " slots"]
     times: Int[Array, " slots"]
+    places: Int[Array, " lag"]
     change: Float[Array, "sorts classes 2"]
     level: Float[Array, "sorts classes 2"]
 
     @classmethod
-    def start(cls) -> "Past":
+    def start(cls, lag: int) -> "Past":
         """Nothing seen."""
         none = jnp.zeros((SORTS, CLASSES, 2))
         return cls(
@@ -44,33 +47,31 @@ class Past(NamedTuple):
             jnp.zeros(SLOTS + 1),
             jnp.full(SLOTS + 1, jnp.nan),
             jnp.full(SLOTS + 1, NONE, jnp.int32),
+            jnp.full(lag, SLOTS, jnp.int32),
             none,
             none,
         )
 
-    def see(self, y: Array, step: Array, before: Array, at: Int[Array, " width"]) -> tuple["Past", Array]:
-        """Take in a row: its target y (NaN: none, and the last stands in), and by how much its level has moved.
-
-        `before`: the place, in the tables, of the row of `lag` rows before. Also the place of this one.
-        """
-        lags, (mean, count) = self.lags + step, self.mean
+    def see(self, y: Array, step: Array, at: Int[Array, " width"]) -> "Past":
+        """Take in a row: its target y (NaN: none, and the last stands in), and by how much its level has moved."""
+        lags, (mean, count), before = self.lags + step, self.mean, self.places[-1]
         y = jnp.where(jnp.isfinite(y), y, lags[0])
         known = jnp.isfinite(y)
         # What is not known goes to a place beyond the end: so tables are written in place.
         place = jnp.where(known & (at[0] != NONE), at[0] // PARTS % SLOTS, SLOTS)
         seasons, never = self._seasons(at, before, y)
         write = lambda table, value, place: lax.dynamic_update_index_in_dim(table, value, place + never, 0)
-        after = Past(
+        return Past(
             jnp.concatenate([jnp.where(known, y, lags[0])[None], lags[:-1]]),
             jnp.where(known, jnp.stack([mean + (y - mean) / (count + 1), count + 1]), self.mean),
             seasons,
             write(self.values, y, place),
             write(write(self.later, y, before), jnp.nan, place),
             write(self.times, at[0], place),
+            jnp.concatenate([place[None], self.places[:-1]]),
             self.change,
             self.level,
         )
-        return after, place
 
     def learn(self, classes: Int[Array, " sorts"], change: Array, y: Array) -> "Past":
         """With what a target and its change have been that was predicted for a row of these classes; NaN: not known."""
@@ -108,22 +109,21 @@ class Past(NamedTuple):
 
 def moved(held: Array, classes: Array, by: Array, known: Array) -> Array:
     """Constants of classes, with their counts, of which one of each sort moves by its share of something."""
-    for sort in range(SORTS):
-        place = jnp.maximum(classes[sort], 0)
-        was = held[sort, place]
-        pace = jnp.maximum(1 / (was[1] + 6), RATE_CONSTANT)
-        new = was + jnp.where(known & (classes[sort] >= 0), jnp.stack([pace * by, jnp.ones_like(by)]), 0)
-        held = lax.dynamic_update_slice(held, new[None, None], (sort, place, 0))
-    return held
+    return _each(held, classes, known, lambda _, count: jnp.maximum(1 / (count + 6), RATE_CONSTANT) * by)
 
 
 def _counted(held: Array, classes: Array, value: Array, rate: float) -> Array:
     """Running means of classes, with their counts, after one value of one class of each sort."""
+    move = lambda mean, count: jnp.maximum(1 / (count + 1), rate) * (value - mean)
+    return _each(held, classes, jnp.isfinite(value), move)
+
+
+def _each(held: Array, classes: Array, known: Array, move: Callable[[Array, Array], Array]) -> Array:
+    """Of each sort the number of one class moves, by its value and count, and is counted."""
     for sort in range(SORTS):
         place = jnp.maximum(classes[sort], 0)
         was = held[sort, place]
-        pace = jnp.maximum(1 / (was[1] + 1), rate)
-        new = was + jnp.stack([pace * (value - was[0]), jnp.ones_like(value)])
-        new = jnp.where(jnp.isfinite(value) & (classes[sort] >= 0), new, was)
+        by = move(was[0], was[1])
+        new = was + jnp.where(known & (classes[sort] >= 0), jnp.stack([by, jnp.ones_like(by)]), 0)
         held = lax.dynamic_update_slice(held, new[None, None], (sort, place, 0))
     return held
