@@ -115,7 +115,7 @@ def kalman(
     """A step of recursive least squares, by the equations of `least_squares`.
 
     `kept`: covariance P, running mean of |e|, and steps so far. `size`: |e| of what was said of the features `phi`.
-    The gain k, the factor by which e is cut, and what is kept after; where not `known` the gain is 0. The other constants
+    The gain k, the factor by which e is cut, and what is kept after; where not `known` the gain is 0. The constants
     are those of `least_squares`.
     """
     covariance, mean, steps = kept

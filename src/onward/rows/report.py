@@ -9,40 +9,26 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from onward import saving
 from onward.lab import page
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
+from onward.rows.expert_figures import carried
+from onward.rows.figures import WINDOWS, of_target, panels_of
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.predictions import Format
 from onward.rows.remarks import Remarks
 from onward.rows.scores import CONTESTANTS, OURS, each_target, measure
-from onward.rows.stream import EXPERTS
-from onward.rows.summary import best_first, check_targets, experts_of, load_summary, without
+from onward.rows.summary import best_first, check_targets, load_summary, without
 from onward.text import counted, markdown_table
 
-# Rows of the series that are drawn, and windows of the error curve: more are averaged together.
-DRAWN, WINDOWS = 300, 400
+# Rows of the series that are drawn.
+DRAWN = 300
 # Windows are drawn up to so many times what is usual, where targets were not believed.
 USUAL = 3.0
 # Classes that are drawn by name.
 SHOWN = 12
-# Experts in words.
-WORDS = {
-    "stack": "least squares over what the others say",
-    "network": "the recurrent network",
-    "lags": "least squares over lags, seasons, calendar and network",
-    "calendar": "as lags, with a constant for each hour or day",
-    "delays": "as lags, with the columns of many rows before",
-    "last": "the last value",
-    "mean": "the mean so far",
-    "day": "the value a day before",
-    "week": "the value a week before",
-    "year": "the value a year before",
-    "season": "the value one season before, as found in the data",
-}
 # Remarks on the data that the page lists.
 NOTES = 20
 
@@ -66,8 +52,8 @@ def write_report(folder: Path) -> Path:
             curves = [_Curve(windows, targets, i) for i in range(len(targets))]
             odd = [without(scores, i) is not None for i in range(len(targets))]
             parts.append(_curves(curves, targets, what, odd))
-            parts += [_where(curve, what, _of(targets, i)) for i, curve in enumerate(curves)]
-        parts += _carried(scores, windows)
+            parts += [_where(curve, what, of_target(targets, i)) for i, curve in enumerate(curves)]
+        parts += carried(scores, windows)
         classes = scores["task"] == "classification"
         parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
@@ -86,11 +72,6 @@ def as_markdown(folder: Path) -> str:
     notes = [f"- {note}" for note in scores["notes"]]
     tables = [markdown_table(table.header, table.rows) for table in (*ranking(scores), read_as(scores))]
     return "\n\n".join([*tables, *(["Notes:", "\n".join(notes)] if notes else [])])
-
-
-def _of(targets: list[str], i: int) -> str:
-    """The name of a target where there are several."""
-    return f" of {targets[i]}" if len(targets) > 1 else ""
 
 
 def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
@@ -114,7 +95,7 @@ def _verdict(scores: dict[str, Any], i: int, what: str) -> str:
                 f"{least:.4g})."
             )
     return (
-        f"Onward's {what}{_of(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
+        f"Onward's {what}{of_target(targets, i)} over {rows:,} rows is {ours:.4g}, {verdict} that of the best alternative "
         f"({best}, {theirs:.4g}).{beside}"
     )
 
@@ -215,20 +196,12 @@ class _Curve:
         return np.array([rows[part][-1] for part in parts]), np.array(means).reshape(-1, len(CONTESTANTS))
 
 
-def _panels(count: int) -> tuple[Figure, Any]:
-    """A figure of so many panels, one below the other, over the same rows."""
-    figure = Figure(figsize=(8.2, 3.6 if count == 1 else 0.9 + 2.1 * count), layout="constrained")
-    axes = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
-    axes[-1].set_xlabel("row")
-    return figure, axes
-
-
 def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]) -> Picture:
     """The errors of all contestants, window by window: a panel a target.
 
     `odd`: which have rows that were not believed. A window with such a row may go beyond the picture.
     """
-    figure, panels = _panels(len(targets))
+    figure, panels = panels_of(len(targets))
     drawn: dict[str, Any] = {}
     left_out, beyond = [], False
     for curve, target, axes, is_odd in zip(curves, targets, panels, odd, strict=True):
@@ -281,63 +254,6 @@ def _where(curve: _Curve, what: str, of: str) -> Table:
     return Table(header, rows, caption)
 
 
-def _carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
-    """What carried the predictions of each target: the experts' weights over time, and their own errors."""
-    targets = scores["targets"]
-    ranked = [experts_of(scores, i) for i in range(len(targets))]
-    if not any(ranked):
-        return []
-    parts: list[Any] = []
-    there = [window for window in windows if "weights" in window]
-    if len(there) > 1:
-        figure, panels = _panels(len(targets))
-        names = [name for name in EXPERTS if any(name in [e["name"] for e in each] for each in ranked)]
-        for i, (target, axes) in enumerate(zip(targets, panels, strict=True)):
-            rows, weights = _weights(there, targets, i, names)
-            axes.stackplot(rows, *weights.T, labels=names, colors=[_colour(name) for name in names], lw=0)
-            axes.set(ylim=(0, 1), xlim=(rows[0], rows[-1]))
-            if len(targets) > 1:
-                axes.set_title(target)
-            else:
-                axes.set_ylabel("weight")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=5)
-        parts.append(
-            Picture("weights", figure, "What carried the prediction: the weight of each expert, window by window.")
-        )
-    for i in [i for i, each in enumerate(ranked) if each]:
-        lines = [
-            [
-                f"{each['name']}: {WORDS[each['name']]}",
-                f"{each['weight']:.1%}",
-                number(each["mean absolute error"], 4),
-                f"{each['rows']:,}",
-            ]
-            for each in ranked[i]
-        ]
-        header = [f"expert{_of(targets, i)}", "mean weight", "mean absolute error alone", "rows answered"]
-        caption = (
-            f"The prediction{_of(targets, i)} is the mean of these answers, by weights that follow how well each did."
-        )
-        parts.append(Table(header, lines, caption))
-    return parts
-
-
-def _weights(
-    windows: list[dict[str, Any]], targets: list[str], i: int, names: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Row counts, and weights (window, expert), of at most WINDOWS windows of target i."""
-    rows = np.array([window["rows"] for window in windows])
-    weights = np.array([[each_target(targets, w["weights"])[i].get(name, 0.0) for name in names] for w in windows])
-    group = max(1, -(-len(rows) // WINDOWS))
-    cuts = range(0, len(rows), group)
-    means = np.array([weights[at : at + group].mean(0) for at in cuts])
-    return np.array([rows[at : at + group][-1] for at in cuts]), means / np.maximum(means.sum(1, keepdims=True), 1e-9)
-
-
-def _colour(name: str) -> str:
-    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9"][EXPERTS.index(name)]
-
-
 @contextmanager
 def _last_rows(folder: Path, form: Format) -> Iterator[list[list[str]]]:
     """The last lines of the predictions, as they were written; what is wrong with the file is said of it."""
@@ -356,7 +272,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
         numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
         marks = np.array([line[-1] for line in last])
     rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(targets), 1)
-    figure, panels = _panels(len(targets))
+    figure, panels = panels_of(len(targets))
     for target, columns, axes in zip(targets, each, panels, strict=True):
         truth, said, *ends, _ = columns.T
         if ends:
@@ -395,7 +311,7 @@ def _classes(folder: Path, target: str) -> Picture:
     names = sorted(often) if len(often) <= SHOWN else [*sorted(often[: SHOWN - 1]), "all others"]
     place = {name: i for i, name in enumerate(names)}
     at = lambda classes: np.array([place.get(c, len(names) - 1) if c else np.nan for c in classes])
-    figure, (above, below) = _panels(2)
+    figure, (above, below) = panels_of(2)
     known = np.array([bool(c) for c in came], bool)
     wrong = known & np.array([a != b for a, b in zip(came, said, strict=True)], bool)
     above.plot(rows, at(came), drawstyle="steps-mid", color=GREY, lw=1.4, label=target)
