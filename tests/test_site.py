@@ -72,7 +72,9 @@ def commands_of(page):
         for s in re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
     ]
     for line in lines + spans:
-        found = re.match(r"(?:\$ )?(?:.*(?:\||&&) )?(?:nice \S+ |[A-Z_]+=\S+ )*onward (?P<rest>.+)$", line)
+        found = re.match(
+            r"(?:\$ )?(?:.*(?:\||&&) )?(?:nice \S+ |[A-Z_]+=\S+ )*onward (?P<rest>\S.+)$", line
+        )  # a command, not a row of a table
         if found and not re.search(r"onward: ", line):
             rest = re.split(r"\s#|\s\||\s&&|;|\s>|\s&$", found["rest"])[0]
             rest = re.sub(r"\s*\[(-[^]]*)\]", r" \1", rest).replace("ROWS", "1").replace("EXPERIMENT", "memory")

@@ -9,6 +9,7 @@ import pytest
 
 import onward as ow
 from onward.credit import base
+from onward.credit.uoro import RankOne
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 STEPS = 4_000
@@ -55,7 +56,7 @@ CASES = {
 
 
 def run(cell, rule):
-    """The largest number ever in the rule's state, and whether all that is learned is finite."""
+    """The largest number of the rule's state, of two factors their product, and of all that is learned, at each step."""
     learner = ow.Online(rule, ow.Supervised(), optax.chain(optax.scale_by_rms(), optax.scale(-1e-6)))
     model = ow.Model(cell, ow.Linear(cell.feature_count))
     step = lambda t: ow.Step(jnp.asarray([0.0, 0.0]), jnp.sin(0.1 * t), 1.0, False)
@@ -66,7 +67,9 @@ def run(cell, rule):
         size = lambda tree: jnp.stack(
             [jnp.abs(a).max() for a in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
         )
-        return state, (size(state.credit).max(), size((state.model, state.optimiser)).max())
+        factors = state.credit[:2] if isinstance(state.credit, RankOne) else [state.credit]
+        influence = jnp.prod(jnp.stack([size(factor).max() for factor in factors]))
+        return state, (influence, size((state.model, state.optimiser)).max())
 
     _, (largest, learned) = jax.lax.scan(body, state, jnp.arange(float(STEPS)))
     return np.asarray(largest), np.asarray(learned)

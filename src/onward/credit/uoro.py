@@ -1,5 +1,6 @@
 """Unbiased online recurrent optimisation."""
 
+from functools import reduce
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
@@ -98,7 +99,7 @@ class _OnAny(AbstractKernel[RankOne]):
     ) -> tuple[Carry, RankOne]:
         scaling, count = self.rule.scaling, state.steps + 1
         signs = _signs(state.seed, count, state.states)
-        kept = bounded(jax.tree.leaves((state.states, state.parameters)))
+        kept = _kept(state.states, state.parameters)
         state = state._replace(**jax.tree.map(lambda a: a * kept, {name: getattr(state, name) for name in KEPT}))
         parameters, step_of = transition(self.cell, carry.stats, x, key)
         hidden_step = lambda hidden: step_of(parameters, hidden)[0]
@@ -119,6 +120,13 @@ class _OnAny(AbstractKernel[RankOne]):
     def pull(self, state: RankOne, cotangent: PyTree) -> PyTree:
         size = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (state.states, cotangent)), strict=True))
         return jax.tree.map(lambda t: size * t, state.parameters)
+
+
+def _kept(s: PyTree, t: PyTree, *, axis: int | None = None) -> Array:
+    """`bounded` for both factors and for the influence, their outer product, whose square reaches an optimiser."""
+    factors = jax.tree.leaves(s), jax.tree.leaves(t)
+    largest = [reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), axis) for leaf in leaves]) for leaves in factors]
+    return bounded([*largest, largest[0] * largest[1]], axis=())
 
 
 def _signs(seed: Array, count: Array, like: PyTree) -> PyTree:
@@ -155,8 +163,7 @@ def _advance(
     signs: States,
 ) -> tuple[States, States, Parameters]:
     new, derivatives = gates.jacobian(preactivation(gates, sources, parameters, states, z), states)
-    leaves = jax.tree.leaves((s, t))
-    kept = bounded([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves], axis=0)
+    kept = _kept(*jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), (s, t)), axis=0)
     s = tuple(part * kept[None] for part in s)
     pushed_drive = loop(sources, parameters, s[-1])
     zero = jnp.zeros((len(gates.input_slots), *states[-1].shape), z.dtype)
