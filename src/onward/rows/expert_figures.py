@@ -6,7 +6,7 @@ import numpy as np
 
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.figures import WINDOWS, of_target, panels_of
-from onward.rows.scores import each_target
+from onward.rows.scores import each_target, measure
 from onward.rows.stream import EXPERTS
 from onward.rows.summary import experts_of
 
@@ -23,6 +23,14 @@ WORDS = {
     "week": "the value a week before",
     "year": "the value a year before",
     "season": "the value one season before, as found in the data",
+    "trees": "boosted trees over the last rows",
+    "linear": "the linear baseline",
+}
+# The same of classes, where they say other things.
+OF_CLASSES = {
+    "stack": "the product of what the others say, each to a power",
+    "last": "what followed the class before",
+    "mean": "the share of each class so far",
 }
 
 
@@ -49,10 +57,11 @@ def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
         parts.append(
             Picture("weights", figure, "What carried the prediction: the weight of each expert, window by window.")
         )
+    what, words = measure(scores["task"]), WORDS | (OF_CLASSES if scores["task"] == "classification" else {})
     for i in [i for i, each in enumerate(ranked) if each]:
         lines = [
             [
-                f"{each['name']}: {WORDS[each['name']]}",
+                f"{each['name']}: {words[each['name']]}",
                 f"{each['weight']:.1%}",
                 number(each["mean absolute error"], 4),
                 f"{each['rows']:,}",
@@ -60,7 +69,7 @@ def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
             for each in ranked[i]
         ]
         of = of_target(targets, i)
-        header = [f"expert{of}", "mean weight", "mean absolute error alone", "rows answered"]
+        header = [f"expert{of}", "mean weight", f"{what} alone", "rows answered"]
         caption = f"The prediction{of} is the mean of these answers, by weights that follow how well each did."
         parts.append(Table(header, lines, caption))
     return parts
@@ -79,4 +88,4 @@ def _weights(
 
 
 def _colour(name: str) -> str:
-    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9"][EXPERTS.index(name)]
+    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9", "#2c7fb8", "#c994c7"][EXPERTS.index(name)]

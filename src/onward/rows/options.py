@@ -64,8 +64,9 @@ class Learn:
     step_size: float | None = None
     """Of the recurrent weights. Left out: what did well everywhere. The readout needs none."""
     experts: tuple[str, ...] = EXPERTS
-    """Whose answers are mixed, by how well each did: stack, network, lags, calendar, last, mean, day, week, year,
-    season. Of numbers at least one row ahead. network: the network alone."""
+    """Whose answers are mixed, by how well each did. Of numbers at least one row ahead: stack, network, lags, calendar,
+    delays, last, mean, day, week, year, season. Of classes: stack, network, trees, linear, last, mean; of numbers of
+    the same row these without last. network: the network alone."""
     interval: float | None = None
     """Share of a target's values that should lie between low and high. 0: no interval. Left out: 0.9. Not for classes
     and returns."""
@@ -141,9 +142,14 @@ class Learn:
 
     def check_served(self) -> None:
         """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
-        if self.experts not in (EXPERTS, ("network",)) and not (self.task == "regression" and self.horizon):
-            what = "of the same row (--horizon 0)" if self.task == "regression" else f"of a {self.task}"
-            raise OnwardError(f"--experts: {what} the network answers alone; leave it out")
+        if self.experts not in (EXPERTS, ("network",)):
+            there = self.recipe.answering
+            of = "a return" if self.task == "return" else "a class" if self.task == "classification" else "numbers"
+            of += " of the same row (--horizon 0)" if self.task == "regression" and not self.horizon else ""
+            if not there:
+                raise OnwardError(f"--experts: of {of} the network answers alone; leave it out")
+            if unknown := [name for name in self.experts if name not in there]:
+                raise OnwardError(f"--experts: there is no {unknown[0]!r} of {of}; there are {', '.join(there)}")
         if self.interval and self.task != "regression":
             instead = "a class has a probability instead" if self.task == "classification" else "a return has none"
             raise OnwardError(
@@ -193,6 +199,6 @@ class Learn:
             discount=self.discount,
             step_size=self.step_size,
             components=self.components if self.coverage else 0,
-            experts=self.experts if self.lag and kind == "number" and self.experts != ("network",) else (),
+            experts=self.experts if kind != "return" and self.experts != ("network",) else (),
             seed=self.seed,
         )

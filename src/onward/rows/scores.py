@@ -71,10 +71,11 @@ class Scores:
         self.total, self.window = added(self.total, each), added(self.window, each)
         self.believed = added(self.believed, np.where(doubted[None, ..., None], 0, each))
 
-    def add_experts(self, said: np.ndarray, arrived: np.ndarray) -> None:
-        """What experts said, and their weights, as `Waiting.experts`, of targets that arrived."""
+    def add_experts(self, said: np.ndarray, arrived: np.ndarray, *, classes: bool) -> None:
+        """What experts said, and their weights, as `Waiting.experts`, of targets that arrived; `classes`: by number."""
         answers, weights = said[:, :, 0], said[:, :, 1]
         error = np.abs(answers - arrived[..., None])
+        error = np.minimum(error, 1) if classes else error
         judged = np.isfinite(arrived)[..., None] & np.isfinite(weights)
         there = judged & np.isfinite(error)
         each = np.stack([there, np.where(there, error, 0), judged, np.where(judged, weights, 0)], -1)

@@ -24,7 +24,7 @@ from onward.rows.remarks import Notes, Remark, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
-from onward.rows.stream import BLOCK, EXPERTS, Ahead, Answers, RowLearner, interval
+from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
 from onward.rows.targets import Targets
 from onward.rows.units import Unit
 
@@ -49,7 +49,7 @@ class Session(Notes):
         self.rows = 0
         k = len(options.target)
         classes = options.task == "classification"
-        self.experts = EXPERTS if options.recipe.experts else ()
+        self.experts = options.recipe.answering
         self.scores = Scores(k, len(self.experts))
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
@@ -168,7 +168,7 @@ class Session(Notes):
         """Tell where the network has no finite answer any more, and the other experts go on without it."""
         if "network" not in self.options.recipe.experts:
             return
-        for row in itertools.compress(numbers, np.isnan(answers.experts[..., EXPERTS.index("network")]).any(1)):
+        for row in itertools.compress(numbers, np.isnan(answers.experts[..., self.experts.index("network")]).any(1)):
             text = f"row {row}: the network's answer is not finite any more; the other experts go on without it"
             self.complain(Remark(f"{text}. Try a smaller --step-size", row, "rows without an answer of the network"))
 
@@ -230,13 +230,13 @@ class Session(Notes):
     def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
         """The answers in the targets' own units."""
         outputs, linear = answers.outputs.astype(float), answers.linear.astype(float)
+        each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
         if self.options.task == "classification":
             seen = outputs[:, : max(1, len(self.targets.classes))]
             said = np.argmax(seen, 1)[:, None]
             extra = np.take_along_axis(seen, said, 1) / seen.sum(1, keepdims=True)
             none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
-            nobody = np.zeros((len(said), 1, 2, 0))
-            return Waiting(said + none, linear, extra + none, nobody, list(numbers), list(times))
+            return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
@@ -245,7 +245,6 @@ class Session(Notes):
             low, high = (self.targets.from_units(ends[..., i]) for i in range(2))
             extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.targets.from_units
-        each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
         for j in range(each.shape[3]):
             each[:, :, 0, j] = real(each[:, :, 0, j])
         return Waiting(real(outputs), real(linear), extra, each, list(numbers), list(times))
@@ -264,13 +263,14 @@ class Session(Notes):
         every_one, n = self.waiting.then(asked), len(numbers)
         judged, self.waiting = every_one.pick(slice(n)), every_one.pick(slice(n, None))
         said = np.concatenate([judged.said[None], judged.linear[None], others])
-        wrong = said != arrived[None] if self.options.task == "classification" else said - arrived[None]
+        classes = self.options.task == "classification"
+        wrong = said != arrived[None] if classes else said - arrived[None]
         errors = np.where(np.isfinite(said) & np.isfinite(arrived[None]), wrong, np.nan)
         every, start = self.options.every, 0
         while start < len(numbers):
             stop = min(len(numbers), start + every - (self.rows + start) % every)
             self.scores.add(errors[:, start:stop], doubted[start:stop])
-            self.scores.add_experts(judged.experts[start:stop], arrived[start:stop])
+            self.scores.add_experts(judged.experts[start:stop], arrived[start:stop], classes=classes)
             if (self.rows + stop) % every == 0:
                 self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
             start = stop

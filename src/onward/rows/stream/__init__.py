@@ -2,7 +2,6 @@
 
 from onward.rows.stream.ahead import Ahead as Ahead
 from onward.rows.stream.density import interval as interval
-from onward.rows.stream.experts import EXPERTS as EXPERTS
 from onward.rows.stream.inside import Inside as Inside
 from onward.rows.stream.learner import RowLearner as RowLearner
 from onward.rows.stream.programs import BLOCK as BLOCK
@@ -10,6 +9,7 @@ from onward.rows.stream.programs import MANY as MANY
 from onward.rows.stream.programs import STREAM as STREAM
 from onward.rows.stream.programs import Answers as Answers
 from onward.rows.stream.programs import as_usual as as_usual
+from onward.rows.stream.recipe import EXPERTS as EXPERTS
 from onward.rows.stream.recipe import NETWORKS as NETWORKS
 from onward.rows.stream.recipe import RULES as RULES
 from onward.rows.stream.recipe import RowRecipe as RowRecipe

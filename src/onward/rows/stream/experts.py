@@ -18,8 +18,8 @@ from onward.trees import remember
 # the network reads and makes of it. calendar: the same with a constant for each class of times. delays: the same with
 # the other columns of many rows before. last, mean: the last value, and the mean of all. Then the value of a season
 # before.
-EXPERTS = ("stack", "network", "lags", "calendar", "delays", "last", "mean", "day", "week", "year", "season")
-_STACKED = [EXPERTS.index(name) for name in EXPERTS if name not in ("stack", "last")]
+AHEAD = ("stack", "network", "lags", "calendar", "delays", "last", "mean", "day", "week", "year", "season")
+_STACKED = [AHEAD.index(name) for name in AHEAD if name not in ("stack", "last")]
 # Of more numbers than these least squares reads none, but what is of the target itself.
 MOST_READ = 128
 # Variance of the weights of least squares before anything is learned; and as in `onward.least_squares` the pace of the
@@ -36,7 +36,7 @@ LIMIT = 10.0
 ETA, MOST_LOSS, SHARE = 1.0, 10.0, 1e-3
 # Weights at the start, and shares of what is dealt out: what learns has more.
 _FAIR = {"stack": 2, "network": 4, "lags": 4, "calendar": 4, "delays": 4}
-START = np.array([_FAIR.get(name, 1) for name in EXPERTS], np.float32)
+START = np.array([_FAIR.get(name, 1) for name in AHEAD], np.float32)
 START /= START.sum()
 
 
@@ -196,12 +196,12 @@ class Experts(NamedTuple):
     @classmethod
     def start(cls, inputs: int, columns: int, lag: int) -> "Experts":
         """Nothing known; `inputs`: how many numbers of a row are read besides, `columns`: how many are remembered."""
-        size, many = OWN + inputs, len(EXPERTS)
+        size, many = OWN + inputs, len(AHEAD)
         none = jnp.zeros(())
         delays = Delays.start(size, columns)
         read, classes = jnp.zeros(size), jnp.zeros(SORTS)
         asked = Said(jnp.zeros(many), none, none, none, classes, read, delays.history)
-        equal = jnp.array([EXPERTS[i] in ("network", "lags") for i in _STACKED]) / 2
+        equal = jnp.array([AHEAD[i] in ("network", "lags") for i in _STACKED]) / 2
         return cls(
             Past.start(lag),
             Recursive.start(jnp.zeros(size)),
@@ -273,13 +273,12 @@ class Experts(NamedTuple):
         asked = said._replace(answers=answers, mixed=mixed(self.weights, answers, base))
         return self._replace(delays=delays, asked=asked)
 
-    def enlarge(self, fresh: "Experts | tuple[()]", at: int, more: int) -> "Experts":
+    def enlarge(self, fresh: "Experts", at: int, more: int) -> "Experts":
         """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 
         Stacked along the first axis of all arrays. Where other kinds of numbers are read, or none, since there are too
         many, least squares begins anew; where there are more columns, what is remembered of them does.
         """
-        assert isinstance(fresh, Experts)
         size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]
         if new - size not in (0, more):
             return fresh._replace(past=self.past, stack=self.stack, weights=self.weights)

@@ -13,7 +13,6 @@ from onward.errors import OnwardError
 from onward.rows.calendar import NONE
 from onward.rows.encoder import MOST_SLOTS
 from onward.rows.packed import Packed
-from onward.rows.stream.experts import EXPERTS
 from onward.rows.stream.programs import MANY, Answers, Programs, as_usual, own, programs_of
 from onward.rows.stream.recipe import RowRecipe
 from onward.saving import FORMAT, Unreadable, from_named_arrays, named_arrays, names_of
@@ -107,7 +106,7 @@ class RowLearner(NamedTuple):
     def _split(self, answers: np.ndarray) -> Answers:
         stream, k, rows = self.programs.stream, self.recipe.targets, len(answers)
         outputs = stream.target.outputs
-        many = k * len(EXPERTS) if stream.experts else 0
+        many = k * len(stream.experts)
         sizes = outputs, k, 3 * k * self.recipe.components, many, many, k
         said, linear, spread, weights, experts, doubted, strange = np.split(answers, np.cumsum(sizes), 1)
         each = lambda part: part.reshape(rows, k, -1) if part.size else np.zeros((rows, k, 0), part.dtype)

@@ -36,8 +36,11 @@ class LinearBaseline(NamedTuple):
 
     def label(self, z: Float[Array, " capacity"]) -> Float[Array, "1"]:
         """The most probable class of a normalised row."""
-        said = self.weight @ z + self.bias
-        return jnp.argmax(said)[None].astype(z.dtype)
+        return jnp.argmax(self.weight @ z + self.bias)[None].astype(z.dtype)
+
+    def probabilities(self, z: Float[Array, " capacity"]) -> Float[Array, " outputs"]:
+        """Of the classes of a normalised row."""
+        return jax.nn.softmax(self.weight @ z + self.bias)
 
     def learn_number(self, z: Float[Array, " capacity"], y: Float[Array, " outputs"]) -> "LinearBaseline":
         """One step of gradient descent on the squared error of the standardised target; none where it is missing."""

@@ -197,7 +197,7 @@ def _require_room(recipe: RowRecipe, capacity: int, state: StreamState) -> None:
 
 def _waiting(state: StreamState) -> list[PyTree]:
     late = state.learned.rings if isinstance(state.learned, LateState) else ()
-    return [state.waiting, late, state.experts.waiting if state.experts else ()]
+    return [state.waiting, late, getattr(state.experts, "waiting", ())]
 
 
 def _apart(state: StreamState) -> list[PyTree]:

@@ -27,7 +27,9 @@ from onward.credit.rtrl import RTRL
 from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
+from onward.rows.stream.experts import AHEAD
 from onward.rows.stream.inside import Inside
+from onward.rows.stream.row_experts import OF_CLASSES, OF_NUMBERS
 
 Kind = Literal["number", "class", "return"]
 Network = Literal["columnar", "ccn", "gru", "lstm"]
@@ -39,6 +41,8 @@ RULES: dict[str, Callable[[], AbstractCredit]] = {
     "uoro": UORO,
     "tbptt-10": lambda: TBPTT(10),
 }
+# The names of all experts.
+EXPERTS = tuple(dict.fromkeys((*AHEAD, *OF_CLASSES, *OF_NUMBERS)))
 # Size of the columns' first weights, and the longest of their first memories, in rows.
 SPREAD, LONGEST = 1.5, 10.0
 # Of columns that turn, the share of their state that they keep from row to row.
@@ -68,6 +72,13 @@ class RowRecipe:
     components: int = 0
     experts: tuple[str, ...] = ()
     seed: int = 0
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """All experts that what is predicted may have, in the order of their answers; none: the network alone."""
+        if not self.experts or self.kind == "return":
+            return ()
+        return OF_CLASSES if self.kind == "class" else AHEAD if self.lag else OF_NUMBERS
 
     def credit(self) -> AbstractCredit:
         """The credit rule of the network."""

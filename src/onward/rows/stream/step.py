@@ -16,12 +16,13 @@ from onward.model import Model
 from onward.rows.calendar import NONE, WIDTH
 from onward.rows.stream import guard
 from onward.rows.stream.density import Density, of_each
-from onward.rows.stream.experts import EXPERTS, MOST_READ, Experts
+from onward.rows.stream.experts import AHEAD, MOST_READ, Experts
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
 from onward.rows.stream.recipe import RowRecipe, start_columns
 from onward.rows.stream.room import enlarge
+from onward.rows.stream.row_experts import ClassExperts, NumberExperts
 from onward.rows.stream.targets import target_of
 from onward.trees import remember
 from onward.types import Step
@@ -57,7 +58,7 @@ class StreamState(NamedTuple):
     density: Density | tuple[()]
     asked: Float[Array, " kept"]
     waiting: Float[Array, "lag kept"]
-    experts: Experts | tuple[()]
+    experts: Experts | ClassExperts | NumberExperts | tuple[()]
     rows: Array
 
 
@@ -105,8 +106,8 @@ class Stream:
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.targets if self.target.anchored else 0)
         self.learner: Any = self.target.learner()  # Online or Late, each with its own state
-        self.experts = recipe.experts if recipe.kind == "number" and recipe.lag else ()
-        self.width = WIDTH if self.experts else 0
+        self.experts = recipe.answering
+        self.width = WIDTH if self.experts == AHEAD else 0
         self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
 
@@ -146,9 +147,14 @@ class Stream:
         recipe = self.recipe
         return Density.each(recipe.targets, features, recipe.components) if recipe.components else ()
 
-    def _experts(self, features: int) -> Experts | tuple[()]:
+    def _experts(self, features: int) -> Experts | ClassExperts | NumberExperts | tuple[()]:
+        recipe = self.recipe
         if not self.experts:
             return ()
+        if recipe.kind == "class":
+            return ClassExperts.start(self.capacity, self.classes, recipe.lag, recipe.seed)
+        if not recipe.lag:
+            return NumberExperts.start(self.capacity, recipe.targets, recipe.seed)
         one = Experts.start(self._read(features), self.capacity, self.recipe.lag)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.recipe.targets, *a.shape)), one)
 
@@ -183,13 +189,36 @@ class Stream:
         learned, info = self._learn(state.learned, self._example(z, label, known))
         outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
         features = state.learned.model.features(_online(learned).carry)
+        state, outputs = self._mixed(state, row, z, outputs)
         answer = self._said(state, row, z, features, outputs, state.targets.deviation(), known=False)
+        experts, used = state.experts, self._used(state, plain)
+        if isinstance(experts, ClassExperts):
+            experts = experts.learn(state.rows, y[0], used)
+        elif isinstance(experts, NumberExperts):
+            experts = experts.learn(jnp.where(lacks, jnp.nan, row.arrived), state.targets, used)
         after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
             residual = (row.arrived - outputs) / state.targets.deviation()
             density = of_each(lambda one, error: one.learn(features, error), density, residual)
-        return state._replace(targets=targets, learned=learned, linear=after, density=density), answer
+        state = state._replace(targets=targets, learned=learned, linear=after, density=density, experts=experts)
+        return state, answer
+
+    def _mixed(self, state: StreamState, row: Reading, z: Array, outputs: Array) -> tuple[StreamState, Array]:
+        """The mixture of experts of the row itself, which have answered in the state; `outputs`: the network's."""
+        experts = state.experts
+        if isinstance(experts, ClassExperts):
+            experts = experts.answer(outputs, state.linear.probabilities(z), row.x, self._awake)
+        elif isinstance(experts, NumberExperts):
+            linear = self.target.linear(state.linear, z)
+            experts = experts.answer(outputs, linear, row.x, state.targets, self._awake)
+        else:
+            return state, outputs
+        return state._replace(experts=experts), experts.asked.mixed
+
+    def _used(self, state: StreamState, plain: Array) -> Array:
+        """Which inputs there are."""
+        return plain | (state.inputs.seen > 0)
 
     def _early(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
         """Of the first rows of a target that is read out from the same row: whether this one is not to be learned from.
@@ -226,9 +255,11 @@ class Stream:
         linear = self.target.learn_linear(state.linear, asked[:n], arrived)
         state, row = self._examine(state, x, plain, y, arrived)
         experts = state.experts
-        if experts:
+        if isinstance(experts, Experts):
             learn = lambda one, y, arrived, moved: one.learn(rows, y, arrived, moved, at)
             experts, mixed = of_each(learn, experts, row.y, row.arrived, row.targets.step)
+        elif isinstance(experts, ClassExperts):
+            experts = experts.learn(rows, y[0], self._used(state, plain))
         density = state.density
         if density:
             residual = (row.arrived - mixed) / unit
@@ -257,12 +288,14 @@ class Stream:
         own = outputs = self.target.output(prediction, state.targets, centre, unit)
         features = state.learned.model.features(_online(state.learned).carry)
         experts = state.experts
-        if experts:
+        if isinstance(experts, Experts):
             read = features[: self._read(len(features))]
             columns = z[: self.capacity]
             ask = lambda one, said, base, unit: one.answer(said, read, columns, base, unit, at, self._awake)
             experts = of_each(ask, experts, outputs, base, unit)
             state, outputs = state._replace(experts=experts), experts.asked.mixed
+        else:
+            state, outputs = self._mixed(state, row, z, outputs)
         answer = self._said(state, row, z, features, outputs, unit, known=True)
         state = state._replace(base=base)
         if self.recipe.kind == "number" and self.recipe.horizon == 1:
@@ -294,7 +327,10 @@ class Stream:
         experts = [jnp.zeros(0)]
         if state.experts:
             answers = state.experts.asked.answers
-            share = jnp.where(jnp.isfinite(answers), state.experts.weights, 0)
+            if isinstance(state.experts, ClassExperts):  # the class that each says
+                best = jnp.argmax(answers, 1).astype(outputs.dtype)
+                answers = jnp.where(jnp.isfinite(answers[:, 0]), best, jnp.nan)[None]
+            share = jnp.where(jnp.isfinite(answers), jnp.atleast_2d(state.experts.weights), 0)
             share = share / jnp.maximum(jnp.sum(share, 1, keepdims=True), 1e-30)
             experts = [share.ravel(), answers.ravel()]
         parts = [outputs, linear, spread, *experts, row.targets.strange, row.first[None]]
@@ -303,8 +339,8 @@ class Stream:
     @property
     def _awake(self) -> Array:
         # Further than one row ahead errors overlap, and steps that follow them go astray.
-        chosen = {*self.experts} - ({"delays"} if self.recipe.lag > 1 else set())
-        return jnp.array([name in chosen for name in EXPERTS])
+        chosen = {*self.recipe.experts} - ({"delays"} if self.recipe.lag > 1 else set())
+        return jnp.array([name in chosen for name in self.experts])
 
     def read(
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array, at: Array
@@ -316,13 +352,18 @@ class Stream:
         moved, row = self._examine(state, x, plain, y, y)
         moved, z = self._normalised(moved, row, plain)
         state = state._replace(guard=moved.guard, guards=moved.guards, carried=moved.carried)
-        if state.experts:
+        if isinstance(state.experts, Experts):
             see = lambda one, y, step: one.see(y, step, at)
             state = state._replace(experts=of_each(see, state.experts, row.y, row.targets.step))
+        if isinstance(state.experts, ClassExperts) and self.recipe.lag:
+            state = state._replace(experts=state.experts.see(y[0]))
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
-        return self._answer(state._replace(learned=learned), row, z, prediction, at, wait=False)
+        state, answer = self._answer(state._replace(learned=learned), row, z, prediction, at, wait=False)
+        if isinstance(state.experts, ClassExperts) and not self.recipe.lag:
+            state = state._replace(experts=state.experts.see(y[0]))
+        return state, answer
 
     def believed(self, state: StreamState, x: Array, plain: Array) -> Array:
         """The inputs of a row as they would be gone by; nothing changes."""
@@ -389,8 +430,10 @@ class Stream:
         if density:
             density = enlarge(density, self._density(new), old)
         experts = state.experts
-        if experts:
-            experts = experts.enlarge(self._experts(new), old, new - old)
+        if isinstance(experts, Experts):
+            fresh = self._experts(new)
+            assert isinstance(fresh, Experts)
+            experts = experts.enlarge(fresh, old, new - old)
         # New features come last, before what is kept of the prediction itself.
         places = np.full(new - old, state.waiting.shape[1] - 3 * self.recipe.targets)
         asked, waiting = jnp.insert(state.asked, places, 0), jnp.insert(state.waiting, places, 0, axis=1)
@@ -404,8 +447,14 @@ class Stream:
             places = np.repeat([self.capacity, self.inputs + self.capacity], more)
             asked, waiting = jnp.insert(asked, places, 0), jnp.insert(waiting, places, 0, axis=1)
         experts = state.experts
-        if experts and more:
+        if isinstance(experts, Experts) and more:
+            assert isinstance(fresh.experts, Experts)
             experts = experts.enlarge(fresh.experts, self.capacity, more)
+        elif isinstance(experts, ClassExperts | NumberExperts):
+            assert isinstance(fresh.experts, ClassExperts | NumberExperts)
+            # Of too many numbers there are no trees.
+            experts = experts if fresh.experts.trees else experts._replace(trees=())
+            experts = enlarge(experts, fresh.experts, self.capacity if more else self.classes)
         state = state._replace(asked=fresh.asked, waiting=fresh.waiting, experts=fresh.experts)
         state = enlarge(state, fresh, self.capacity if more else self.classes)
         return state._replace(asked=asked, waiting=waiting, experts=experts)
