@@ -33,9 +33,9 @@ def csv_line(cells: Iterable[str]) -> str:
 class Waiting(NamedTuple):
     """Predictions whose targets are not known yet, oldest first: where they were made, and what was said.
 
-    `extra`: the ends of each target's interval, or the probability of the class. `experts`: what each said, and its
-    weight, (rows, targets, 2, experts). Rows of NaN stand for predictions
-    never made.
+    `extra`: the ends of each target's interval; or the probability of the class that is said, and then that of each
+    class there is, 0 where it was not known of. `experts`: what each said, and its weight, (rows, targets, 2,
+    experts). Rows of NaN stand for predictions never made.
     """
 
     said: np.ndarray
@@ -54,8 +54,14 @@ class Waiting(NamedTuple):
 
     def then(self, later: "Waiting") -> "Waiting":
         """These, and later ones."""
-        said, linear, extra, experts = (np.concatenate(pair) for pair in zip(self[:4], later[:4], strict=True))
+        width = max(self.extra.shape[1], later.extra.shape[1])
+        both = zip(self.widened(width)[:4], later.widened(width)[:4], strict=True)
+        said, linear, extra, experts = map(np.concatenate, both)
         return Waiting(said, linear, extra, experts, self.rows + later.rows, self.times + later.times)
+
+    def widened(self, width: int) -> "Waiting":
+        """With room for so many numbers in `extra`."""
+        return self._replace(extra=np.pad(self.extra, [(0, 0), (0, width - self.extra.shape[1])]))
 
     def pick(self, which: slice | list[int]) -> "Waiting":
         """Some of them."""
@@ -122,7 +128,8 @@ class Format:
 
     def answers(self, said: Waiting, ahead: int, labels: Sequence[str]) -> str:
         """Lines for what was said at rows of a stream, of the rows `ahead` after them."""
-        each = np.concatenate([said.said[..., None], said.extra.reshape(*said.said.shape, self.extra)], 2)
+        own = said.extra[:, : self.extra * said.said.shape[1]]
+        each = np.concatenate([said.said[..., None], own.reshape(*said.said.shape, self.extra)], 2)
         lines = []
         for row, values in zip(
             said.rows, each.reshape(len(each), len(self.targets) * (1 + self.extra)).tolist(), strict=True

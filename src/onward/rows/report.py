@@ -13,6 +13,7 @@ import numpy as np
 from onward import saving
 from onward.lab import page
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
+from onward.rows.class_figures import confused
 from onward.rows.expert_figures import carried
 from onward.rows.figures import WINDOWS, of_target, panels_of
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
@@ -53,7 +54,7 @@ def write_report(folder: Path) -> Path:
             odd = [without(scores, i) is not None for i in range(len(targets))]
             parts.append(_curves(curves, targets, what, odd))
             parts += [_where(curve, what, of_target(targets, i)) for i, curve in enumerate(curves)]
-        parts += carried(scores, windows)
+        parts += [*confused(scores), *carried(scores, windows)]
         classes = scores["task"] == "classification"
         parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]

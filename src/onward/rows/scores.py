@@ -7,6 +7,10 @@ import numpy as np
 
 from onward.rows.baselines import NAMES
 
+# Classes that are told apart where they are counted by what was said of them; the others count as one.
+APART = 64
+# Parts of [0, 1] in which probabilities are held against what came.
+PARTS = 10
 # What is scored, in this order: what is predicted, the linear baseline, and those of `Baselines`.
 OURS = "onward"
 CONTESTANTS = (OURS, "linear", *NAMES)
@@ -59,6 +63,11 @@ class Scores:
         # Of each target and expert: rows that it answered, |error|, rows that were judged, weight.
         self.experts = np.zeros((targets, experts, 4))
         self.experts_window = np.zeros_like(self.experts)
+        # Of classes: rows by the class that came and the class that was said; by the probability of the latter rows,
+        # hits and the sum of it; and rows with a probability of the class that came, and the sum of its -log.
+        self.confusion = np.zeros((APART + 1, APART + 1))
+        self.calibration = np.zeros((PARTS, 3))
+        self.log_loss = np.zeros(2)
 
     def add(self, errors: np.ndarray, doubted: np.ndarray) -> None:
         """Errors (contestant, rows, targets); a row counts if all contestants answered it.
@@ -81,6 +90,22 @@ class Scores:
         each = np.stack([there, np.where(there, error, 0), judged, np.where(judged, weights, 0)], -1)
         self.experts = added(self.experts[None], each[None])[0]
         self.experts_window = added(self.experts_window[None], each[None])[0]
+
+    def add_classes(self, said: np.ndarray, came: np.ndarray, probabilities: np.ndarray) -> None:
+        """Classes that were said, (rows,), that came, NaN where missing, and what was given to each class before.
+
+        A class that was not known of then has the probability 0 there; such a row counts for no log loss.
+        """
+        known = np.isfinite(came) & np.isfinite(said)
+        rows, was, is_ = probabilities[known], *(each[known].astype(int) for each in (said, came))
+        sure = rows[np.arange(len(rows)), was]
+        np.add.at(self.confusion, (np.minimum(is_, APART), np.minimum(was, APART)), 1)
+        part = np.minimum((sure * PARTS).astype(int), PARTS - 1)
+        np.add.at(self.calibration, part, np.stack([np.ones_like(sure), was == is_, sure], 1))
+        wide = np.concatenate([rows, np.zeros((len(rows), 1))], 1)
+        given = wide[np.arange(len(rows)), np.minimum(is_, rows.shape[1])]
+        each = np.where(given > 0, -np.log(np.where(given > 0, given, 1)), 0)
+        self.log_loss = added(self.log_loss[None], np.stack([given > 0, each], 1)[None])[0]
 
     def take_weights(self) -> np.ndarray:
         """The mean weight of each target's experts in the window, NaN where nothing was judged; a new window begins."""

@@ -234,7 +234,8 @@ class Session(Notes):
         if self.options.task == "classification":
             seen = outputs[:, : max(1, len(self.targets.classes))]
             said = np.argmax(seen, 1)[:, None]
-            extra = np.take_along_axis(seen, said, 1) / seen.sum(1, keepdims=True)
+            shares = seen / seen.sum(1, keepdims=True)
+            extra = np.concatenate([np.take_along_axis(shares, said, 1), shares], 1)
             none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
             return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
@@ -275,7 +276,7 @@ class Session(Notes):
                 self._window(self.rows + stop, numbers[stop - 1], times[stop - 1])
             start = stop
         if self.extras:
-            part = judged.extra.reshape(*arrived.shape, self.extras)
+            part = judged.extra[:, : self.extras * arrived.shape[1]].reshape(*arrived.shape, self.extras)
             known = np.isfinite(part).all(2) & np.isfinite(arrived)
             inside, size = (
                 ((part[..., 0] <= arrived) & (arrived <= part[..., 1]), part[..., 1] - part[..., 0])
@@ -284,6 +285,8 @@ class Session(Notes):
             )
             each = np.where(known[..., None], np.stack([known, inside, size], -1), 0)
             self.scores.extra = added(self.scores.extra[None], each[None])[0]
+        if classes:
+            self.scores.add_classes(judged.said[:, 0], arrived[:, 0], judged.extra[:, 1:])
         for i, column in enumerate(arrived.T):
             told = column[np.isfinite(column)].tolist()
             if told:
@@ -410,10 +413,17 @@ class Session(Notes):
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
         """Every array of the session but the learner's, by name."""
-        waiting = {f"waiting.{name}": getattr(self.waiting, name) for name in ("said", "linear", "extra", "experts")}
+        kept = self.waiting.widened(self._width(len(self.targets.classes)))
+        waiting = {f"waiting.{name}": getattr(kept, name) for name in ("said", "linear", "extra", "experts")}
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
         scores = {f"scores.{name}": array for name, array in vars(self.scores).items()}
         return waiting | baselines | scores | {"rewards": self.rewards}
+
+    def _width(self, classes: int) -> int:
+        """Of what waits, numbers in `extra`."""
+        if self.options.task == "classification":
+            return 1 + max(1, classes)
+        return self.extras * len(self.options.target)
 
     def _fitting(self, kept: dict[str, np.ndarray], meta: dict[str, Any], what: str) -> dict[str, np.ndarray]:
         """Arrays of a checkpoint, if they have the shapes that the meta asks for."""
@@ -423,6 +433,7 @@ class Session(Notes):
             name: np.empty((lengths.get(name, len(array)), *array.shape[1:]), array.dtype)
             for name, array in self._own_arrays().items()
         }
+        like["waiting.extra"] = np.empty((len(like["waiting.extra"]), self._width(len(meta["classes"]))))
         arrays: dict[str, np.ndarray] = saving.from_named_arrays(kept, like, what)
         rows, period = arrays["baselines.scalars"].tolist()
         if rows != meta["rows"] or period == 1 or not 0 <= period <= self.baselines.memory:

@@ -8,7 +8,7 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError
-from onward.rows.scores import CONTESTANTS, by_target, each_target, mean_errors, measure
+from onward.rows.scores import APART, CONTESTANTS, PARTS, Scores, by_target, each_target, mean_errors, measure
 from onward.rows.session import Session
 from onward.text import counted
 
@@ -47,6 +47,8 @@ def summary(session: Session) -> dict[str, Any]:
         }
     if session.experts:
         content["experts"] = by_target(options.target, [_experts(session.experts, each) for each in scores.experts])
+    if options.task == "classification":
+        content["classes"] = _classes(list(session.targets.classes), scores)
     if session.extras:
         shares = [
             {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
@@ -54,6 +56,28 @@ def summary(session: Session) -> dict[str, Any]:
         ]
         content["interval"] = by_target(options.target, shares)
     return content
+
+
+def _classes(names: list[str], scores: Scores) -> dict[str, Any]:
+    """What came and what was said of it, and how well probabilities fit.
+
+    `log loss`: the mean -log, by nature, of the probability of the class that came, over `rows`; `of shares`: the same
+    of the shares of all classes, had they been known beforehand, None where classes are counted as one.
+    """
+    rows, total = scores.log_loss.tolist()
+    named = names[:APART] + (["all others"] if len(names) > APART else [])
+    came = scores.confusion[: len(named)].sum(1)
+    shares = came[came > 0] / max(came.sum(), 1)
+    return {
+        "rows": int(rows),
+        "log loss": total / max(rows, 1),
+        "of shares": None if len(names) > APART else float(-shares @ np.log(shares)),
+        "names": named,
+        "came and said": scores.confusion[: len(named), : len(named)].astype(int).tolist(),
+        "probability, rows": scores.calibration[:, 0].astype(int).tolist(),
+        "probability, right": scores.calibration[:, 1].astype(int).tolist(),
+        "probability, sum": scores.calibration[:, 2].tolist(),
+    }
 
 
 def _experts(names: Sequence[str], sums: np.ndarray) -> list[dict[str, Any]]:
@@ -83,6 +107,11 @@ class _Expert(TypedDict):
     name: str
     weight: float
     rows: int
+
+
+class _Classes(TypedDict):
+    rows: int
+    names: list[str]
 
 
 class _Summary(TypedDict):
@@ -123,11 +152,26 @@ def load_summary(folder: Path) -> dict[str, Any]:
     if WITHOUT in content:
         left = content[WITHOUT].get("rows left out")
         check_targets(left, content["targets"], int, f"{file}, {WITHOUT}")
+    if "classes" in content:
+        _check_classes(content["classes"], f"{file}, classes")
     kinds = {"scored": int, "constant": bool, "interval": dict[str, float], "experts": list[dict[str, Any]]}
     for name, kind in kinds.items():
         if name in content:
             check_targets(content[name], content["targets"], kind, f"{file}, {name}")
     return content
+
+
+def _check_classes(classes: Any, where: str) -> None:
+    saving.check_meta(classes, _Classes, where)
+    saving.check_meta(classes.get("log loss"), float, f"{where}, log loss")
+    saving.check_meta(classes.get("of shares"), float | None, f"{where}, of shares")
+    counts, many = classes.get("came and said"), len(classes["names"])
+    saving.check_meta(counts, list[list[int]], f"{where}, came and said")
+    parts = {name: classes.get(f"probability, {name}") for name in ("rows", "right", "sum")}
+    for name, part in parts.items():
+        saving.check_meta(part, list[float] if name == "sum" else list[int], f"{where}, probability, {name}")
+    if list(map(len, counts)) != [many] * many or any(len(part) != PARTS for part in parts.values()):
+        raise saving.Unreadable(f"{where} is damaged: its parts are not of {many} classes and {PARTS} probabilities")
 
 
 def experts_of(content: dict[str, Any], i: int) -> list[dict[str, Any]]:

@@ -113,8 +113,6 @@ class ClassExperts(NamedTuple):
         there = jnp.isfinite(said.answers[:, 0])
         likely = jnp.where(there, said.answers[:, label], 0)
         judged = due & jnp.any(likely > 0)  # a class that nobody knew of tells nothing of who knew more
-        new = self.weights * likely
-        new = (1 - SHARE) * new / jnp.maximum(jnp.sum(new), 1e-30) + SHARE / len(new)
         shares = self.shares + due * truth
         # The stack: one step down the slope of its log loss, by its own size so far.
         logs = _logs(said.answers[1:])
@@ -132,7 +130,7 @@ class ClassExperts(NamedTuple):
             exponents=self.exponents - STEP * errors[0] / jnp.sqrt(slopes[0]),
             bias=self.bias - STEP * errors[1] / jnp.sqrt(slopes[1]),
             slopes=slopes,
-            weights=jnp.where(judged, new, self.weights),
+            weights=jnp.where(judged, judged_by(self.weights, likely), self.weights),
             waiting=waiting,
         ).see(y)
 
@@ -144,6 +142,12 @@ class ClassExperts(NamedTuple):
     def _pooled(self, others: Float[Array, "others classes"]) -> Float[Array, " classes"]:
         """What the stack says: log odds of the product of all answers, each to the power of its exponent."""
         return self.exponents @ _logs(others) + jnp.where(self._seen, self.bias, -jnp.inf)
+
+
+def judged_by(weights: Float[Array, " experts"], likely: Float[Array, " experts"]) -> Float[Array, " experts"]:
+    """Weights after a class to which experts gave these probabilities; 0: one had no answer. Not all are 0."""
+    new = weights * likely
+    return (1 - SHARE) * new / jnp.maximum(jnp.sum(new), 1e-30) + SHARE / len(new)
 
 
 def _logs(answers: Float[Array, "others classes"]) -> Float[Array, "others classes"]:
