@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onward.rows.calendar import DAY, NONE, PARTS, SEASONS, SLOTS, SORTS, TURN, WIDTH, YEAR, Calendar
-from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
+from onward.rows.stream import RowLearner, RowRecipe
 from onward.rows.stream import experts as experts_module
 from onward.rows.stream.experts import (
+    AHEAD,
     ETA,
     MOST_LOSS,
     OWN,
@@ -34,7 +35,7 @@ from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
 nan = np.nan
-MANY = len(EXPERTS)
+MANY = len(AHEAD)
 CAPACITY = 8
 PLAIN = np.zeros(CAPACITY, bool)
 
@@ -281,7 +282,7 @@ def test_a_cause_of_many_rows_ago_is_found(delay):
     y = np.concatenate([np.zeros(delay), pulse[:-delay]]) + 0.1 * rng.normal(size=4000)
     said = learner().learn(x, PLAIN, y[:, None].astype(np.float32))[1]
     error = np.abs(said.outputs[2000:-1, 0] - y[2001:]).mean()
-    alone = np.abs(said.experts[2000:-1, 0, EXPERTS.index("lags")] - y[2001:]).mean()
+    alone = np.abs(said.experts[2000:-1, 0, AHEAD.index("lags")] - y[2001:]).mean()
     assert error < 0.1 < 0.12 < alone
 
 
@@ -439,7 +440,7 @@ def rows_of(n, seed=0):
 
 
 def learner(lag=1, **options):
-    recipe = RowRecipe(units=4, horizon=lag, lag=lag, experts=EXPERTS, components=2, **options)
+    recipe = RowRecipe(units=4, horizon=lag, lag=lag, experts=AHEAD, components=2, **options)
     return RowLearner(recipe, CAPACITY, 0, lengths=(64,))
 
 
@@ -461,7 +462,7 @@ def test_no_expert_looks_ahead(lag):
 def test_answers_are_those_that_their_names_say():
     x, y, at = rows_of(300)
     said = learner().learn(x, PLAIN, y, None, at)[1]
-    of = lambda name: said.experts[:, 0, EXPERTS.index(name)]
+    of = lambda name: said.experts[:, 0, AHEAD.index(name)]
     np.testing.assert_allclose(of("last"), y[:, 0], rtol=1e-6)
     np.testing.assert_allclose(of("mean"), np.cumsum(y[:, 0]) / np.arange(1, 301), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(of("day")[30:], y[30 - 23 : 300 - 23, 0], rtol=1e-6)
@@ -481,7 +482,7 @@ def test_seasons_go_on_where_nothing_is_learned(lag):
     one, learned = learner(lag).learn(x[:200], PLAIN, y[:200], None, at[:200])
     _, said = one.read(x[200:], PLAIN, y[200:], at[200:])
     for name, back in (("day", 24), ("season", 24)):
-        answers = np.concatenate([learned.experts, said.experts])[:, 0, EXPERTS.index(name)]
+        answers = np.concatenate([learned.experts, said.experts])[:, 0, AHEAD.index(name)]
         np.testing.assert_allclose(answers[180 : 300 - lag], y[180 + lag - back : 300 - back, 0], rtol=1e-6)
 
 
@@ -490,7 +491,7 @@ def test_who_is_not_chosen_says_nothing():
     recipe = RowRecipe(units=4, experts=("last", "lags"))
     said = RowLearner(recipe, CAPACITY, 0, lengths=(64,)).learn(x, PLAIN, y, None, at)[1]
     there = np.isfinite(said.experts[:, 0])
-    np.testing.assert_array_equal(there.any(0), [name in recipe.experts for name in EXPERTS])
+    np.testing.assert_array_equal(there.any(0), [name in recipe.experts for name in AHEAD])
     np.testing.assert_allclose(said.weights[50:, 0][:, there.all(0)].sum(1), 1, rtol=1e-5)
 
 
@@ -503,7 +504,7 @@ def test_a_network_that_is_broken_is_gone_on_without():
     broken = eqx.tree_at(readout, state, np.full_like(readout(state), nan))
     one = one._replace(state=packing.from_host(broken))
     said = one.learn(x[100:], PLAIN, y[100:], None, at[100:])[1]
-    network = EXPERTS.index("network")
+    network = AHEAD.index("network")
     assert np.isnan(said.experts[:, 0, network]).all()
     assert (said.weights[:, 0, network] == 0).all()
     assert np.isfinite(said.outputs).all()
@@ -518,7 +519,7 @@ def test_wider_rows_are_what_they_were():
     narrow = one.learn(x[130:], PLAIN, y[130:], None, at[130:])[1]
     said = one.widen(16).learn(wide, np.zeros(16, bool), y[130:], None, at[130:])[1]
     # But for the columns of many rows before, which are remembered anew, and who listens to that.
-    others = [i for i, name in enumerate(EXPERTS) if name not in ("delays", "stack")]
+    others = [i for i, name in enumerate(AHEAD) if name not in ("delays", "stack")]
     np.testing.assert_allclose(said.experts[..., others], narrow.experts[..., others], rtol=1e-3, atol=2e-3)
     np.testing.assert_allclose(said.outputs[:2], narrow.outputs[:2], rtol=0.05, atol=0.2)
 

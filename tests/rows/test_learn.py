@@ -31,7 +31,9 @@ from onward.rows.report import write_report
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
-from onward.rows.stream import EXPERTS, RowRecipe
+from onward.rows.stream import RowRecipe
+from onward.rows.stream.experts import AHEAD
+from onward.rows.stream.row_experts import OF_CLASSES, OF_NUMBERS
 from onward.rows.summary import as_lines
 from onward.rows.targets import MOST_CLASSES
 from switches import SWITCHES
@@ -284,10 +286,10 @@ def test_a_cut_last_line_is_reported_on_a_file(here, capsys):
 
 def test_what_is_left_out_is_chosen_by_the_recipe():
     assert Learn(target=("y",), interval=0.0, experts=("network",)).recipe == RowRecipe()
-    assert Learn(target=("y",)).recipe.experts == EXPERTS
-    # Nobody else answers of the same row, of classes and of returns.
-    for other in ({"horizon": 0}, {"task": "classification"}, {"task": "return"}):
-        assert Learn(target=("y",), **other).recipe.experts == ()
+    for other, there in (({}, AHEAD), ({"horizon": 0}, OF_NUMBERS), ({"task": "classification"}, OF_CLASSES)):
+        assert Learn(target=("y",), **other).recipe.experts == there
+    # Nobody else answers of returns.
+    assert Learn(target=("y",), task="return").recipe.experts == ()
     assert Learn(target=("y",), step_size=0.01).recipe.step_size == 0.01
 
 
@@ -1136,7 +1138,7 @@ def test_experts_are_told_in_every_file(here):
     found, windows = summary(), [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
     for window in windows:
         assert sum(window["weights"].values()) == pytest.approx(1, abs=1e-3)
-        assert {*window["weights"]} <= {*EXPERTS}
+        assert {*window["weights"]} <= {*AHEAD}
     names = [expert["name"] for expert in found["experts"]]
     assert {"stack", "network", "lags", "calendar", "last", "mean", "day"} <= {*names}
     assert "year" not in names  # it never answered
@@ -1215,7 +1217,16 @@ def test_a_clock_that_is_not_even(here, spoil):
     [
         (["--experts", "network", "stak"], "--experts: there is no 'stak'; there are stack, network, lags"),
         (["--experts", "day", "day"], "--experts: one is named twice"),
-        (["--experts", "day", "--horizon", "0"], "--experts: of the same row (--horizon 0) the network answers alone"),
+        (
+            ["--experts", "day", "--horizon", "0"],
+            "--experts: there is no 'day' of numbers of the same row (--horizon 0); there are stack, network, trees, linear,"
+            " mean",
+        ),
+        (
+            ["--experts", "network", "lags", "--task", "classification"],
+            "--experts: there is no 'lags' of a class; there are stack, network, trees, linear, last, mean",
+        ),
+        (["--experts", "trees"], "--experts: there is no 'trees' of numbers; there are stack, network, lags, calendar"),
         (["--experts", "lags", "--task", "return"], "--experts: of a return the network answers alone; leave it out"),
     ],
 )

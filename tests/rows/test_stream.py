@@ -10,10 +10,12 @@ import pytest
 from damage import DAMAGE
 from onward.errors import OnwardError
 from onward.rows.baselines import Baselines
-from onward.rows.stream import EXPERTS, RowLearner, RowRecipe
+from onward.rows.stream import RowLearner, RowRecipe
+from onward.rows.stream.experts import AHEAD
 from onward.rows.stream.linear import LINEAR_STEP
 from onward.rows.stream.moments import LIMIT, PRIOR, REMEMBERED
 from onward.rows.stream.programs import MOST_WAITING, Programs
+from onward.rows.stream.row_experts import OF_CLASSES, OF_NUMBERS
 from onward.saving import Unreadable
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -43,10 +45,14 @@ RECIPES = {
     "return": recipe("return"),
     "return, grown": recipe("return", **GROWING),
     "number, gru": recipe(network="gru"),
-    "experts": recipe(experts=EXPERTS, components=2),
-    "two numbers, far, grown, experts": recipe(horizon=5, targets=2, experts=EXPERTS, **GROWING),
+    "experts": recipe(experts=AHEAD, components=2),
+    "two numbers, far, grown, experts": recipe(horizon=5, targets=2, experts=AHEAD, **GROWING),
+    "number, now, experts": recipe(horizon=0, experts=OF_NUMBERS, components=2),
+    "two numbers, now, grown, experts": recipe(horizon=0, targets=2, experts=OF_NUMBERS, **GROWING),
+    "class, now, experts": recipe("class", horizon=0, experts=OF_CLASSES),
+    "class, far, grown, experts": recipe("class", horizon=5, experts=OF_CLASSES, **GROWING),
 }
-FEW = ("number, far, grown", "number, now", "class", "return")
+FEW = ("number, far, grown", "number, now", "class", "return", "class, far, grown, experts")
 
 
 def rows_of(made, rows=150, seed=0, *, used=3, capacity=CAPACITY):
@@ -204,7 +210,7 @@ def test_calls_of_other_sizes_make_no_difference():
         exactly(whole, map(np.concatenate, zip(*parts, strict=True)))
 
 
-@pytest.mark.parametrize("name", ["number, now", "number", "class", "return"])
+@pytest.mark.parametrize("name", ["number, now", "number", "class", "return", "class, now, experts"])
 def test_asking_changes_nothing(name):
     made = RECIPES[name]
     x, y, arrived = rows_of(made)
@@ -243,12 +249,16 @@ def test_reading_goes_on_but_learns_nothing(name):
 # Changes of shape.
 
 
+NOW = ("number, now, experts", "class, now, experts")
 MORE = ("number", "number, far, grown", "number, gru", "class, now, grown", "intervals", "return, grown")
 
 
 @pytest.mark.parametrize(
     ("name", "twice"),
-    [("number, far, grown", False), *(pytest.param(name, True, marks=pytest.mark.slow) for name in MORE)],
+    [
+        *((name, False) for name in ("number, far, grown", *NOW)),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in MORE),
+    ],
 )
 def test_more_inputs_change_no_answer_while_they_are_missing(name, twice):
     """(A network that grows later grows another stage.)"""
@@ -284,8 +294,9 @@ def test_new_inputs_are_learned_from():
     assert np.abs(said[-501:-1] - y[-500:, 0]).mean() < 0.3
 
 
-def test_more_classes_keep_the_odds_of_the_old_ones():
-    made = RECIPES["class"]
+@pytest.mark.parametrize("name", ["class", "class, now, experts"])
+def test_more_classes_keep_the_odds_of_the_old_ones(name):
+    made = RECIPES[name]
     x, y, arrived = rows_of(made)
     learner, _ = learn(make(made), (x, y, arrived), 0, 100)
     before = learner.peek(x[100], PLAIN, y[100])
@@ -299,7 +310,7 @@ def test_more_classes_keep_the_odds_of_the_old_ones():
     y[100::2] = 3
     learner, said = learn(learner, (x, y, y), 100)
     assert said.outputs[-1, 3] > said.outputs[0, 3]
-    assert said.outputs[-1, 2] < said.outputs[0, 2]
+    assert said.outputs[-1, 2] < said.outputs[0, 2] or made.experts  # of experts a class that was never seen has none
     assert learner.classes == 4
 
 

@@ -196,7 +196,7 @@ class _Run:
         columns = ", ".join(map(repr, options.target))
         if session.rows <= options.lag:
             return (
-                f" has {session.rows:,} rows: no target is known {options.lag:,} rows ahead. "
+                f" has {counted(session.rows, 'row')}: no target is known {counted(options.lag, 'row')} ahead. "
                 "Choose a smaller --horizon (or --discount), or bring more rows"
             )
         if options.task == "return":
@@ -204,9 +204,11 @@ class _Run:
                 f": no {options.lag:,} rows on end have all values of column {columns}: no return is "
                 "known. Choose a smaller --discount, or fill the gaps"
             )
-        known = "nearly all" if any(first is not None for first in session.first_target) else "all"
-        are = f"columns {columns} are" if len(options.target) > 1 else f"column {columns} is"
-        return f": {are} missing in {known} of {session.rows:,} rows: no prediction could be scored"
+        name, rows = "columns" if len(options.target) > 1 else "column", counted(session.rows, "row")
+        if any(first is not None for first in session.first_target):
+            return f": of {rows} too few have values of {name} {columns}: no prediction could be scored"
+        are = "are" if len(options.target) > 1 else "is"
+        return f": {name} {columns} {are} missing in all of {rows}: no prediction could be scored"
 
 
 def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:

@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from onward.errors import OnwardError
 from onward.rows.clock import clock_of
 from onward.rows.kinds import Judge, decimal_of
-from onward.rows.stream import EXPERTS, RowRecipe
+from onward.rows.stream import EXPERTS, Kind, RowRecipe, experts_of
 
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
+KINDS: dict[str, Kind] = {"regression": "number", "classification": "class", "return": "return"}
 LEAST = {"horizon": 0, "skip": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
 
 
@@ -143,7 +144,7 @@ class Learn:
     def check_served(self) -> None:
         """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
         if self.experts not in (EXPERTS, ("network",)):
-            there = self.recipe.answering
+            there = experts_of(self._kind, self.lag)
             of = "a return" if self.task == "return" else "a class" if self.task == "classification" else "numbers"
             of += " of the same row (--horizon 0)" if self.task == "regression" and not self.horizon else ""
             if not there:
@@ -185,7 +186,7 @@ class Learn:
     @property
     def recipe(self) -> RowRecipe:
         """What learns."""
-        kind: Any = {"regression": "number", "classification": "class", "return": "return"}[self.task]
+        kind, there = self._kind, experts_of(self._kind, self.lag)
         return RowRecipe(
             kind=kind,
             targets=len(self.target),
@@ -199,6 +200,10 @@ class Learn:
             discount=self.discount,
             step_size=self.step_size,
             components=self.components if self.coverage else 0,
-            experts=self.experts if kind != "return" and self.experts != ("network",) else (),
+            experts=() if self.experts == ("network",) else tuple(e for e in self.experts if e in there),
             seed=self.seed,
         )
+
+    @property
+    def _kind(self) -> Kind:
+        return KINDS[self.task]

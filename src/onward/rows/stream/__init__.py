@@ -12,4 +12,6 @@ from onward.rows.stream.programs import as_usual as as_usual
 from onward.rows.stream.recipe import EXPERTS as EXPERTS
 from onward.rows.stream.recipe import NETWORKS as NETWORKS
 from onward.rows.stream.recipe import RULES as RULES
+from onward.rows.stream.recipe import Kind as Kind
 from onward.rows.stream.recipe import RowRecipe as RowRecipe
+from onward.rows.stream.recipe import experts_of as experts_of

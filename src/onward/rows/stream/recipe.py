@@ -49,6 +49,13 @@ SPREAD, LONGEST = 1.5, 10.0
 RADII = 0.9, 0.99
 
 
+def experts_of(kind: Kind, lag: int) -> tuple[str, ...]:
+    """Who may answer beside the network, and it; nobody of returns."""
+    if kind == "return":
+        return ()
+    return OF_CLASSES if kind == "class" else AHEAD if lag else OF_NUMBERS
+
+
 @dataclass(frozen=True)
 class RowRecipe:
     """What learns.
@@ -75,10 +82,8 @@ class RowRecipe:
 
     @property
     def answering(self) -> tuple[str, ...]:
-        """All experts that what is predicted may have, in the order of their answers; none: the network alone."""
-        if not self.experts or self.kind == "return":
-            return ()
-        return OF_CLASSES if self.kind == "class" else AHEAD if self.lag else OF_NUMBERS
+        """All experts of what is predicted, chosen or not, in the order of their answers; none: the network alone."""
+        return experts_of(self.kind, self.lag) if self.experts else ()
 
     def credit(self) -> AbstractCredit:
         """The credit rule of the network."""

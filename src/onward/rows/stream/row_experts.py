@@ -85,7 +85,7 @@ class ClassExperts(NamedTuple):
         trees = jax.nn.softmax(jnp.where(seen, self.trees.say(x), -jnp.inf)) if self.trees else nobody
         others = jnp.stack([network, trees, linear, followed, self.shares])
         others = jnp.where(awake[1:, None], _floored(others, seen), jnp.nan)
-        stack = jnp.where(awake[0], _floored(jax.nn.softmax(self._pooled(others)), seen), jnp.nan)
+        stack = jnp.where(awake[0], _floored(jax.nn.softmax(self._pooled(others))[None], seen)[0], jnp.nan)
         answers = jnp.concatenate([stack[None], others])
         there = jnp.isfinite(answers[:, 0])
         weights = jnp.where(there, self.weights, 0)
@@ -155,10 +155,11 @@ def _logs(answers: Float[Array, "others classes"]) -> Float[Array, "others class
     return jnp.log(jnp.where(answers > 0, answers, 1))
 
 
-def _floored(p: Float[Array, "*any classes"], seen: Bool[Array, " classes"]) -> Float[Array, "*any classes"]:
+def _floored(p: Float[Array, "any classes"], seen: Bool[Array, " classes"]) -> Float[Array, "any classes"]:
     """Probabilities of the classes that were seen, none below its share; NaN where there are none."""
+    seen = seen[None]
     p = jnp.where(seen, p, 0)
-    p = p / jnp.sum(p, -1, keepdims=True)
+    p = p / jnp.sum(p, 1, keepdims=True)
     return jnp.where(seen, (1 - LEAST) * p + LEAST / jnp.sum(seen), 0)
 
 
@@ -201,7 +202,7 @@ class NumberExperts(NamedTuple):
         nobody = jnp.full_like(network, jnp.nan)
         mean = jnp.where(targets.seen > 0, centre, jnp.nan)
         trees = jnp.where(targets.seen > 0, centre + unit * self.trees.say(x), jnp.nan) if self.trees else nobody
-        others = jnp.where(awake[1:], jnp.stack([network, trees, linear, mean], 1), jnp.nan)
+        others = jnp.where(awake[None, 1:], jnp.stack([network, trees, linear, mean], 1), jnp.nan)
         moves = _moves(others, centre, unit)
         stack = jnp.where(awake[0] & (targets.seen > 0), centre + unit * jnp.sum(self.stack.weight * moves, 1), jnp.nan)
         answers = jnp.concatenate([stack[:, None], others], 1)

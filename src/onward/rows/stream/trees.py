@@ -93,9 +93,11 @@ class Trees(NamedTuple):
     def _grow(self, used: Array, slopes: Slopes) -> "Trees":
         """With one tree more."""
         have = jnp.minimum(self.learned, len(self.rows))
-        draw = lambda start, many, most: (uniform(self.seed, self.learned, start + np.arange(many)) * most).astype(
-            jnp.int32
-        )
+
+        def draw(start: int, many: int, most: Array | int) -> Int[Array, " many"]:
+            """Whole numbers below `most`."""
+            return (uniform(self.seed, self.learned, start + jnp.arange(many)) * most).astype(jnp.int32)
+
         drawn = draw(0, DRAWN, have)
         rows = self.rows[drawn]
         slope, curvature = slopes(self.truths[drawn], self.scores[drawn])
@@ -103,7 +105,7 @@ class Trees(NamedTuple):
         share = jnp.minimum(1, have / DRAWN)
         slope, curvature = share * slope, share * curvature
         # The first, second, ... of those that are used, which needs no sorting: that takes long to compile.
-        inputs = jnp.sum(jnp.cumsum(used) <= draw(DRAWN, TESTS, jnp.sum(used))[:, None], 1)
+        inputs = jnp.sum(jnp.cumsum(used)[None] <= draw(DRAWN, TESTS, jnp.sum(used))[:, None], 1)
         thresholds = rows[draw(DRAWN + TESTS, TESTS, DRAWN), inputs]
         passed = rows.T[inputs] > thresholds[:, None]
         tests, signal = passed.astype(rows.dtype), jnp.concatenate(self._summed(slope, curvature), 1)
@@ -112,7 +114,7 @@ class Trees(NamedTuple):
             there = jax.nn.one_hot(leaf, 2**level, dtype=rows.dtype)
             each = (there[:, :, None] * signal[:, None]).reshape(DRAWN, -1)
             part = (tests @ each).reshape(TESTS, 2**level, -1)
-            rest = jnp.sum(each, 0).reshape(2**level, -1) - part
+            rest = jnp.sum(each, 0).reshape(1, 2**level, -1) - part
             best = jnp.argmax(jnp.sum(_gain(part) + _gain(rest), 1))
             leaf = leaf + passed[best] * 2**level
             chosen.append(best)
@@ -132,21 +134,20 @@ class Trees(NamedTuple):
 
     def _of_kept(self, inputs: Array, thresholds: Array, leaves: Array) -> Float[Array, "kept outputs"]:
         """What one tree says of all rows that are kept."""
-        return leaves[_leaf(self.rows[:, inputs] > thresholds)]
+        return leaves[_leaf(self.rows[:, inputs] > thresholds[None])]
 
     def _summed(self, slope: Array, curvature: Array) -> tuple[Array, Array]:
         """What a test is chosen by: slopes of few sums of the outputs, and one curvature (rows, 1)."""
         outputs = slope.shape[1]
         if outputs > SUMS:
-            signs = 1 - 2 * (
-                bits(self.seed, self.learned, DRAWN + 2 * TESTS + jnp.arange(outputs * SUMS, dtype=jnp.uint32)) >> 31
-            ).astype(slope.dtype)
+            lane = DRAWN + 2 * TESTS + jnp.arange(outputs * SUMS)
+            signs = 1.0 - 2 * (bits(self.seed, self.learned, lane) >> 31).astype(slope.dtype)
             slope = slope @ signs.reshape(outputs, SUMS) / np.sqrt(SUMS)
         return slope, jnp.mean(curvature, 1, keepdims=True)
 
 
 def _leaf(passed: Bool[Array, "... depth"]) -> Int[Array, "..."]:
-    return jnp.sum(passed * 2 ** np.arange(passed.shape[-1]), -1)
+    return sum(passed[..., i] * 2**i for i in range(passed.shape[-1]))
 
 
 def _gain(sums: Float[Array, "... sums"]) -> Float[Array, "..."]:
@@ -158,23 +159,23 @@ def of_classes(allowed: Bool[Array, " classes"]) -> Slopes:
     """The slopes of the cross-entropy by log odds, among the classes that are `allowed`; truths are 1 at the class."""
 
     def slopes(truths: Array, scores: Array) -> tuple[Array, Array]:
-        p = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
+        p = jax.nn.softmax(jnp.where(allowed[None], scores, -jnp.inf))
         return STEP_CLASSES * (truths - p), p * (1 - p)
 
     return slopes
 
 
 def of_numbers(centre: Float[Array, " targets"], unit: Float[Array, " targets"]) -> Slopes:
-    """Those of half the squared distance from `centre` + `unit` score, in units; of the distance, beyond `CUT` mean ones.
+    """Those of half the squared distance from `centre` + `unit` score, in units, and beyond `CUT` mean ones of itself.
 
     NaN truths are not known.
     """
 
     def slopes(truths: Array, scores: Array) -> tuple[Array, Array]:
-        error = (truths - centre) / unit - scores
+        error = (truths - centre[None]) / unit[None] - scores
         known = jnp.isfinite(error)
         size = jnp.where(known, jnp.abs(error), 0)
-        most = CUT * jnp.sum(size, 0) / jnp.maximum(jnp.sum(known, 0), 1)
+        most = CUT * jnp.sum(size, 0, keepdims=True) / jnp.maximum(jnp.sum(known, 0, keepdims=True), 1)
         return jnp.where(known, STEP_NUMBERS * jnp.clip(error, -most, most), 0), known.astype(error.dtype)
 
     return slopes
