@@ -203,8 +203,11 @@ def test_wrong_words_are_told_and_leave_no_folder(fields, words, here, capsys):
         (b"x,y,y\n1,2,3\n", ["data.csv: several columns are named 'y'"]),
         (b"1,2\n3,4\n", ["holds only numbers", "a header is needed"]),
         (b"x,y\n1,\n2,NA\n3,\n", ["data.csv: column 'y' is missing in all of 3 rows"]),
-        (b"x,y\n1,2\n", ["data.csv has 1 rows: no target is known 1 rows ahead"]),
-        (b"x,y\n1,2\n2,\n3,\n", ["data.csv: column 'y' is missing in nearly all of 3 rows"]),
+        (b"x,y\n1,2\n", ["data.csv has 1 row: no target is known 1 row ahead"]),
+        (
+            b"x,y\n1,2\n2,\n3,\n",
+            ["data.csv: of 3 rows too few have values of column 'y': no prediction could be scored"],
+        ),
         (b"x,y\n1,cat\n2,dog\n", ["data.csv, row 1, column 'y': the target 'cat' is not a number", "classification"]),
         (b"x,y\n1,\n2,dog\n", ["data.csv, row 2, column 'y': the target 'dog' is not a number"]),
         (b"x,y\n1,1e300\n2,5\n", ["data.csv, row 1, column 'y'", "too large"]),

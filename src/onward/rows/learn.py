@@ -28,6 +28,7 @@ from onward.rows.session import JOB, Session
 from onward.rows.sources import Cell, Rows, Source, open_rows, require_source
 from onward.rows.stream import BLOCK, STREAM, as_usual
 from onward.rows.summary import SUMMARY, summary
+from onward.text import counted
 
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
 # Options that may change from one call to the next.
