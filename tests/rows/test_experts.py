@@ -420,6 +420,16 @@ def test_without_dates_a_row_is_a_step():
     np.testing.assert_array_equal(at[10:, 0] - at[10:, 4], 7 * PARTS)
 
 
+@pytest.mark.parametrize("steps", [[1, 1000], [1, 1, 1000, 1000], [1, 1e12], [1e-3, 1, 1e3, 1e6]])
+def test_a_clock_of_which_no_step_is_usual(steps):
+    """No warning, and no slot that nobody could name."""
+    moments = EPOCH + np.cumsum(np.resize(steps, 300))
+    calendar = Calendar(1)
+    at = calendar.at(moments, np.zeros(300), dated=True)
+    assert np.isfinite([calendar.step, calendar.width]).all()
+    assert at.shape == (300, WIDTH)
+
+
 def test_a_new_step_of_the_clock_forgets_the_old_slots():
     moments = EPOCH + np.concatenate([60.0 * np.arange(64), 60.0 * 64 + 3600.0 * np.arange(300)])
     at = Calendar(1).at(moments, np.zeros(364, int), dated=True)

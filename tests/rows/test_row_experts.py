@@ -42,6 +42,7 @@ class Grown:
     def __init__(self, outputs, seed, classes):
         self.outputs, self.seed, self.classes = outputs, jnp.array([seed, 0x7EE5], jnp.uint32), classes
         self.rows, self.trees, self.last, self.count = [], [], 0, 0
+        self.met = np.zeros(CAPACITY, bool)
 
     def one(self, tree, x):
         inputs, thresholds, leaves = tree
@@ -54,8 +55,10 @@ class Grown:
         found = uniform(self.seed, jnp.int32(self.count), start + jnp.arange(many))
         return (np.asarray(found) * np.float32(most)).astype(int)
 
-    def learn(self, x, truth, used, slopes):
+    def learn(self, x, truth, slopes, ours):
+        """`ours`: inputs and thresholds of the tree that was grown, where two tests are as good as equal."""
         self.rows = [*self.rows, (x, truth)][-forest.KEPT :]
+        self.met |= np.nan_to_num(x) != 0
         self.count += 1
         if self.count < forest.FIRST or self.count - self.last < min(max(self.count // forest.OFTEN, 1), forest.EVERY):
             return
@@ -67,7 +70,7 @@ class Grown:
         drawn = [self.rows[place(i)] for i in self.draw(0, forest.DRAWN, len(self.rows))]
         share = min(1, len(self.rows) / forest.DRAWN)
         slope, curve = (share * each for each in slopes(drawn, np.array([self.say(x) for x, _ in drawn])))
-        inputs = np.flatnonzero(used)[self.draw(forest.DRAWN, forest.TESTS, used.sum())]
+        inputs = np.flatnonzero(self.met)[self.draw(forest.DRAWN, forest.TESTS, self.met.sum())]
         chosen = self.draw(forest.DRAWN + forest.TESTS, forest.TESTS, forest.DRAWN)
         tests = [(j, drawn[i][0][j]) for j, i in zip(inputs, chosen, strict=True)]
         sums = slope
@@ -84,13 +87,14 @@ class Grown:
                 for part in [(leaf == at) & (passed == side) for at in range(2**level) for side in (True, False)]:
                     gain += np.square(sums[part].sum(0)).sum() / (curve[part].mean(1).sum() + forest.RIDGE)
                 gains.append(gain)
-            # Where two are as good as equal, rounding decides: that of the other is taken.
-            best.append((int(np.argmax(gains)), gains))
-            j, threshold = tests[best[-1][0]]
+            wanted = ours[0][level], ours[1][level]
+            best.append(next(i for i, test in enumerate(tests) if np.array_equal(test, wanted, equal_nan=True)))
+            assert gains[best[-1]] >= (1 - 1e-4) * max(gains)
+            j, threshold = tests[best[-1]]
             leaf += 2**level * np.array([x[j] > threshold for x, _ in drawn])
         each = [leaf == at for at in range(2**forest.DEPTH)]
         leaves = np.array([slope[at].sum(0) / (curve[at].sum(0) + forest.RIDGE) for at in each])
-        self.trees.append((*zip(*(tests[at] for at, _ in best), strict=True), leaves))
+        self.trees.append((*zip(*(tests[at] for at in best), strict=True), leaves))
 
 
 def class_slopes(drawn, scores):
@@ -116,7 +120,7 @@ def grown(kind, rows=110, fault=lambda slopes: slopes):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(rows, CAPACITY)).astype(np.float32)
     x[rng.random(x.shape) < 0.1] = nan
-    used = np.array([1, 1, 0, 1, 1, 0, 0, 0], bool)
+    x[:, [2, 5, 7]], x[:, 6], x[:20, 4] = nan, 0, 0  # never there, always 0, and a flag that comes late
     signal = np.nan_to_num(x[:, 0] * x[:, 1]) + np.nan_to_num(x[:, 3])
     if classes:
         label = np.digitize(signal, np.linspace(-1, 1, outputs - 1))
@@ -126,13 +130,14 @@ def grown(kind, rows=110, fault=lambda slopes: slopes):
         truths = CENTRE + UNIT * np.stack([signal, -signal + rng.standard_t(2, rows)], 1).astype(np.float32)
         truths[rng.random(truths.shape) < 0.1] = nan
         slopes, theirs = of_numbers(jnp.asarray(CENTRE), jnp.asarray(UNIT)), number_slopes
-    step = jax.jit(lambda one, x, truth: one.learn(x, truth, jnp.array(True), jnp.asarray(used), fault(slopes)))
+    step = jax.jit(lambda one, x, truth: one.learn(x, truth, jnp.array(True), fault(slopes)))
     say = jax.jit(Trees.say)
     one, twin, said = Trees.start(CAPACITY, outputs, 5), Grown(outputs, 5, classes), []
     for row, truth in zip(x, truths, strict=True):
         said.append((np.asarray(say(one, row)), twin.say(row)))
         one = step(one, row, truth)
-        twin.learn(row, truth, used, theirs)
+        last = (one.grown - 1) % forest.TREES
+        twin.learn(row, truth, theirs, (np.asarray(one.inputs[last]), np.asarray(one.thresholds[last])))
     return one, twin, x, map(np.array, zip(*said, strict=True))
 
 
@@ -153,7 +158,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_loops_notice_faults(small, fault):
-    *_, (ours, theirs) = grown("six classes", 60, FAULTS[fault])
+    try:
+        *_, (ours, theirs) = grown("six classes", 60, FAULTS[fault])
+    except AssertionError:  # a test was chosen that is not the best
+        return
     assert np.abs(ours - theirs).max() > 0.01
 
 
@@ -169,8 +177,7 @@ def test_scores_that_are_kept_are_what_the_trees_say(small, kind):
 
 def test_what_is_not_known_changes_nothing(small):
     one, *_ = grown("two classes", 40)
-    used = jnp.ones(CAPACITY, bool)
-    after = one.learn(jnp.ones(CAPACITY), jnp.array([nan, nan]), jnp.array(False), used, of_classes(jnp.ones(2, bool)))
+    after = one.learn(jnp.ones(CAPACITY), jnp.array([nan, nan]), jnp.array(False), of_classes(jnp.ones(2, bool)))
     for a, b in zip(one, after, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -295,9 +302,9 @@ def test_experts_of_classes_are_those_of_numpy():
     network, linear = (rng.dirichlet(np.ones(k), rows).astype(np.float32) for _ in range(2))
     y = rng.choice([0.0, 0, 1, nan], rows).astype(np.float32)
     y[40:] = np.where(rng.random(50) < 0.3, 2, y[40:])
-    one, awake, used = ClassExperts.start(2, k, 0, 0), jnp.ones(len(OF_CLASSES), bool), jnp.ones(2, bool)
+    one, awake = ClassExperts.start(2, k, 0, 0), jnp.ones(len(OF_CLASSES), bool)
     ask = jax.jit(lambda one, said, other, x: one.answer(said, other, x, awake))
-    learn = jax.jit(lambda one, y: one.learn(jnp.int32(1), y, used))
+    learn = jax.jit(lambda one, y: one.learn(jnp.int32(1), y))
     counts, follows, last = np.zeros(k), np.zeros((k + 1, k)), k
     exponents, bias = np.array([0.5, 0.5, 0, 0, 0]), np.zeros(k)
     squares = np.full(5, module.SQUARES), np.full(k, module.SQUARES)
@@ -356,7 +363,7 @@ def test_the_stack_goes_down_the_slope_of_its_log_loss():
         return -jax.nn.log_softmax(one._replace(exponents=exponents, bias=bias)._pooled(answers[1:]))[2]
 
     slopes = jax.grad(loss, (0, 1))(one.exponents, one.bias)
-    after = one.learn(jnp.int32(1), jnp.float32(2), jnp.ones(2, bool))
+    after = one.learn(jnp.int32(1), jnp.float32(2))
     for new, old, slope in zip(after[3:5], one[3:5], slopes, strict=True):
         np.testing.assert_allclose(new - old, -module.STEP * slope / np.sqrt(module.SQUARES + slope**2), rtol=1e-4)
 

@@ -107,6 +107,8 @@ class Calendar:
         recent = np.array(self.recent)
         middle = float(np.median(recent))
         near = recent[np.abs(recent - middle) <= _NEAR * middle]
+        if not len(near):  # half of the steps are far below the middle, half far above: none is usual
+            return
         even = np.mean(np.abs(near - middle) <= 1e-6 * middle) >= 0.9
         step, width = (middle, middle) if even else (float(near.mean()), float(near.min()))
         if abs(step - self.step) > _CHANGED * self.step:

@@ -99,7 +99,7 @@ class ClassExperts(NamedTuple):
         label = jnp.where(jnp.isfinite(y), y, 0).astype(jnp.int32)
         return self._replace(last=jnp.where(jnp.isfinite(y), label, self.last))
 
-    def learn(self, rows: Array, y: Array, used: Bool[Array, " inputs"]) -> "ClassExperts":
+    def learn(self, rows: Array, y: Array) -> "ClassExperts":
         """After the class of a row, NaN where it is missing: of the row that `asked` is about, or of `lag` before."""
         said, waiting = self.asked, self.waiting
         due = jnp.isfinite(y)
@@ -122,7 +122,7 @@ class ClassExperts(NamedTuple):
         faded = self.follows[said.last] * (1 - 1 / FOLLOWED) + truth
         trees = self.trees
         if trees:
-            trees = trees.learn(said.x, truth, due, used, of_classes(shares > 0))
+            trees = trees.learn(said.x, truth, due, of_classes(shares > 0))
         return self._replace(
             trees=trees,
             follows=self.follows.at[said.last].set(jnp.where(due, faded, self.follows[said.last])),
@@ -208,7 +208,7 @@ class NumberExperts(NamedTuple):
         answers = jnp.concatenate([stack[:, None], others], 1)
         return self._replace(asked=NumberSaid(answers, jax.vmap(mixed)(self.weights, answers, centre), x))
 
-    def learn(self, y: Array, targets: Running, used: Bool[Array, " inputs"]) -> "NumberExperts":
+    def learn(self, y: Array, targets: Running) -> "NumberExperts":
         """After the targets of the row that `asked` is about, NaN where missing. `targets`: as they were then."""
         said, centre, unit = self.asked, targets.mean, targets.deviation()
         change = (y - centre) / unit
@@ -226,7 +226,7 @@ class NumberExperts(NamedTuple):
         weights = jax.vmap(step)(self.weights, (said.answers - centre[:, None]) / scale, (y - centre) / scale[:, 0])
         trees = self.trees
         if trees:
-            trees = trees.learn(said.x, y, jnp.any(known), used, of_numbers(centre, unit))
+            trees = trees.learn(said.x, y, jnp.any(known), of_numbers(centre, unit))
         return self._replace(
             trees=trees,
             stack=jax.vmap(learn)(self.stack, moves, change),

@@ -191,11 +191,11 @@ class Stream:
         features = state.learned.model.features(_online(learned).carry)
         state, outputs = self._mixed(state, row, z, outputs)
         answer = self._said(state, row, z, features, outputs, state.targets.deviation(), known=False)
-        experts, used = state.experts, self._used(state, plain)
+        experts = state.experts
         if isinstance(experts, ClassExperts):
-            experts = experts.learn(state.rows, y[0], used)
+            experts = experts.learn(state.rows, y[0])
         elif isinstance(experts, NumberExperts):
-            experts = experts.learn(jnp.where(lacks, jnp.nan, row.arrived), state.targets, used)
+            experts = experts.learn(jnp.where(lacks, jnp.nan, row.arrived), state.targets)
         after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
@@ -215,10 +215,6 @@ class Stream:
         else:
             return state, outputs
         return state._replace(experts=experts), experts.asked.mixed
-
-    def _used(self, state: StreamState, plain: Array) -> Array:
-        """Which inputs there are."""
-        return plain | (state.inputs.seen > 0)
 
     def _early(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
         """Of the first rows of a target that is read out from the same row: whether this one is not to be learned from.
@@ -259,7 +255,7 @@ class Stream:
             learn = lambda one, y, arrived, moved: one.learn(rows, y, arrived, moved, at)
             experts, mixed = of_each(learn, experts, row.y, row.arrived, row.targets.step)
         elif isinstance(experts, ClassExperts):
-            experts = experts.learn(rows, y[0], self._used(state, plain))
+            experts = experts.learn(rows, y[0])
         density = state.density
         if density:
             residual = (row.arrived - mixed) / unit

@@ -40,8 +40,9 @@ class Trees(NamedTuple):
     RIDGE). Every EVERY rows, at first more often, one tree is grown, in place of the oldest once there are TREES: what
     is said depends on the last KEPT rows, and through the rows that trees were grown from on TREES EVERY more.
 
-    A number that is missing passes no test. Cost of a row: TREES DEPTH comparisons, and a share of 1 / EVERY of growing
-    a tree: 2^DEPTH DRAWN TESTS multiply-adds for each of at most SUMS + 1 sums. Memory: KEPT rows and their outputs.
+    Tests are drawn from the inputs that were ever anything but 0, `met`. A number that is missing passes none.
+    Cost of a row: TREES DEPTH comparisons, and a share of 1 / EVERY of growing a tree: 2^DEPTH DRAWN TESTS multiply-adds
+    for each of at most SUMS + 1 sums. Memory: KEPT rows and their outputs.
     """
 
     rows: Float[Array, "kept inputs"]
@@ -50,6 +51,7 @@ class Trees(NamedTuple):
     inputs: Int[Array, "trees depth"]
     thresholds: Float[Array, "trees depth"]
     leaves: Float[Array, "trees leaves outputs"]
+    met: Bool[Array, " inputs"]
     learned: Int[Array, ""]
     last: Int[Array, ""]
     grown: Int[Array, ""]
@@ -66,6 +68,7 @@ class Trees(NamedTuple):
             jnp.zeros((TREES, DEPTH), jnp.int32),
             jnp.full((TREES, DEPTH), jnp.inf),
             jnp.zeros((TREES, 2**DEPTH, outputs)),
+            jnp.zeros(inputs, bool),
             none,
             none,
             none,
@@ -77,20 +80,22 @@ class Trees(NamedTuple):
         leaf = _leaf(x[self.inputs] > self.thresholds)
         return jnp.sum(self.leaves[jnp.arange(len(leaf)), leaf], 0)
 
-    def learn(
-        self, x: Array, truth: Array, known: Bool[Array, ""], used: Bool[Array, " inputs"], slopes: Slopes
-    ) -> "Trees":
-        """After what a row was about; where that is not known, nothing changes. `used`: which inputs hold anything."""
+    def learn(self, x: Array, truth: Array, known: Bool[Array, ""], slopes: Slopes) -> "Trees":
+        """After what a row was about; where that is not known, nothing changes."""
         at = jnp.where(known, self.learned % len(self.rows), len(self.rows))
         put = lambda kept, value: kept.at[at].set(value, mode="drop")
         count = self.learned + known
         kept = self._replace(
-            rows=put(self.rows, x), truths=put(self.truths, truth), scores=put(self.scores, self.say(x)), learned=count
+            rows=put(self.rows, x),
+            truths=put(self.truths, truth),
+            scores=put(self.scores, self.say(x)),
+            met=self.met | known & jnp.isfinite(x) & (x != 0),
+            learned=count,
         )
         due = known & (count >= FIRST) & (count - self.last >= jnp.clip(count // OFTEN, 1, EVERY))
-        return lax.cond(due, lambda trees: trees._grow(used, slopes), lambda trees: trees, kept)
+        return lax.cond(due, lambda trees: trees._grow(slopes), lambda trees: trees, kept)
 
-    def _grow(self, used: Array, slopes: Slopes) -> "Trees":
+    def _grow(self, slopes: Slopes) -> "Trees":
         """With one tree more."""
         have = jnp.minimum(self.learned, len(self.rows))
 
@@ -104,8 +109,9 @@ class Trees(NamedTuple):
         # A row that is drawn several times since there are few of them counts once.
         share = jnp.minimum(1, have / DRAWN)
         slope, curvature = share * slope, share * curvature
-        # The first, second, ... of those that are used, which needs no sorting: that takes long to compile.
-        inputs = jnp.sum(jnp.cumsum(used)[None] <= draw(DRAWN, TESTS, jnp.sum(used))[:, None], 1)
+        # The first, second, ... of those that were met, without sorting: that takes long to compile.
+        inputs = jnp.sum(jnp.cumsum(self.met)[None] <= draw(DRAWN, TESTS, jnp.sum(self.met))[:, None], 1)
+        inputs = jnp.minimum(inputs, self.rows.shape[1] - 1)
         thresholds = rows[draw(DRAWN + TESTS, TESTS, DRAWN), inputs]
         passed = rows.T[inputs] > thresholds[:, None]
         tests, signal = passed.astype(rows.dtype), jnp.concatenate(self._summed(slope, curvature), 1)
