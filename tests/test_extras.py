@@ -40,6 +40,10 @@ def sweep(option):
 # Extra: what a person does that needs it, and how the sentence begins.
 DONE = {
     "dask": (lambda path, patch: sweep("--workers 2"), "--workers"),
+    "holidays": (
+        lambda path, patch: read(["learn", "a.csv", *["--target", "y", "--time", "t", "--holidays", "DE"]]),
+        "--holidays",
+    ),
     "midi": (lambda path, patch: datasets.write_midi(np.zeros((4, 88)), path / "a.mid"), "reading and writing MIDI"),
     "parquet": (lambda path, patch: source("a.parquet", b"PAR1PAR1", path), "reading {path}/a.parquet"),
     "tensorboard": (lambda path, patch: sweep("--tensorboard"), "--tensorboard"),

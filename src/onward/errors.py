@@ -12,6 +12,7 @@ EXTRAS = {
     "dask": "distributed",
     "export": "flatbuffers",
     "gymnasium": "gymnasium",
+    "holidays": "holidays",
     "midi": "mido",
     "parquet": "pyarrow",
     "river": "river",

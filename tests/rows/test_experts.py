@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from functools import partial
 
 import equinox as eqx
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onward.errors import OnwardError
 from onward.rows.calendar import DAY, NONE, PARTS, SEASONS, SLOTS, SORTS, TURN, WIDTH, YEAR, Calendar
+from onward.rows.holidays import Holidays
 from onward.rows.stream import RowLearner, RowRecipe
 from onward.rows.stream import experts as experts_module
 from onward.rows.stream.experts import (
@@ -418,6 +421,36 @@ def test_without_dates_a_row_is_a_step():
     assert (at[:, 1:4] == NONE).all()
     assert (at[:, 5:] == -1).all()
     np.testing.assert_array_equal(at[10:, 0] - at[10:, 4], 7 * PARTS)
+
+
+def test_a_holiday_is_a_sunday():
+    """Of the row that is predicted: a day ahead, the class of a Sunday stands a day before."""
+    pytest.importorskip("holidays")
+    christmas = np.datetime64("2024-12-25T00", "s").astype(float)  # a Wednesday in Germany, and the day after too
+    moments = christmas - 10 * DAY + 3600.0 * np.arange(24 * 14)
+    of = lambda *more: Calendar(24, *more).at(moments, np.zeros(len(moments)), dated=True)[:, -SORTS:]
+    plain, told = of(), of(Holidays("DE"))
+    ahead = (moments + DAY).astype("datetime64[s]").astype("datetime64[D]")
+    there = np.isin(ahead, np.array(["2024-12-25", "2024-12-26"], "datetime64[D]"))
+    assert there.sum() == 48
+    np.testing.assert_array_equal(plain[~there], told[~there])
+    sunday = (ahead == np.datetime64("2024-12-22")).nonzero()[0]
+    np.testing.assert_array_equal(told[there], np.tile(plain[sunday], (2, 1)))
+    assert (plain[there] != told[there]).all()
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ("XX", "--holidays XX: no holidays are known of a country 'XX'"),
+        ("de", "--holidays de: no holidays are known of a country 'de'. Is it DE?"),
+        ("DE-ZZ", "--holidays DE-ZZ: DE has no part 'ZZ'; its parts are: BB, BE"),
+    ],
+)
+def test_a_country_without_holidays(of, words):
+    pytest.importorskip("holidays")
+    with pytest.raises(OnwardError, match=re.escape(words)):
+        Holidays(of)
 
 
 @pytest.mark.parametrize("steps", [[1, 1000], [1, 1, 1000, 1000], [1, 1e12], [1e-3, 1, 1e3, 1e6]])

@@ -1230,6 +1230,8 @@ def test_a_clock_that_is_not_even(here, spoil):
             "--experts: there is no 'lags' of a class; there are stack, network, trees, linear, last, mean",
         ),
         (["--experts", "trees"], "--experts: there is no 'trees' of numbers; there are stack, network, lags, calendar"),
+        (["--holidays", "DE"], "--holidays are found by the column that --time names"),
+        (["--holidays", "XX", "--time", "when"], "--holidays XX: no holidays are known of a country 'XX'"),
         (["--experts", "lags", "--task", "return"], "--experts: of a return the network answers alone; leave it out"),
     ],
 )

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from onward.rows.holidays import Holidays
+
 DAY, YEAR = 86400.0, 31557600.0
 # What repeats: a day, a week, a year, and last the season that was found in the data.
 SEASONS = (DAY, 7 * DAY, YEAR)
@@ -32,11 +34,12 @@ class Calendar:
 
     The step of the clock is found from the rows so far, and how wide a slot may be that no two rows share; of an even
     clock they are the same. Without dates a row is a step, and only a season that was found in the data is known.
-    `lag`: rows until the target of a prediction is known; only what is known by then is looked up.
+    `lag`: rows until the target of a prediction is known; only what is known by then is looked up. `holidays`: days
+    that count as Sundays.
     """
 
-    def __init__(self, lag: int):
-        self.lag = lag
+    def __init__(self, lag: int, holidays: Holidays | None = None):
+        self.lag, self.holidays = lag, holidays
         self.rows = 0
         self.step = self.width = 0.0
         self.origin = np.nan
@@ -123,6 +126,8 @@ class Calendar:
         """
         days = np.floor(moments / DAY)
         weekday = (days.astype(np.int64) + 3) % 7
+        if self.holidays is not None and self.step < 1.5 * DAY:
+            weekday = np.where(self.holidays.on(days.astype(np.int64)), 6, weekday)
         if self.step < 0.9 * DAY:
             half = self.step < 0.9 * 3600
             hour = ((moments - days * DAY) // (1800 if half else 3600)).astype(np.int64)

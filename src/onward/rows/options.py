@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from onward.errors import OnwardError
 from onward.rows.clock import clock_of
+from onward.rows.holidays import Holidays
 from onward.rows.kinds import Judge, decimal_of
 from onward.rows.stream import EXPERTS, Kind, RowRecipe, experts_of
 
@@ -29,6 +30,8 @@ class Learn:
     """Column to predict; several are predicted side by side (numbers only)."""
     time: str = ""
     """Column that says when: dates add the time of day, week and year to the inputs. Of two columns: date+clock."""
+    holidays: str = ""
+    """Country whose public holidays count as Sundays, such as DE, or a part of one, such as US-CA. Needs --time."""
     time_format: str = ""
     """How times are written: s, ms, us or ns (since 1970), day-first, month-first, compact (YYYYMMDDHHMM), excel,
     steps (plain numbers), or a pattern such as %d.%m.%Y. Empty: as they look."""
@@ -121,6 +124,10 @@ class Learn:
             if not self.time:
                 raise OnwardError("--time-format is of the column that --time names")
             clock_of(self.time_format)
+        if self.holidays:
+            if not self.time:
+                raise OnwardError("--holidays are found by the column that --time names")
+            Holidays(self.holidays)
         decimal_of(self.decimal, self.thousands)
         for name, least in LEAST.items():
             if (value := getattr(self, name)) < least:

@@ -17,6 +17,7 @@ from onward.rows.baselines import Baselines
 from onward.rows.calendar import Calendar
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
+from onward.rows.holidays import Holidays
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Waiting
 from onward.rows.reading import Reading
@@ -55,7 +56,7 @@ class Session(Notes):
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.reading = Reading(options, self.complain, self.seasonal)
-        self.calendar = Calendar(max(options.lag, 1))
+        self.calendar = Calendar(max(options.lag, 1), Holidays(options.holidays) if options.holidays else None)
         self.targets = Targets(options, self.reading)
         self.extras = 1 if classes else 2 if options.recipe.components else 0
         self.format = Format(options.target, self.extras, classes=classes)

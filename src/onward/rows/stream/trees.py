@@ -41,8 +41,8 @@ class Trees(NamedTuple):
     is said depends on the last KEPT rows, and through the rows that trees were grown from on TREES EVERY more.
 
     Tests are drawn from the inputs that were ever anything but 0, `met`. A number that is missing passes none.
-    Cost of a row: TREES DEPTH comparisons, and a share of 1 / EVERY of growing a tree: 2^DEPTH DRAWN TESTS multiply-adds
-    for each of at most SUMS + 1 sums. Memory: KEPT rows and their outputs.
+    Cost of a row: TREES DEPTH comparisons, and a share of 1 / EVERY of growing a tree, which takes 2^DEPTH DRAWN TESTS
+    multiply-adds for each of at most SUMS + 1 sums. Memory: KEPT rows and their outputs.
     """
 
     rows: Float[Array, "kept inputs"]
