@@ -424,21 +424,6 @@ def test_a_class_that_comes_late_and_one_that_vanishes():
     assert np.isfinite(said.outputs).all()
 
 
-@pytest.mark.parametrize("kind", ["class", "number"])
-def test_of_too_many_numbers_there_are_no_trees(kind, monkeypatch):
-    monkeypatch.setattr(module, "MOST_INPUTS", CAPACITY)
-    x, label, number = rows_of(120)
-    y = label if kind == "class" else number
-    one = learner(kind, seed=3)  # of its own, for which nothing is compiled yet
-    one, _ = one.learn(x[:70], PLAIN, y[:70])
-    wide = np.full((50, 16), nan, np.float32)
-    wide[:, :CAPACITY] = x[70:]
-    _, said = one.widen(16).learn(wide, np.zeros(16, bool), y[70:])
-    names = OF_CLASSES if kind == "class" else OF_NUMBERS
-    assert np.isnan(said.experts[:, 0, names.index("trees")]).all()
-    assert np.isfinite(said.outputs).all()
-
-
 # What is told.
 
 

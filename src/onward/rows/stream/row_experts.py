@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from onward.rows.stream.experts import SHARE, Recursive, mixed, shared
 from onward.rows.stream.moments import Running
-from onward.rows.stream.trees import MOST_INPUTS, Trees, of_classes, of_numbers
+from onward.rows.stream.trees import Trees, of_classes, of_numbers
 from onward.trees import remember
 
 # In this order. stack: what the others say together. network: the recurrent network. trees: boosted trees over the rows
@@ -28,7 +28,7 @@ RATE_ERROR = 3e-3
 
 
 class ClassSaid(NamedTuple):
-    """What experts said of a row's class, until it is known. `last`: the class before; as many as classes: none."""
+    """What experts said of a row's class, until it is known. `last`: the class before, -1: none."""
 
     answers: Float[Array, "experts classes"]
     mixed: Float[Array, " classes"]
@@ -47,7 +47,7 @@ class ClassExperts(NamedTuple):
     (k + 1) ln n + k ln(1 / SHARE) + T ln(1 / (1 - SHARE)).
     """
 
-    trees: Trees | tuple[()]
+    trees: Trees
     follows: Float[Array, "classes+1 classes"]
     shares: Float[Array, " classes"]
     exponents: Float[Array, " others"]
@@ -62,17 +62,17 @@ class ClassExperts(NamedTuple):
     def start(cls, inputs: int, classes: int, lag: int, seed: int) -> "ClassExperts":
         """Nothing known."""
         none, many = jnp.zeros(classes), len(OF_CLASSES)
-        asked = ClassSaid(jnp.zeros((many, classes)), none, jnp.zeros(inputs), jnp.array(classes))
+        asked = ClassSaid(jnp.zeros((many, classes)), none, jnp.zeros(inputs), jnp.array(-1))
         exponents = jnp.array([0.5 * (name in ("network", "trees")) for name in OF_CLASSES[1:]])
         return cls(
-            Trees.start(inputs, classes, seed) if inputs <= MOST_INPUTS else (),
+            Trees.start(inputs, classes, seed),
             jnp.zeros((classes + 1, classes)),
             none,
             exponents,
             none,
             (jnp.full(many - 1, SQUARES), jnp.full(classes, SQUARES)),
             jnp.full(many, 1 / many),
-            jnp.array(classes),
+            jnp.array(-1),
             asked,
             jax.tree.map(lambda a: jnp.zeros((lag, *a.shape), a.dtype), asked),
         )
@@ -81,8 +81,7 @@ class ClassExperts(NamedTuple):
         """With what is said of a row, in `asked`. `network`, `linear`: the probabilities that these say."""
         seen = self._seen
         followed = self.follows[self.last] + SMOOTH * self.shares / jnp.maximum(jnp.sum(self.shares), 1)
-        nobody = jnp.full_like(network, jnp.nan)
-        trees = jax.nn.softmax(jnp.where(seen, self.trees.say(x), -jnp.inf)) if self.trees else nobody
+        trees = jax.nn.softmax(jnp.where(seen, self.trees.say(x), -jnp.inf))
         others = jnp.stack([network, trees, linear, followed, self.shares])
         others = jnp.where(awake[1:, None], _floored(others, seen), jnp.nan)
         stack = jnp.where(awake[0], _floored(jax.nn.softmax(self._pooled(others))[None], seen)[0], jnp.nan)
@@ -120,11 +119,8 @@ class ClassExperts(NamedTuple):
         errors = jnp.where(judged, logs @ error, 0), jnp.where(judged, error, 0)
         slopes = self.slopes[0] + jnp.square(errors[0]), self.slopes[1] + jnp.square(errors[1])
         faded = self.follows[said.last] * (1 - 1 / FOLLOWED) + truth
-        trees = self.trees
-        if trees:
-            trees = trees.learn(said.x, truth, due, of_classes(shares > 0))
         return self._replace(
-            trees=trees,
+            trees=self.trees.learn(said.x, truth, due, of_classes(shares > 0)),
             follows=self.follows.at[said.last].set(jnp.where(due, faded, self.follows[said.last])),
             shares=shares,
             exponents=self.exponents - STEP * errors[0] / jnp.sqrt(slopes[0]),
@@ -177,7 +173,7 @@ class NumberExperts(NamedTuple):
     Weights follow those of `Experts` with eta = 1, where distances are told in mean errors of the mixture.
     """
 
-    trees: Trees | tuple[()]
+    trees: Trees
     stack: Recursive
     error: Float[Array, " targets"]
     known: Float[Array, " targets"]
@@ -191,7 +187,7 @@ class NumberExperts(NamedTuple):
         equal = jnp.array([0.5 * (name in ("network", "trees")) for name in OF_NUMBERS[1:-1]])
         stack = jax.tree.map(lambda a: jnp.broadcast_to(a, (targets, *a.shape)), Recursive.start(equal))
         asked = NumberSaid(jnp.zeros((targets, many)), jnp.zeros(targets), jnp.zeros(inputs))
-        trees = Trees.start(inputs, targets, seed) if inputs <= MOST_INPUTS else ()
+        trees = Trees.start(inputs, targets, seed)
         return cls(trees, stack, jnp.zeros(targets), jnp.zeros(targets), jnp.full((targets, many), 1 / many), asked)
 
     def answer(
@@ -199,9 +195,8 @@ class NumberExperts(NamedTuple):
     ) -> "NumberExperts":
         """With what is said of a row, in `asked`. `network`, `linear`: (targets,), what these say."""
         centre, unit = targets.mean, targets.deviation()
-        nobody = jnp.full_like(network, jnp.nan)
         mean = jnp.where(targets.seen > 0, centre, jnp.nan)
-        trees = jnp.where(targets.seen > 0, centre + unit * self.trees.say(x), jnp.nan) if self.trees else nobody
+        trees = jnp.where(targets.seen > 0, centre + unit * self.trees.say(x), jnp.nan)
         others = jnp.where(awake[None, 1:], jnp.stack([network, trees, linear, mean], 1), jnp.nan)
         moves = _moves(others, centre, unit)
         stack = jnp.where(awake[0] & (targets.seen > 0), centre + unit * jnp.sum(self.stack.weight * moves, 1), jnp.nan)
@@ -224,11 +219,8 @@ class NumberExperts(NamedTuple):
             weights, moves, change, start=np.full(len(OF_NUMBERS), 1 / len(OF_NUMBERS))
         )
         weights = jax.vmap(step)(self.weights, (said.answers - centre[:, None]) / scale, (y - centre) / scale[:, 0])
-        trees = self.trees
-        if trees:
-            trees = trees.learn(said.x, y, jnp.any(known), of_numbers(centre, unit))
         return self._replace(
-            trees=trees,
+            trees=self.trees.learn(said.x, y, jnp.any(known), of_numbers(centre, unit)),
             stack=jax.vmap(learn)(self.stack, moves, change),
             error=error,
             known=count,

@@ -447,9 +447,6 @@ class Stream:
             assert isinstance(fresh.experts, Experts)
             experts = experts.enlarge(fresh.experts, self.capacity, more)
         elif isinstance(experts, ClassExperts | NumberExperts):
-            assert isinstance(fresh.experts, ClassExperts | NumberExperts)
-            # Of too many numbers there are no trees.
-            experts = experts if fresh.experts.trees else experts._replace(trees=())
             experts = enlarge(experts, fresh.experts, self.capacity if more else self.classes)
         state = state._replace(asked=fresh.asked, waiting=fresh.waiting, experts=fresh.experts)
         state = enlarge(state, fresh, self.capacity if more else self.classes)

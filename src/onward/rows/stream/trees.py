@@ -24,8 +24,6 @@ STEP_CLASSES, STEP_NUMBERS, RIDGE = 0.1, 0.2, 3.0
 SUMS = 4
 # Errors of numbers are cut at so many times their mean size.
 CUT = 3.0
-# With room for more numbers in a row there are no trees.
-MOST_INPUTS = 1024
 
 # Of truths and scores (rows, outputs): downward slope of the loss, times the step, and its curvature.
 Slopes = Callable[[Array, Array], tuple[Array, Array]]
