@@ -1218,7 +1218,10 @@ def test_a_clock_that_is_not_even(here, spoil):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (["--experts", "network", "stak"], "--experts: there is no 'stak'; there are stack, network, lags"),
+        (
+            ["--experts", "network", "stak"],
+            "--experts: there is no 'stak'; there are stack, network, trees, linear, lags",
+        ),
         (["--experts", "day", "day"], "--experts: one is named twice"),
         (
             ["--experts", "day", "--horizon", "0"],

@@ -8,6 +8,7 @@ from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.figures import WINDOWS, of_target, panels_of
 from onward.rows.scores import each_target, measure
 from onward.rows.stream import EXPERTS
+from onward.rows.stream.experts import AHEAD
 from onward.rows.summary import experts_of
 
 # Experts in words.
@@ -87,5 +88,9 @@ def _weights(
     return np.array([rows[at : at + group][-1] for at in cuts]), means / np.maximum(means.sum(1, keepdims=True), 1e-9)
 
 
+# Of those that never answer side by side one colour is enough.
+_ALIKE = {"trees": "lags", "linear": "calendar"}
+
+
 def _colour(name: str) -> str:
-    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9", "#2c7fb8", "#c994c7"][EXPERTS.index(name)]
+    return [*COLOURS, GREY, "#8c6bb1", "#b8b8b8", "#d9d9d9"][AHEAD.index(_ALIKE.get(name, name))]

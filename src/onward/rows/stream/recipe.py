@@ -42,7 +42,7 @@ RULES: dict[str, Callable[[], AbstractCredit]] = {
     "tbptt-10": lambda: TBPTT(10),
 }
 # The names of all experts.
-EXPERTS = tuple(dict.fromkeys((*AHEAD, *OF_CLASSES, *OF_NUMBERS)))
+EXPERTS = tuple(dict.fromkeys((*OF_NUMBERS[:-1], *AHEAD, *OF_CLASSES)))
 # Size of the columns' first weights, and the longest of their first memories, in rows.
 SPREAD, LONGEST = 1.5, 10.0
 # Of columns that turn, the share of their state that they keep from row to row.
