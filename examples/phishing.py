@@ -24,9 +24,10 @@ from onward.adapters.river import OnlineClassifier
 def main() -> None:
     """Two models on the same stream, and a restart."""
     rival = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    for name, model in (("OnlineClassifier", OnlineClassifier()), ("River's logistic regression", rival)):
+    mixed = OnlineClassifier(experts=True)
+    for name, model in (("OnlineClassifier", OnlineClassifier()), ("with experts", mixed), ("River's logistic", rival)):
         score = evaluate.progressive_val_score(datasets.Phishing(), model, metrics.Accuracy() + metrics.LogLoss())
-        print(f"{name:28} {score}")
+        print(f"{name:16} {score}")
     model = OnlineClassifier()
     rows = list(datasets.Phishing())
     for x, y in rows[:600]:

@@ -15,7 +15,7 @@ from onward.errors import NotFinite, needs
 from onward.rows.features import FeatureLearner, Past, ahead
 from onward.rows.keeper import Keeper
 from onward.rows.places import Told, is_unknown, number_of, single, value_of
-from onward.rows.stream import NETWORKS, RULES, RowRecipe
+from onward.rows.stream import NETWORKS, RULES, RowRecipe, experts_of
 from onward.rows.stream.recipe import Kind
 
 try:
@@ -68,6 +68,9 @@ class _Network(abc.ABC):
         if self.network == "ccn" and self.units % self.stages:
             raise ValueError(f"{name}: stages must divide units, got {self.stages!r} and {self.units!r}")
         grows: Any = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
+        mixed = getattr(self, "experts", False)
+        if not isinstance(mixed, bool):
+            raise ValueError(f"{name}: experts must be True or False, got {mixed!r}")
         return RowRecipe(
             kind=kind,
             network=self.network,  # type: ignore[arg-type]
@@ -76,6 +79,7 @@ class _Network(abc.ABC):
             horizon=0,
             lag=0,
             step_size=None if step is None else float(step),
+            experts=experts_of(kind, 0) if mixed else (),
             seed=int(self.seed),
             **grows,
         )
@@ -173,7 +177,9 @@ class OnlineRegressor(_Numbers, base.Regressor):
     dense layer: "exact" (RTRL, units^4 multiply-adds a row), "snap-1", "rflo", "uoro" or "tbptt-10". `step_size`: of
     the recurrent weights (of a classifier: of all); None: what did well on many streams. `seed`: of the weights at the
     start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where
-    targets come late, so that the network would rely on what is old by then.
+    targets come late, so that the network would rely on what is old by then. `experts`: whether boosted trees over the
+    last 4,096 rows, a linear model, the mean and a stack of all answer beside the network, mixed by how well each did:
+    for rows that mostly stand alone.
 
     Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
     Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.
@@ -187,6 +193,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
     """
 
     autoregressive: bool = field(default=True, kw_only=True)
+    experts: bool = field(default=False, kw_only=True)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         """Read a row and learn from its target. Where y is missing (None, NaN, NA) the row is read only.
@@ -242,11 +249,13 @@ class OnlineRegressor(_Numbers, base.Regressor):
         return said if series is None else series
 
 
+@dataclass(eq=False, repr=False)
 class OnlineClassifier(_Network, base.Classifier):
     """A recurrent network that predicts the class of a row of features, from it and all rows before it.
 
     Classes may be anything hashable, and are given back as they came; their number is not fixed. All else, features
-    and parameters too, as in `OnlineRegressor`.
+    and parameters too, as in `OnlineRegressor`; `experts` are, beside trees and a linear model, the share of each class
+    and what followed the class before.
 
     >>> from onward.adapters.river import OnlineClassifier
     >>> model = OnlineClassifier(units=4)
@@ -255,6 +264,8 @@ class OnlineClassifier(_Network, base.Classifier):
     >>> model.predict_one({"phase": 3})
     'high'
     """
+
+    experts: bool = field(default=False, kw_only=True)
 
     @property
     def _multiclass(self) -> bool:
