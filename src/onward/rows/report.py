@@ -352,7 +352,8 @@ def _remarks(scores: dict[str, Any], options: Learn) -> list[str | list[str]]:
         )
         texts.append(f"The {which} never changed: there was nothing to learn, and no score says anything.")
     texts.append(
-        f"{scores['rows']:,} rows, {scores['columns read']} columns read as {scores['inputs']} inputs, "
+        f"{counted(scores['rows'], 'row')}, {counted(scores['columns read'], 'column')} read as "
+        f"{counted(scores['inputs'], 'input')}, "
         f"{scores['cpu_seconds']:.1f} CPU seconds of learning, scoring and compiling."
     )
     if strange := scores.get("strange", {}).get("rows", 0):
