@@ -1148,6 +1148,8 @@ def test_experts_are_told_in_every_file(here):
     assert sum(expert["weight"] for expert in found["experts"]) == pytest.approx(1, abs=1e-3)
     rows = table()
     y = [float(row["target"] or "nan") for row in rows]
+    heard = {expert["name"]: expert["in stack"] for expert in found["experts"]}
+    assert {name for name, each in heard.items() if each is None} == {"stack", "last"}
     last = next(expert for expert in found["experts"] if expert["name"] == "last")
     assert last["rows"] == found["scored"] == 399
     assert last["mean absolute error"] == pytest.approx(np.abs(np.diff(y[:400])).mean(), rel=1e-4)
@@ -1160,7 +1162,7 @@ def test_experts_are_told_in_every_file(here):
 
 def test_experts_that_are_chosen(here, capsys):
     go(hourly(), time="when", experts=("day", "last"))
-    assert [expert["name"] for expert in summary()["experts"]] == ["last", "day"]
+    assert [(expert["name"], expert["in stack"]) for expert in summary()["experts"]] == [("last", None), ("day", None)]
     rows = table()
     between = [sorted((float(rows[i - 1]["target"]), float(rows[i - 24]["target"]))) for i in range(50, 400)]
     said = [float(row["prediction"]) for row in rows[50:400]]

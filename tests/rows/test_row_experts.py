@@ -470,8 +470,10 @@ def test_what_is_said_of_classes_is_counted(here):
     assert classes["log loss"] < classes["of shares"]
     weights = {expert["name"]: expert for expert in found["experts"]}
     assert weights["trees"]["mean absolute error"] < weights["linear"]["mean absolute error"]
+    assert weights["stack"]["in stack"] is None
+    assert weights["trees"]["in stack"] > 0.3 > abs(weights["mean"]["in stack"])
     page = Path("out/report.html").read_text()
-    for words in ("came \\ said", "error rate alone", "boosted trees over the last rows", "mean log loss"):
+    for words in ("in the stack", "came \\ said", "error rate alone", "boosted trees over the last rows", "mean log loss"):
         assert words in page
 
 

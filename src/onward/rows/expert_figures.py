@@ -58,20 +58,25 @@ def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
         parts.append(
             Picture("weights", figure, "What carried the prediction: the weight of each expert, window by window.")
         )
+    heard = "the power of each" if scores["task"] == "classification" else "what the stack multiplies each by"
     what, words = measure(scores["task"]), WORDS | (OF_CLASSES if scores["task"] == "classification" else {})
     for i in [i for i, each in enumerate(ranked) if each]:
+        stacked = any(each["in stack"] is not None for each in ranked[i])
         lines = [
             [
                 f"{each['name']}: {words[each['name']]}",
                 f"{each['weight']:.1%}",
                 number(each["mean absolute error"], 4),
                 f"{each['rows']:,}",
+                *([_heard(each)] if stacked else []),
             ]
             for each in ranked[i]
         ]
         of = of_target(targets, i)
         header = [f"expert{of}", "mean weight", f"{what} alone", "rows answered"]
+        header += ["in the stack"] if stacked else []
         caption = f"The prediction{of} is the mean of these answers, by weights that follow how well each did."
+        caption += f" In the stack: {heard}, at the end." if stacked else ""
         parts.append(Table(header, lines, caption))
     return parts
 
@@ -86,6 +91,10 @@ def _weights(
     cuts = range(0, len(rows), group)
     means = np.array([weights[at : at + group].mean(0) for at in cuts])
     return np.array([rows[at : at + group][-1] for at in cuts]), means / np.maximum(means.sum(1, keepdims=True), 1e-9)
+
+
+def _heard(expert: dict[str, Any]) -> str:
+    return "" if expert["in stack"] is None else f"{expert['in stack']:.2f}"
 
 
 # Of those that never answer side by side one colour is enough.

@@ -46,7 +46,9 @@ def summary(session: Session) -> dict[str, Any]:
             **_errors(scores.believed),
         }
     if session.experts:
-        content["experts"] = by_target(options.target, [_experts(session.experts, each) for each in scores.experts])
+        heard = session.learner.in_stack if session.learner else {}
+        each = [_experts(session.experts, sums, heard, i) for i, sums in enumerate(scores.experts)]
+        content["experts"] = by_target(options.target, each)
     if options.task == "classification":
         content["classes"] = _classes(list(session.targets.classes), scores)
     if session.extras:
@@ -80,10 +82,20 @@ def _classes(names: list[str], scores: Scores) -> dict[str, Any]:
     }
 
 
-def _experts(names: Sequence[str], sums: np.ndarray) -> list[dict[str, Any]]:
-    """Of those that ever answered: the error of their own answers, in how many rows, and their mean weight."""
+def _experts(names: Sequence[str], sums: np.ndarray, heard: dict[str, np.ndarray], i: int) -> list[dict[str, Any]]:
+    """Of those that ever answered: the error of their own answers, in how many rows, and their mean weight.
+
+    `in stack`: how much the stack listens to it at the end, None where it does not; of target `i`.
+    """
+    told = {name: float(each[i]) for name, each in heard.items() if np.isfinite(each[i])}
     return [
-        {"name": name, "weight": weight / max(judged, 1), ERRORS[0]: error / rows, "rows": int(rows)}
+        {
+            "name": name,
+            "weight": weight / max(judged, 1),
+            ERRORS[0]: error / rows,
+            "rows": int(rows),
+            "in stack": told.get(name),
+        }
         for name, (rows, error, judged, weight) in zip(names, sums.tolist(), strict=True)
         if rows
     ]
@@ -182,6 +194,7 @@ def experts_of(content: dict[str, Any], i: int) -> list[dict[str, Any]]:
     for expert in experts:
         saving.check_meta(expert, _Expert, "summary.json, experts")
         saving.check_meta(expert.get(ERRORS[0]), float, f"summary.json, experts, {ERRORS[0]}")
+        saving.check_meta(expert.get("in stack"), float | None, "summary.json, experts, in stack")
     return sorted(experts, key=lambda expert: -expert["weight"])
 
 

@@ -273,6 +273,11 @@ class Experts(NamedTuple):
         asked = said._replace(answers=answers, mixed=mixed(self.weights, answers, base))
         return self._replace(delays=delays, asked=asked)
 
+    @property
+    def in_stack(self) -> dict[str, Array]:
+        """The weight that each other expert has in the stack, (targets,), of the experts of all targets."""
+        return {AHEAD[i]: self.stack.weight[:, j] for j, i in enumerate(_STACKED)}
+
     def enlarge(self, fresh: "Experts", at: int, more: int) -> "Experts":
         """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 

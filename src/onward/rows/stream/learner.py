@@ -154,6 +154,15 @@ class RowLearner(NamedTuple):
         recipe = self.recipe
         return self.stage * recipe.stage_rows if recipe.network == "ccn" and self.stage < recipe.stages else None
 
+    @property
+    def in_stack(self) -> dict[str, np.ndarray]:
+        """How much the stack listens to each other expert, (targets,); empty where there is no stack."""
+        if "stack" not in self.recipe.experts:
+            return {}
+        with as_usual():
+            experts = self.programs.packing.on_host(self.packed).experts
+        return {name: np.asarray(part) for name, part in experts.in_stack.items() if name in self.recipe.experts}
+
     def widen(self, capacity: int) -> "RowLearner":
         """For rows of more numbers."""
         return self._changed(capacity=capacity)

@@ -131,6 +131,11 @@ class ClassExperts(NamedTuple):
         ).see(y)
 
     @property
+    def in_stack(self) -> dict[str, Array]:
+        """The power of each other expert in the stack, (1,)."""
+        return {name: self.exponents[i : i + 1] for i, name in enumerate(OF_CLASSES[1:])}
+
+    @property
     def _seen(self) -> Bool[Array, " classes"]:
         """The classes there were; all, before the first."""
         return (self.shares > 0) | (jnp.sum(self.shares) == 0)
@@ -179,6 +184,11 @@ class NumberExperts(NamedTuple):
     known: Float[Array, " targets"]
     weights: Float[Array, "targets experts"]
     asked: NumberSaid
+
+    @property
+    def in_stack(self) -> dict[str, Array]:
+        """The weight that each other expert has in the stack, (targets,)."""
+        return {name: self.stack.weight[:, i] for i, name in enumerate(OF_NUMBERS[1:-1])}
 
     @classmethod
     def start(cls, inputs: int, targets: int, seed: int) -> "NumberExperts":
