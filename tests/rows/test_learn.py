@@ -1136,6 +1136,15 @@ def hourly(n=400, change=lambda i, y: y):
     return write("hours.csv", rows, ["when", "y", "x"])
 
 
+def test_holidays_of_times_that_are_no_dates_are_told_of(here, capsys):
+    pytest.importorskip("holidays")
+    Path("data.csv").write_text("when,y\n" + "".join(f"{i},{i % 5}\n" for i in range(50)))
+    words = "--holidays DE: column 'when' holds no dates: no holiday is known"
+    assert main(["learn", "data.csv", "--target", "y", "--time", "when", "--holidays", "DE", "--out", "out"]) == 0
+    assert capsys.readouterr().err.count(words) == 1
+    assert summary()["remarks"]
+
+
 def test_experts_are_told_in_every_file(here):
     go(hourly(), time="when", every=100)
     found, windows = summary(), [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
@@ -1235,6 +1244,9 @@ def test_a_clock_that_is_not_even(here, spoil):
             "--experts: there is no 'lags' of a class; there are stack, network, trees, linear, last, mean",
         ),
         (["--experts", "trees"], "--experts: there is no 'trees' of numbers; there are stack, network, lags, calendar"),
+        (["--experts", "stack"], "--experts: the stack says nothing by itself: name one more, such as network"),
+        (["--experts", "stack", "last"], "--experts: the stack says nothing by itself"),
+        (["--holidays", "DE-", "--time", "when"], "--holidays DE-: DE has no part ''; its parts are: BB"),
         (["--holidays", "DE"], "--holidays are found by the column that --time names"),
         (["--holidays", "XX", "--time", "when"], "--holidays XX: no holidays are known of a country 'XX'"),
         (["--experts", "lags", "--task", "return"], "--experts: of a return the network answers alone; leave it out"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -462,8 +463,8 @@ def test_what_is_said_of_classes_is_counted(here):
     assert classes["probability, rows"] == np.bincount(part, minlength=10).tolist()
     assert classes["probability, right"] == np.bincount(part[right], minlength=10).tolist()
     given = np.where(right, sure, 1 - sure)
-    first = next(i for i, line in enumerate(told) if line["target"] != told[0]["target"])
-    counted = [i for i in range(len(told)) if i not in (0, first)]
+    first = next(i for i, line in enumerate(told) if line["target"] != lines[0]["target"])
+    counted = [i for i in range(len(told)) if i != first]
     assert classes["log loss"] == pytest.approx(-np.log(given[counted]).mean(), rel=0.03)
     shares = np.bincount([names.index(line["target"]) for line in told]) / len(told)
     assert classes["of shares"] == pytest.approx(-np.sum(shares * np.log(shares)))
@@ -473,8 +474,75 @@ def test_what_is_said_of_classes_is_counted(here):
     assert weights["stack"]["in stack"] is None
     assert weights["trees"]["in stack"] > 0.3 > abs(weights["mean"]["in stack"])
     page = Path("out/report.html").read_text()
-    for words in ("in the stack", "came \\ said", "error rate alone", "boosted trees over the last rows", "mean log loss"):
+    for words in (
+        "in the stack",
+        "came \\ said",
+        "error rate alone",
+        "boosted trees over the last rows",
+        "mean log loss",
+    ):
         assert words in page
+
+
+@pytest.mark.parametrize("ahead", ["0", "1"])
+@pytest.mark.parametrize("experts", [(), ("--experts", "network")])
+def test_a_class_is_not_said_before_it_came(here, ahead, experts):
+    """A file names the classes of later rows, too: not one of them is predicted, or had any probability."""
+    rows = drawn(60, ("first", "second"))
+    rows[0], rows[30], rows[31] = ("", *rows[0][1:]), ("third", *rows[30][1:]), ("fourth", *rows[31][1:])
+    _, found = go(rows, ahead, *experts)
+    with open("out/predictions.csv") as file:
+        lines = list(csv.DictReader(file))[: len(rows)]
+    for i, line in enumerate(lines):
+        met = {row[0] for row in rows[:i]} - {""}
+        assert (line["prediction"] in met) if met and i >= int(ahead) else not line["prediction"]
+    counted = sum(map(sum, found["classes"]["came and said"]))
+    assert counted == found["scored"] == sum(found["classes"]["probability, rows"])
+    assert found["classes"]["rows"] == counted - 3  # but for the rows in which a class came first
+    assert all(expert["rows"] <= counted for expert in found.get("experts", ()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_picture_has_room_or_letters_for(here):
+    go(drawn(60, ("日本", "a" * 400)))
+    assert "日本" in Path("out/report.html").read_text()
+
+
+BROKEN = {
+    "no weight": lambda found: found["experts"][0].pop("weight"),
+    "text": lambda found: found["experts"][0].update({"in stack": "x"}),
+    "no expert": lambda found: found["experts"][1].update(name="nobody"),
+    "huge": lambda found: found["classes"]["came and said"][0].__setitem__(0, 10**30),
+    "below 0": lambda found: found["classes"]["came and said"][0].__setitem__(0, -5),
+    "few names": lambda found: found["classes"]["names"].pop(),
+    "no parts": lambda found: found["classes"].pop("probability, sum"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        go(drawn(60))
+        return Path("out").absolute()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_damaged_summary_is_refused_in_a_line(here, whole, capsys, name):
+    shutil.copytree(whole, "out")
+    found = json.loads(Path("out/summary.json").read_text())
+    BROKEN[name](found)
+    Path("out/summary.json").write_text(json.dumps(found))
+    assert main(["report", "out"]) == 1
+    said = capsys.readouterr().err
+    assert "out/summary.json, " in said
+    assert said.count("\n") == 1
+    # A folder that was written before the stack was told of is read.
+    found = json.loads((whole / "summary.json").read_text())
+    for expert in found["experts"]:
+        del expert["in stack"]
+    Path("out/summary.json").write_text(json.dumps(found))
+    assert main(["report", "out"]) == 0
 
 
 def test_many_classes_are_counted_as_one(here):

@@ -4,6 +4,7 @@ import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,9 @@ def _save(folder: Path, picture: Picture) -> str:
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
-        with style():  # its salt decides the names within an SVG
+        # Its salt decides the names within an SVG. A name whose letters no font has is drawn as boxes.
+        with style(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
             picture.figure.savefig(buffer, format=kind, metadata=metadata)
         saving.write_bytes(folder / "figures" / f"{picture.name}.{kind}", buffer.getvalue())
     drawn = (folder / "figures" / f"{picture.name}.svg").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
-from onward.rows.figures import WINDOWS, of_target, panels_of
+from onward.rows.figures import WINDOWS, of_target, panels_of, short
 from onward.rows.scores import each_target, measure
 from onward.rows.stream import EXPERTS
 from onward.rows.stream.experts import AHEAD
@@ -51,7 +51,7 @@ def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
             axes.stackplot(rows, *weights.T, labels=names, colors=[_colour(name) for name in names], lw=0)
             axes.set(ylim=(0, 1), xlim=(rows[0], rows[-1]))
             if len(targets) > 1:
-                axes.set_title(target)
+                axes.set_title(short(target, 60))
             else:
                 axes.set_ylabel("weight")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=5)
@@ -61,7 +61,7 @@ def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
     heard = "the power of each" if scores["task"] == "classification" else "what the stack multiplies each by"
     what, words = measure(scores["task"]), WORDS | (OF_CLASSES if scores["task"] == "classification" else {})
     for i in [i for i, each in enumerate(ranked) if each]:
-        stacked = any(each["in stack"] is not None for each in ranked[i])
+        stacked = any(each.get("in stack") is not None for each in ranked[i])
         lines = [
             [
                 f"{each['name']}: {words[each['name']]}",
@@ -94,7 +94,8 @@ def _weights(
 
 
 def _heard(expert: dict[str, Any]) -> str:
-    return "" if expert["in stack"] is None else f"{expert['in stack']:.2f}"
+    heard = expert.get("in stack")
+    return "" if heard is None else f"{heard:.2f}"
 
 
 # Of those that never answer side by side one colour is enough.

@@ -8,6 +8,11 @@ from matplotlib.figure import Figure
 WINDOWS = 400
 
 
+def short(name: str, most: int = 24) -> str:
+    """A name that fits into a picture."""
+    return name if len(name) <= most else name[: most - 3] + "..."
+
+
 def of_target(targets: list[str], i: int) -> str:
     """The name of a target where there are several."""
     return f" of {targets[i]}" if len(targets) > 1 else ""

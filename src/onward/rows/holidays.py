@@ -19,13 +19,13 @@ class Holidays:
         except ImportError as error:
             raise OnwardError(needs("--holidays", "holidays")) from error
         self.of = of
-        country, _, part = of.partition("-")
+        country, hyphen, part = of.partition("-")
         known = holidays.list_supported_countries()
         if country not in known:
             near = nearest(country.upper(), known)
             hint = f". Is it {near}?" if near else ": two letters, such as DE, or with a part of it, such as US-CA"
             raise OnwardError(f"--holidays {of}: no holidays are known of a country {country!r}{hint}")
-        if part and part not in known[country]:
+        if hyphen and part not in known[country]:
             parts = ", ".join(known[country]) or "none"
             raise OnwardError(f"--holidays {of}: {country} has no part {part!r}; its parts are: {parts}")
         self._days: Any = holidays.country_holidays(country, subdiv=part or None)

@@ -150,6 +150,8 @@ class Learn:
 
     def check_served(self) -> None:
         """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
+        if "stack" in self.experts and not {*self.experts} - {"stack", "last" if self.horizon else "", "mean"}:
+            raise OnwardError("--experts: the stack says nothing by itself: name one more, such as network")
         if self.experts not in (EXPERTS, ("network",)):
             there = experts_of(self._kind, self.lag)
             of = "a return" if self.task == "return" else "a class" if self.task == "classification" else "numbers"

@@ -134,6 +134,9 @@ class Format:
         for row, values in zip(
             said.rows, each.reshape(len(each), len(self.targets) * (1 + self.extra)).tolist(), strict=True
         ):
-            named = [labels[int(values.pop(0))] if labels else ""] if self.classes else []
+            named = []
+            if self.classes:
+                number = values.pop(0)
+                named = [labels[int(number)] if number == number else ""]
             lines.append(csv_line([str(row + ahead), *named, *map(DIGITS.__mod__, values)]))
         return "".join(lines)

@@ -15,7 +15,7 @@ from onward.lab import page
 from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.class_figures import confused
 from onward.rows.expert_figures import carried
-from onward.rows.figures import WINDOWS, of_target, panels_of
+from onward.rows.figures import WINDOWS, of_target, panels_of, short
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.predictions import Format
@@ -223,7 +223,7 @@ def _curves(curves: list[_Curve], targets: list[str], what: str, odd: list[bool]
         out = ", ".join(name for name, out in zip(CONTESTANTS, far, strict=True) if out and name != OURS)
         left_out += [f"{out} ({target})" if len(targets) > 1 else out] if out else []
         if len(targets) > 1:
-            axes.set_title(target)
+            axes.set_title(short(target, 60))
     if len(targets) > 1:
         figure.supylabel(f"{what} of a window", fontsize="medium")
     else:
@@ -278,7 +278,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
         truth, said, *ends, _ = columns.T
         if ends:
             axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
-        axes.plot(rows, truth, color=GREY, lw=1.4, label=target if len(targets) == 1 else "target")
+        axes.plot(rows, truth, color=GREY, lw=1.4, label=short(target) if len(targets) == 1 else "target")
         axes.plot(rows, said, color=COLOURS[0], lw=1.4, label="predicted before")
         # What is not believed, and an interval that holds it, may lie anywhere.
         strange = marks == target
@@ -293,9 +293,9 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
                     at = np.clip(truth[strange], low, high)
                     axes.plot(rows[strange], at, "x", color=COLOURS[1], clip_on=False, label="not believed")
         if len(targets) == 1:
-            axes.set_ylabel(target)
+            axes.set_ylabel(short(target))
         else:
-            axes.set_title(target)
+            axes.set_title(short(target, 60))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     caption = f"The last {len(last):,} predictions; where the line of a target ends, it is still to come."
     caption += " What was not believed may lie beyond the picture." if (marks != "").any() else ""
@@ -315,11 +315,13 @@ def _classes(folder: Path, target: str) -> Picture:
     figure, (above, below) = panels_of(2)
     known = np.array([bool(c) for c in came], bool)
     wrong = known & np.array([a != b for a, b in zip(came, said, strict=True)], bool)
-    above.plot(rows, at(came), drawstyle="steps-mid", color=GREY, lw=1.4, label=target)
+    above.plot(rows, at(came), drawstyle="steps-mid", color=GREY, lw=1.4, label=short(target))
     for chosen, colour, label in ((~wrong, COLOURS[0], "predicted before"), (wrong, COLOURS[1], "predicted wrongly")):
         if chosen.any():
             above.plot(rows[chosen], at(said)[chosen], "o", ms=3, color=colour, label=label)
-    above.set(yticks=range(len(names)), yticklabels=names, ylim=(max(len(names), 1) - 0.5, -0.5))
+    above.set(
+        yticks=range(len(names)), yticklabels=[short(name) for name in names], ylim=(max(len(names), 1) - 0.5, -0.5)
+    )
     below.plot(rows, sure, color=COLOURS[0], lw=1.1)
     below.set(ylim=(0, 1.02), ylabel="its probability", xlabel="row")
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper right", ncols=3)

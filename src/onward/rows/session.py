@@ -52,6 +52,8 @@ class Session(Notes):
         classes = options.task == "classification"
         self.experts = options.recipe.answering
         self.scores = Scores(k, len(self.experts))
+        # Classes that have come.
+        self.met = 0
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
@@ -132,6 +134,11 @@ class Session(Notes):
         cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))} | self._season()
         waves = reading.waves(moments)
         at = self.calendar.at(moments, self.baselines.periods, dated=reading.dated)
+        if self.options.holidays and not reading.dated and not self.rows:
+            told = (
+                f"--holidays {self.options.holidays}: column {self.options.time!r} holds no dates: no holiday is known"
+            )
+            self.complain(Remark(told, numbers[0], "rows without a date, of which no holiday is known"))
         start, parts, marks = 0, [], []
         while start < n:
             stop = encoder.give_slots(cells, start, n)
@@ -159,7 +166,7 @@ class Session(Notes):
             )
         self._silent(answers, numbers)
         self.strange.see(marks, numbers, block.cells, self.complain)
-        self._score(self._asked(answers, numbers, times), numbers, times, arrived, others, marks, answers.doubted)
+        self._score(self._asked(answers, numbers, times, y), numbers, times, arrived, others, marks, answers.doubted)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
@@ -228,16 +235,26 @@ class Session(Notes):
         self.learner = learner
         return learner
 
-    def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
-        """The answers in the targets' own units."""
+    def _known(self, y: np.ndarray) -> np.ndarray:
+        """How many classes there had been when each row was answered: a block holds those of its later rows, too."""
+        last = np.where(np.isfinite(y[:, 0]), y[:, 0], -1).astype(int)
+        upto = np.maximum.accumulate(np.concatenate([[self.met - 1], last])) + 1
+        self.met = int(upto[-1])
+        return upto[1:] if self.options.lag else upto[:-1]
+
+    def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str], y: np.ndarray) -> Waiting:
+        """The answers in the targets' own units; `y`: what stands in these rows."""
         outputs, linear = answers.outputs.astype(float), answers.linear.astype(float)
         each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
         if self.options.task == "classification":
+            known = self._known(y)[:, None]
             seen = outputs[:, : max(1, len(self.targets.classes))]
+            seen = np.where(np.arange(seen.shape[1]) < known, seen, 0)
             said = np.argmax(seen, 1)[:, None]
-            shares = seen / seen.sum(1, keepdims=True)
+            shares = seen / np.where(known > 0, seen.sum(1, keepdims=True), 1)
             extra = np.concatenate([np.take_along_axis(shares, said, 1), shares], 1)
-            none = np.nan if not self.targets.classes else 0.0  # no class has a name yet
+            none = np.where(known > 0, 0.0, np.nan)  # no class has come yet
+            each = each + none[..., None, None]
             return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
         extra = np.zeros((len(outputs), 0))
         if self.extras:
@@ -404,6 +421,7 @@ class Session(Notes):
         self.targets.none = meta["none"]
         self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
         self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
+        self.met = len(self.targets.classes)
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
         self.rewards = mine["rewards"]

@@ -1,8 +1,9 @@
 """The scores of a run of `onward learn`, and what its columns were read as: what summary.json holds."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -10,11 +11,14 @@ from onward import saving
 from onward.errors import OnwardError
 from onward.rows.scores import APART, CONTESTANTS, PARTS, Scores, by_target, each_target, mean_errors, measure
 from onward.rows.session import Session
+from onward.rows.stream import EXPERTS
 from onward.text import counted
 
 SUMMARY = "summary.json"
 ERRORS = ("mean absolute error", "root mean square error")
 WITHOUT = "without strange targets"
+# No file has more rows.
+MOST = 2**53
 
 
 def summary(session: Session) -> dict[str, Any]:
@@ -115,15 +119,23 @@ class _Column(TypedDict):
     odd: int
 
 
-class _Expert(TypedDict):
-    name: str
-    weight: float
-    rows: int
-
-
-class _Classes(TypedDict):
-    rows: int
-    names: list[str]
+_Expert = TypedDict(
+    "_Expert",
+    {"name": str, "weight": float, "rows": int, "mean absolute error": float, "in stack": NotRequired[float | None]},
+)
+_Classes = TypedDict(
+    "_Classes",
+    {
+        "rows": int,
+        "names": list[str],
+        "log loss": float,
+        "of shares": float | None,
+        "came and said": list[list[int]],
+        "probability, rows": list[int],
+        "probability, right": list[int],
+        "probability, sum": list[float],
+    },
+)
 
 
 class _Summary(TypedDict):
@@ -170,31 +182,33 @@ def load_summary(folder: Path) -> dict[str, Any]:
     for name, kind in kinds.items():
         if name in content:
             check_targets(content[name], content["targets"], kind, f"{file}, {name}")
+    _check_experts(content, f"{file}, experts")
     return content
 
 
 def _check_classes(classes: Any, where: str) -> None:
     saving.check_meta(classes, _Classes, where)
-    saving.check_meta(classes.get("log loss"), float, f"{where}, log loss")
-    saving.check_meta(classes.get("of shares"), float | None, f"{where}, of shares")
-    counts, many = classes.get("came and said"), len(classes["names"])
-    saving.check_meta(counts, list[list[int]], f"{where}, came and said")
-    parts = {name: classes.get(f"probability, {name}") for name in ("rows", "right", "sum")}
-    for name, part in parts.items():
-        saving.check_meta(part, list[float] if name == "sum" else list[int], f"{where}, probability, {name}")
-    if list(map(len, counts)) != [many] * many or any(len(part) != PARTS for part in parts.values()):
+    counts, many = classes["came and said"], len(classes["names"])
+    parts = [classes[f"probability, {name}"] for name in ("rows", "right", "sum")]
+    if list(map(len, counts)) != [many] * many or any(len(part) != PARTS for part in parts):
         raise saving.Unreadable(f"{where} is damaged: its parts are not of {many} classes and {PARTS} probabilities")
+    if not all(0 <= count <= MOST for count in itertools.chain(*counts, *parts)):
+        raise saving.Unreadable(f"{where} is damaged: it holds counts that are none")
+
+
+def _check_experts(content: dict[str, Any], where: str) -> None:
+    for each in each_target(content["targets"], content["experts"]) if "experts" in content else ():
+        for expert in each:
+            saving.check_meta(expert, _Expert, where)
+            if expert["name"] not in EXPERTS:
+                raise saving.Unreadable(f"{where} is damaged, or of another version of onward: {expert['name']!r}")
 
 
 def experts_of(content: dict[str, Any], i: int) -> list[dict[str, Any]]:
-    """The experts of target i, by weight; `Unreadable` where one lacks what `summary` writes."""
+    """The experts of target i, by weight."""
     if "experts" not in content:
         return []
     experts = each_target(content["targets"], content["experts"])[i]
-    for expert in experts:
-        saving.check_meta(expert, _Expert, "summary.json, experts")
-        saving.check_meta(expert.get(ERRORS[0]), float, f"summary.json, experts, {ERRORS[0]}")
-        saving.check_meta(expert.get("in stack"), float | None, "summary.json, experts, in stack")
     return sorted(experts, key=lambda expert: -expert["weight"])
 
 
