@@ -19,6 +19,7 @@ from onward.rows.stream import trees as forest
 from onward.rows.stream.experts import SHARE
 from onward.rows.stream.row_experts import FOLLOWED, LEAST, OF_CLASSES, OF_NUMBERS, SMOOTH, ClassExperts, judged_by
 from onward.rows.stream.trees import Trees, of_classes, of_numbers
+from regret import best_sequence
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -227,16 +228,6 @@ def test_chance_is_said_to_be_chance():
 
 
 # The mixture of classes.
-
-
-def best_sequence(losses, changes):
-    """The least sum of losses (rows, experts) of a sequence of experts with at most so many changes."""
-    kept = np.full((changes + 1, losses.shape[1]), np.inf)
-    kept[0] = 0
-    for row in losses:
-        came = np.vstack([np.full(losses.shape[1], np.inf), np.broadcast_to(kept[:-1].min(1)[:, None], kept[1:].shape)])
-        kept = np.minimum(kept, came) + row
-    return kept.min()
 
 
 def mixture_loss(likely, step):

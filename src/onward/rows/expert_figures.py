@@ -9,7 +9,7 @@ from onward.rows.figures import WINDOWS, of_target, panels_of, short
 from onward.rows.scores import each_target, measure
 from onward.rows.stream import EXPERTS
 from onward.rows.stream.experts import AHEAD
-from onward.rows.summary import experts_of
+from onward.rows.summary import by_weight
 
 # Experts in words.
 WORDS = {
@@ -38,7 +38,7 @@ OF_CLASSES = {
 def carried(scores: dict[str, Any], windows: list[dict[str, Any]]) -> list[Any]:
     """What carried the predictions of each target: the experts' weights over time, and their own errors."""
     targets = scores["targets"]
-    ranked = [experts_of(scores, i) for i in range(len(targets))]
+    ranked = [by_weight(scores, i) for i in range(len(targets))]
     if not any(ranked):
         return []
     parts: list[Any] = []

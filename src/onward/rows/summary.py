@@ -204,7 +204,7 @@ def _check_experts(content: dict[str, Any], where: str) -> None:
                 raise saving.Unreadable(f"{where} is damaged, or of another version of onward: {expert['name']!r}")
 
 
-def experts_of(content: dict[str, Any], i: int) -> list[dict[str, Any]]:
+def by_weight(content: dict[str, Any], i: int) -> list[dict[str, Any]]:
     """The experts of target i, by weight."""
     if "experts" not in content:
         return []

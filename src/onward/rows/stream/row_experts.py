@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from onward.rows.stream.experts import SHARE, Recursive, mixed, shared
+from onward.rows.stream.experts import LIMIT, RATE_ERROR, SHARE, Recursive, mixed, shared
 from onward.rows.stream.moments import Running
 from onward.rows.stream.trees import Trees, of_classes, of_numbers
 from onward.trees import remember
@@ -23,8 +23,6 @@ LEAST = 1e-3
 STEP, SQUARES = 0.1, 1.0
 # Of the row of a class, in how many of its rows what followed is forgotten; and how much the shares of all count in it.
 FOLLOWED, SMOOTH = 500.0, 1.0
-# The pace of the mean error of the mixture.
-RATE_ERROR = 3e-3
 
 
 class ClassSaid(NamedTuple):
@@ -240,4 +238,4 @@ class NumberExperts(NamedTuple):
 
 def _moves(others: Array, centre: Array, unit: Array) -> Float[Array, "targets others"]:
     """What others than the stack and the mean say, in units from the mean; none where one has no answer."""
-    return jnp.clip(jnp.nan_to_num((others[:, :-1] - centre[:, None]) / unit[:, None]), -20, 20)
+    return jnp.clip(jnp.nan_to_num((others[:, :-1] - centre[:, None]) / unit[:, None]), -2 * LIMIT, 2 * LIMIT)
