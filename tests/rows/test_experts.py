@@ -33,6 +33,7 @@ from onward.rows.stream.experts import (
     mixed,
     shared,
 )
+from onward.rows.stream.mixture import Sizes
 from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
 from regret import best_sequence
 
@@ -582,7 +583,7 @@ def test_a_level_that_moves_is_no_change():
 
 
 def test_the_state_holds_what_it_says():
-    one = Experts.start(3, CAPACITY, 2)
+    one = jax.tree.map(lambda a: a[0], Experts.start(Sizes(CAPACITY, 0, 1, 3, 2, 0)))
     assert one.asked.read.shape == (OWN + 3,)
     assert one.waiting.shape == (2, one.asked.flat.size)
     for part, again in zip(one.asked, one.asked.of(one.asked.flat), strict=True):

@@ -17,6 +17,8 @@ from onward.rows.stream import RowLearner, RowRecipe
 from onward.rows.stream import row_experts as module
 from onward.rows.stream import trees as forest
 from onward.rows.stream.experts import SHARE
+from onward.rows.stream.mixture import Asked, Heard, Sizes
+from onward.rows.stream.moments import Running
 from onward.rows.stream.row_experts import FOLLOWED, LEAST, OF_CLASSES, OF_NUMBERS, SMOOTH, ClassExperts, judged_by
 from onward.rows.stream.trees import Trees, of_classes, of_numbers
 from regret import best_sequence
@@ -288,15 +290,28 @@ def test_the_bound_notices_faults(fault, kind, changes):
     assert mixture_loss(likely, fault) > best_sequence(-np.log(likely), changes) + bound(600, changes)
 
 
+def asked(network, linear, x):
+    """All experts of classes are asked."""
+    none, nowhere = jnp.zeros(1), jnp.zeros(0, jnp.int32)
+    awake = jnp.ones(len(OF_CLASSES), bool)
+    return Asked(network, linear, x, x, x, none, none, nowhere, Running.start(1), awake)
+
+
+def heard(y):
+    """A class came."""
+    y = jnp.reshape(y, 1)
+    return Heard(jnp.int32(1), y, y, jnp.zeros(1), jnp.zeros(0, jnp.int32), Running.start(1))
+
+
 def test_experts_of_classes_are_those_of_numpy():
     """Shares, what followed, the stack, the weights and the mixture, from what network, trees and baseline said."""
     rng, rows, k = np.random.default_rng(1), 90, 3
     network, linear = (rng.dirichlet(np.ones(k), rows).astype(np.float32) for _ in range(2))
     y = rng.choice([0.0, 0, 1, nan], rows).astype(np.float32)
     y[40:] = np.where(rng.random(50) < 0.3, 2, y[40:])
-    one, awake = ClassExperts.start(2, k, 0, 0), jnp.ones(len(OF_CLASSES), bool)
-    ask = jax.jit(lambda one, said, other, x: one.answer(said, other, x, awake))
-    learn = jax.jit(lambda one, y: one.learn(jnp.int32(1), y))
+    one = ClassExperts.start(Sizes(2, k, 1, 0, 0, 0))
+    ask = jax.jit(lambda one, said, other, x: one.answer(asked(said, other, x)))
+    learn = jax.jit(lambda one, y: one.learn(heard(y), y)[0])
     counts, follows, last = np.zeros(k), np.zeros((k + 1, k)), k
     exponents, bias = np.array([0.5, 0.5, 0, 0, 0]), np.zeros(k)
     squares = np.full(5, module.SQUARES), np.full(k, module.SQUARES)
@@ -347,7 +362,9 @@ def test_experts_of_classes_are_those_of_numpy():
 def test_the_stack_goes_down_the_slope_of_its_log_loss():
     """Of its log loss by its own powers, as differentiated."""
     rng = np.random.default_rng(0)
-    one = ClassExperts.start(2, 3, 0, 0)._replace(shares=jnp.ones(3), exponents=jnp.array([0.7, 0.2, -0.3, 0.4, 0.1]))
+    one = ClassExperts.start(Sizes(2, 3, 1, 0, 0, 0))._replace(
+        shares=jnp.ones(3), exponents=jnp.array([0.7, 0.2, -0.3, 0.4, 0.1])
+    )
     answers = jnp.asarray(rng.dirichlet(np.ones(3), 6), jnp.float32)
     one = one._replace(asked=one.asked._replace(answers=answers))
 
@@ -355,7 +372,7 @@ def test_the_stack_goes_down_the_slope_of_its_log_loss():
         return -jax.nn.log_softmax(one._replace(exponents=exponents, bias=bias)._pooled(answers[1:]))[2]
 
     slopes = jax.grad(loss, (0, 1))(one.exponents, one.bias)
-    after = one.learn(jnp.int32(1), jnp.float32(2))
+    after, _ = one.learn(heard(jnp.float32(2)), jnp.zeros(1))
     for new, old, slope in zip(after[3:5], one[3:5], slopes, strict=True):
         np.testing.assert_allclose(new - old, -module.STEP * slope / np.sqrt(module.SQUARES + slope**2), rtol=1e-4)
 

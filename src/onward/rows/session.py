@@ -25,7 +25,7 @@ from onward.rows.remarks import Notes, Remark, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
 from onward.rows.sources import Cell, Rows
 from onward.rows.strange import Strange
-from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner, interval
+from onward.rows.stream import BLOCK, Ahead, Answers, RowLearner
 from onward.rows.targets import Targets
 from onward.rows.units import Unit
 
@@ -52,15 +52,13 @@ class Session(Notes):
         classes = options.task == "classification"
         self.experts = options.recipe.answering
         self.scores = Scores(k, len(self.experts))
-        # Classes that have come.
-        self.met = 0
         self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.reading = Reading(options, self.complain, self.seasonal)
         self.calendar = Calendar(max(options.lag, 1), Holidays(options.holidays) if options.holidays else None)
         self.targets = Targets(options, self.reading)
-        self.extras = 1 if classes else 2 if options.recipe.components else 0
+        self.extras = self.targets.extras
         self.format = Format(options.target, self.extras, classes=classes)
         self.waiting = Waiting.empty(options.lag, k, k * self.extras, len(self.experts))
         self.rewards = np.zeros((0, k))
@@ -166,7 +164,8 @@ class Session(Notes):
             )
         self._silent(answers, numbers)
         self.strange.see(marks, numbers, block.cells, self.complain)
-        self._score(self._asked(answers, numbers, times, y), numbers, times, arrived, others, marks, answers.doubted)
+        asked = self.targets.answered(answers, y, numbers, times, block=min(self.block, ENDS))
+        self._score(asked, numbers, times, arrived, others, marks, answers.doubted)
         if self.live and self.learner is not None:
             self.ahead.follow(self.learner, "step" if learn else "read")
         self.rows += n
@@ -234,39 +233,6 @@ class Session(Notes):
             learner = learner.add_classes(classes)
         self.learner = learner
         return learner
-
-    def _known(self, y: np.ndarray) -> np.ndarray:
-        """How many classes there had been when each row was answered: a block holds those of its later rows, too."""
-        last = np.where(np.isfinite(y[:, 0]), y[:, 0], -1).astype(int)
-        upto = np.maximum.accumulate(np.concatenate([[self.met - 1], last])) + 1
-        self.met = int(upto[-1])
-        return upto[1:] if self.options.lag else upto[:-1]
-
-    def _asked(self, answers: Answers, numbers: Sequence[int], times: Sequence[str], y: np.ndarray) -> Waiting:
-        """The answers in the targets' own units; `y`: what stands in these rows."""
-        outputs, linear = answers.outputs.astype(float), answers.linear.astype(float)
-        each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
-        if self.options.task == "classification":
-            known = self._known(y)[:, None]
-            seen = outputs[:, : max(1, len(self.targets.classes))]
-            seen = np.where(np.arange(seen.shape[1]) < known, seen, 0)
-            said = np.argmax(seen, 1)[:, None]
-            shares = seen / np.where(known > 0, seen.sum(1, keepdims=True), 1)
-            extra = np.concatenate([np.take_along_axis(shares, said, 1), shares], 1)
-            none = np.where(known > 0, 0.0, np.nan)  # no class has come yet
-            each = each + none[..., None, None]
-            return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
-        extra = np.zeros((len(outputs), 0))
-        if self.extras:
-            spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
-            block = min(self.block, ENDS)
-            ends = interval(spread, outputs.ravel(), self.options.coverage, block).reshape(*outputs.shape, 2)
-            low, high = (self.targets.from_units(ends[..., i]) for i in range(2))
-            extra = np.stack([low, high], 2).reshape(len(outputs), -1)
-        real = self.targets.from_units
-        for j in range(each.shape[3]):
-            each[:, :, 0, j] = real(each[:, :, 0, j])
-        return Waiting(real(outputs), real(linear), extra, each, list(numbers), list(times))
 
     def _score(
         self,
@@ -421,7 +387,7 @@ class Session(Notes):
         self.targets.none = meta["none"]
         self.targets.units = {name: Unit(origin) for name, origin in meta["units"].items()}
         self.targets.classes = {name: i for i, name in enumerate(meta["classes"])}
-        self.met = len(self.targets.classes)
+        self.targets.met = len(self.targets.classes)
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
         self.rewards = mine["rewards"]

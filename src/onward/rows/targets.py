@@ -1,4 +1,4 @@
-"""What is to be predicted in a table, as numbers that a network learns."""
+"""What is to be predicted in a table, as numbers that a network learns, and answers in its own units again."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ import numpy as np
 
 from onward.errors import OnwardError
 from onward.rows.options import Learn
+from onward.rows.predictions import Waiting
 from onward.rows.reading import FIRST, Reading
 from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, is_missing
+from onward.rows.stream import Answers, interval
 from onward.rows.units import Unit
 
 MOST_CLASSES = 1024
@@ -24,6 +26,9 @@ class Targets:
         self.options, self.reading = options, reading
         self.units: dict[str, Unit] = {}
         self.classes: dict[str, int] = {}
+        self.met = 0  # classes that came in the rows that were answered
+        # What is said of each target besides: the probability of the class that is said, or the ends of the interval.
+        self.extras = 1 if options.task == "classification" else 2 if options.recipe.components else 0
         self.none: dict[str, int] = {}  # cells of a target before its first number that are neither numbers nor missing
 
     def cuts(self, cells: dict[str, Sequence[Cell]], n: int) -> list[int]:
@@ -107,3 +112,41 @@ class Targets:
             return self.to_units(arrived)
         unit = self.units.get(self.options.target[0], Unit(0.0))
         return (arrived - unit.origin * self.options.share) / unit.length
+
+    def answered(
+        self, answers: Answers, y: np.ndarray, numbers: Sequence[int], times: Sequence[str], *, block: int
+    ) -> Waiting:
+        """The answers in the targets' own units; `y`: what stands in these rows.
+
+        Of classes the one that is most probable, with its probability and those of all. The ends of `block` intervals
+        are found at once.
+        """
+        outputs, linear = answers.outputs.astype(float), answers.linear.astype(float)
+        each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
+        if self.options.task == "classification":
+            known = self._known(y)[:, None]
+            seen = outputs[:, : max(1, len(self.classes))]
+            seen = np.where(np.arange(seen.shape[1]) < known, seen, 0)
+            said = np.argmax(seen, 1)[:, None]
+            shares = seen / np.where(known > 0, seen.sum(1, keepdims=True), 1)
+            extra = np.concatenate([np.take_along_axis(shares, said, 1), shares], 1)
+            none = np.where(known > 0, 0.0, np.nan)  # no class has come yet
+            each = each + none[..., None, None]
+            return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
+        extra = np.zeros((len(outputs), 0))
+        if self.extras:
+            spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
+            ends = interval(spread, outputs.ravel(), self.options.coverage, block).reshape(*outputs.shape, 2)
+            low, high = (self.from_units(ends[..., i]) for i in range(2))
+            extra = np.stack([low, high], 2).reshape(len(outputs), -1)
+        real = self.from_units
+        for j in range(each.shape[3]):
+            each[:, :, 0, j] = real(each[:, :, 0, j])
+        return Waiting(real(outputs), real(linear), extra, each, list(numbers), list(times))
+
+    def _known(self, y: np.ndarray) -> np.ndarray:
+        """How many classes there had been when each row was answered: a block holds those of its later rows, too."""
+        last = np.where(np.isfinite(y[:, 0]), y[:, 0], -1).astype(int)
+        upto = np.maximum.accumulate(np.concatenate([[self.met - 1], last])) + 1
+        self.met = int(upto[-1])
+        return upto[1:] if self.options.lag else upto[:-1]

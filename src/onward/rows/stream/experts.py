@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from onward.learners.optimisers import kalman
 from onward.learners.step_rules import IDBDState, autostep
 from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN
+from onward.rows.stream.density import of_each
+from onward.rows.stream.mixture import Asked, Heard, Sizes, shares
 from onward.rows.stream.past import LAGS, Past, moved
 from onward.trees import remember
 
@@ -171,7 +173,7 @@ class Said(NamedTuple):
 
 
 class Experts(NamedTuple):
-    """The experts of one target, and their weights in the mixture.
+    """The experts of each target, stacked along the first axis of all arrays, and their weights in the mixture.
 
     Weights follow fixed share (Herbster and Warmuth 1998): w_j <- w_j exp(-eta l_j), normalised, then
     w_j <- (1 - SHARE) w_j + SHARE s_j, with s = `START` and l_j the distance of answer j from the target, less that of
@@ -193,8 +195,19 @@ class Experts(NamedTuple):
     asked: Said
     waiting: Float[Array, "lag size"]
 
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """In the order of their answers."""
+        return AHEAD
+
     @classmethod
-    def start(cls, inputs: int, columns: int, lag: int) -> "Experts":
+    def start(cls, sizes: Sizes) -> "Experts":
+        """Nothing known."""
+        one = cls._of_one(sizes.read, sizes.inputs, sizes.lag)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (sizes.targets, *a.shape)), one)
+
+    @classmethod
+    def _of_one(cls, inputs: int, columns: int, lag: int) -> "Experts":
         """Nothing known; `inputs`: how many numbers of a row are read besides, `columns`: how many are remembered."""
         size, many = OWN + inputs, len(AHEAD)
         none = jnp.zeros(())
@@ -213,11 +226,34 @@ class Experts(NamedTuple):
             jnp.zeros((lag, asked.flat.size)),
         )
 
-    def learn(self, rows: Array, y: Array, arrived: Array, step: Array, at: Array) -> tuple["Experts", Array]:
-        """After one more row than `rows`; and what the mixture said of it, NaN: not known.
+    def learn(self, heard: Heard, said: Array) -> tuple["Experts", Array]:
+        """After one more row; and what the mixture said of what has arrived, NaN: not known."""
+        learn = lambda one, y, arrived, step: one._learn(heard.rows, y, arrived, step, heard.at)
+        return of_each(learn, self, heard.y, heard.arrived, heard.step)
 
-        `arrived` is what the answer of `lag` rows before is judged by, NaN where by nothing.
-        """
+    def see(self, heard: Heard) -> "Experts":
+        """After a row from which nothing is learned."""
+        see = lambda one, y, step: one._replace(past=one.past.see(y, step, heard.at))
+        return of_each(see, self, heard.y, heard.step)
+
+    def answer(self, asked: Asked) -> "Experts":
+        """With what is said of the row that is predicted, in `asked`."""
+        read = asked.features[: self.asked.read.shape[1] - OWN]
+        awake = asked.awake
+        if self.waiting.shape[1] > 1:  # errors overlap, and steps that follow them go astray
+            awake = awake & np.array([name != "delays" for name in AHEAD])
+        answer = lambda one, said, base, unit: one._answer(said, read, asked.columns, base, unit, asked.at, awake)
+        return of_each(answer, self, asked.network, asked.base, asked.unit)
+
+    def mixed(self, network: Array) -> Array:
+        """What the mixture says of each target."""
+        return self.asked.mixed
+
+    def spoken(self) -> tuple[Array, Array]:
+        """The share of each, and its answer."""
+        return shares(self.weights, self.asked.answers), self.asked.answers
+
+    def _learn(self, rows: Array, y: Array, arrived: Array, step: Array, at: Array) -> tuple["Experts", Array]:
         waiting, then = remember(self.waiting, rows, self.asked.flat)
         said = self.asked.of(then)
         known = said.unit > 0
@@ -239,17 +275,9 @@ class Experts(NamedTuple):
         after = Experts(past, squares, profile, delays, stack, weights, self.asked, waiting)
         return after, jnp.where(known, said.mixed, jnp.nan)
 
-    def see(self, y: Array, step: Array, at: Array) -> "Experts":
-        """After a row from which nothing is learned."""
-        return self._replace(past=self.past.see(y, step, at))
-
-    def answer(
+    def _answer(
         self, network: Array, inputs: Array, columns: Array, base: Array, unit: Array, at: Array, awake: Array
     ) -> "Experts":
-        """With what is said of the row that is predicted, in `asked`.
-
-        `network`: what the network says. `columns`: what is remembered of the row. `awake`: which experts may speak.
-        """
         base = jnp.where(jnp.isfinite(base), base, 0)
         past = self.past
         read = jnp.concatenate([*groups(past, base, unit, at).values(), jnp.ones(1), inputs])
@@ -275,13 +303,13 @@ class Experts(NamedTuple):
 
     @property
     def in_stack(self) -> dict[str, Array]:
-        """The weight that each other expert has in the stack, (targets,), of the experts of all targets."""
+        """The weight that each other expert has in the stack, (targets,)."""
         return {AHEAD[i]: self.stack.weight[:, j] for j, i in enumerate(_STACKED)}
 
     def enlarge(self, fresh: "Experts", at: int, more: int) -> "Experts":
         """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 
-        Stacked along the first axis of all arrays. Where other kinds of numbers are read, or none, since there are too
+        Where other kinds of numbers are read, or none, since there are too
         many, least squares begins anew; where there are more columns, what is remembered of them does.
         """
         size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]

@@ -106,7 +106,7 @@ class RowLearner(NamedTuple):
     def _split(self, answers: np.ndarray) -> Answers:
         stream, k, rows = self.programs.stream, self.recipe.targets, len(answers)
         outputs = stream.target.outputs
-        many = k * len(stream.experts)
+        many = k * len(self.recipe.answering)
         sizes = outputs, k, 3 * k * self.recipe.components, many, many, k
         said, linear, spread, weights, experts, doubted, strange = np.split(answers, np.cumsum(sizes), 1)
         each = lambda part: part.reshape(rows, k, -1) if part.size else np.zeros((rows, k, 0), part.dtype)

@@ -27,9 +27,10 @@ from onward.credit.rtrl import RTRL
 from onward.credit.snap import SnAp
 from onward.credit.tbptt import TBPTT
 from onward.credit.uoro import UORO
-from onward.rows.stream.experts import AHEAD
+from onward.rows.stream.experts import AHEAD, Experts
 from onward.rows.stream.inside import Inside
-from onward.rows.stream.row_experts import OF_CLASSES, OF_NUMBERS
+from onward.rows.stream.mixture import AbstractExperts, NoExperts
+from onward.rows.stream.row_experts import OF_CLASSES, OF_NUMBERS, ClassExperts, NumberExperts
 
 Kind = Literal["number", "class", "return"]
 Network = Literal["columnar", "ccn", "gru", "lstm"]
@@ -49,11 +50,16 @@ SPREAD, LONGEST = 1.5, 10.0
 RADII = 0.9, 0.99
 
 
-def experts_of(kind: Kind, lag: int) -> tuple[str, ...]:
-    """Who may answer beside the network, and it; nobody of returns."""
+def mixture_of(kind: Kind, lag: int) -> type[AbstractExperts]:
+    """Which experts may answer beside the network, and their mixture; of returns there are none."""
     if kind == "return":
-        return ()
-    return OF_CLASSES if kind == "class" else AHEAD if lag else OF_NUMBERS
+        return NoExperts
+    return ClassExperts if kind == "class" else Experts if lag else NumberExperts
+
+
+def experts_of(kind: Kind, lag: int) -> tuple[str, ...]:
+    """The names of the experts of a prediction, the network among them, in the order of their answers."""
+    return mixture_of(kind, lag).names()
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,14 @@ class RowRecipe:
     seed: int = 0
 
     @property
+    def mixture(self) -> type[AbstractExperts]:
+        """The experts that answer beside the network."""
+        return mixture_of(self.kind, self.lag) if self.experts else NoExperts
+
+    @property
     def answering(self) -> tuple[str, ...]:
         """All experts of what is predicted, chosen or not, in the order of their answers; none: the network alone."""
-        return experts_of(self.kind, self.lag) if self.experts else ()
+        return self.mixture.names()
 
     def credit(self) -> AbstractCredit:
         """The credit rule of the network."""

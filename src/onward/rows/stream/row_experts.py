@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from onward.rows.stream.experts import LIMIT, RATE_ERROR, SHARE, Recursive, mixed, shared
+from onward.rows.stream.mixture import Asked, Heard, Sizes, shares
 from onward.rows.stream.moments import Running
+from onward.rows.stream.room import enlarge
 from onward.rows.stream.trees import Trees, of_classes, of_numbers
 from onward.trees import remember
 
@@ -56,14 +58,20 @@ class ClassExperts(NamedTuple):
     asked: ClassSaid
     waiting: ClassSaid
 
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """In the order of their answers."""
+        return OF_CLASSES
+
     @classmethod
-    def start(cls, inputs: int, classes: int, lag: int, seed: int) -> "ClassExperts":
+    def start(cls, sizes: Sizes) -> "ClassExperts":
         """Nothing known."""
+        inputs, classes = sizes.inputs, sizes.classes
         none, many = jnp.zeros(classes), len(OF_CLASSES)
         asked = ClassSaid(jnp.zeros((many, classes)), none, jnp.zeros(inputs), jnp.array(-1))
         exponents = jnp.array([0.5 * (name in ("network", "trees")) for name in OF_CLASSES[1:]])
         return cls(
-            Trees.start(inputs, classes, seed),
+            Trees.start(inputs, classes, sizes.seed),
             jnp.zeros((classes + 1, classes)),
             none,
             exponents,
@@ -72,15 +80,15 @@ class ClassExperts(NamedTuple):
             jnp.full(many, 1 / many),
             jnp.array(-1),
             asked,
-            jax.tree.map(lambda a: jnp.zeros((lag, *a.shape), a.dtype), asked),
+            jax.tree.map(lambda a: jnp.zeros((sizes.lag, *a.shape), a.dtype), asked),
         )
 
-    def answer(self, network: Array, linear: Array, x: Array, awake: Bool[Array, " experts"]) -> "ClassExperts":
-        """With what is said of a row, in `asked`. `network`, `linear`: the probabilities that these say."""
-        seen = self._seen
+    def answer(self, asked: Asked) -> "ClassExperts":
+        """With what is said of a row, in `asked`."""
+        network, x, awake, seen = asked.network, asked.x, asked.awake, self._seen
         followed = self.follows[self.last] + SMOOTH * self.shares / jnp.maximum(jnp.sum(self.shares), 1)
         trees = jax.nn.softmax(jnp.where(seen, self.trees.say(x), -jnp.inf))
-        others = jnp.stack([network, trees, linear, followed, self.shares])
+        others = jnp.stack([network, trees, asked.linear, followed, self.shares])
         others = jnp.where(awake[1:, None], _floored(others, seen), jnp.nan)
         stack = jnp.where(awake[0], _floored(jax.nn.softmax(self._pooled(others))[None], seen)[0], jnp.nan)
         answers = jnp.concatenate([stack[None], others])
@@ -91,13 +99,32 @@ class ClassExperts(NamedTuple):
         together = jnp.where(jnp.any(there), together, network)
         return self._replace(asked=ClassSaid(answers, together, x, self.last))
 
-    def see(self, y: Array) -> "ClassExperts":
+    def see(self, heard: Heard) -> "ClassExperts":
         """After a class from which nothing is learned; NaN: it is missing."""
+        y = heard.y[0]
         label = jnp.where(jnp.isfinite(y), y, 0).astype(jnp.int32)
         return self._replace(last=jnp.where(jnp.isfinite(y), label, self.last))
 
-    def learn(self, rows: Array, y: Array) -> "ClassExperts":
+    def mixed(self, network: Array) -> Array:
+        """The probabilities of the mixture."""
+        return self.asked.mixed
+
+    def spoken(self) -> tuple[Array, Array]:
+        """The share of each, and the class that it says."""
+        answers = self.asked.answers
+        best = jnp.argmax(answers, 1).astype(answers.dtype)
+        said = jnp.where(jnp.isfinite(answers[:, 0]), best, jnp.nan)[None]
+        return shares(self.weights, said), said
+
+    def enlarge(self, fresh: "ClassExperts", at: int, more: int) -> "ClassExperts":
+        """With room for more inputs, or classes."""
+        return enlarge(self, fresh, at)
+
+    def learn(self, heard: Heard, said: Array) -> tuple["ClassExperts", Array]:
         """After the class of a row, NaN where it is missing: of the row that `asked` is about, or of `lag` before."""
+        return self._learn(heard.rows, heard.y[0]).see(heard), said
+
+    def _learn(self, rows: Array, y: Array) -> "ClassExperts":
         said, waiting = self.asked, self.waiting
         due = jnp.isfinite(y)
         if len(self.waiting.last):
@@ -126,7 +153,7 @@ class ClassExperts(NamedTuple):
             slopes=slopes,
             weights=jnp.where(judged, judged_by(self.weights, likely), self.weights),
             waiting=waiting,
-        ).see(y)
+        )
 
     @property
     def in_stack(self) -> dict[str, Array]:
@@ -183,36 +210,59 @@ class NumberExperts(NamedTuple):
     weights: Float[Array, "targets experts"]
     asked: NumberSaid
 
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """In the order of their answers."""
+        return OF_NUMBERS
+
     @property
     def in_stack(self) -> dict[str, Array]:
         """The weight that each other expert has in the stack, (targets,)."""
         return {name: self.stack.weight[:, i] for i, name in enumerate(OF_NUMBERS[1:-1])}
 
     @classmethod
-    def start(cls, inputs: int, targets: int, seed: int) -> "NumberExperts":
+    def start(cls, sizes: Sizes) -> "NumberExperts":
         """Nothing known."""
-        many = len(OF_NUMBERS)
+        inputs, targets, many = sizes.inputs, sizes.targets, len(OF_NUMBERS)
         equal = jnp.array([0.5 * (name in ("network", "trees")) for name in OF_NUMBERS[1:-1]])
         stack = jax.tree.map(lambda a: jnp.broadcast_to(a, (targets, *a.shape)), Recursive.start(equal))
         asked = NumberSaid(jnp.zeros((targets, many)), jnp.zeros(targets), jnp.zeros(inputs))
-        trees = Trees.start(inputs, targets, seed)
+        trees = Trees.start(inputs, targets, sizes.seed)
         return cls(trees, stack, jnp.zeros(targets), jnp.zeros(targets), jnp.full((targets, many), 1 / many), asked)
 
-    def answer(
-        self, network: Array, linear: Array, x: Array, targets: Running, awake: Bool[Array, " experts"]
-    ) -> "NumberExperts":
-        """With what is said of a row, in `asked`. `network`, `linear`: (targets,), what these say."""
+    def answer(self, asked: Asked) -> "NumberExperts":
+        """With what is said of a row, in `asked`."""
+        targets, x, awake = asked.moments, asked.x, asked.awake
         centre, unit = targets.mean, targets.deviation()
         mean = jnp.where(targets.seen > 0, centre, jnp.nan)
         trees = jnp.where(targets.seen > 0, centre + unit * self.trees.say(x), jnp.nan)
-        others = jnp.where(awake[None, 1:], jnp.stack([network, trees, linear, mean], 1), jnp.nan)
+        others = jnp.where(awake[None, 1:], jnp.stack([asked.network, trees, asked.linear, mean], 1), jnp.nan)
         moves = _moves(others, centre, unit)
         stack = jnp.where(awake[0] & (targets.seen > 0), centre + unit * jnp.sum(self.stack.weight * moves, 1), jnp.nan)
         answers = jnp.concatenate([stack[:, None], others], 1)
         return self._replace(asked=NumberSaid(answers, jax.vmap(mixed)(self.weights, answers, centre), x))
 
-    def learn(self, y: Array, targets: Running) -> "NumberExperts":
-        """After the targets of the row that `asked` is about, NaN where missing. `targets`: as they were then."""
+    def mixed(self, network: Array) -> Array:
+        """What the mixture says of each target."""
+        return self.asked.mixed
+
+    def spoken(self) -> tuple[Array, Array]:
+        """The share of each, and its answer."""
+        return shares(self.weights, self.asked.answers), self.asked.answers
+
+    def see(self, heard: Heard) -> "NumberExperts":
+        """Nothing is remembered of a row."""
+        return self
+
+    def enlarge(self, fresh: "NumberExperts", at: int, more: int) -> "NumberExperts":
+        """With room for more inputs."""
+        return enlarge(self, fresh, at)
+
+    def learn(self, heard: Heard, said: Array) -> tuple["NumberExperts", Array]:
+        """After the targets of the row that `asked` is about, NaN where missing."""
+        return self._learn(heard.arrived, heard.moments), said
+
+    def _learn(self, y: Array, targets: Running) -> "NumberExperts":
         said, centre, unit = self.asked, targets.mean, targets.deviation()
         change = (y - centre) / unit
         moves = _moves(said.answers[:, 1:], centre, unit)

@@ -16,13 +16,13 @@ from onward.model import Model
 from onward.rows.calendar import NONE, WIDTH
 from onward.rows.stream import guard
 from onward.rows.stream.density import Density, of_each
-from onward.rows.stream.experts import AHEAD, MOST_READ, Experts
+from onward.rows.stream.experts import AHEAD, MOST_READ
 from onward.rows.stream.guard import Examined, Guard
 from onward.rows.stream.linear import LinearBaseline
+from onward.rows.stream.mixture import AbstractExperts, Asked, Heard, Sizes
 from onward.rows.stream.moments import LIMIT, RATE_INPUTS, Carried, Running, deviation_of, see_squares
 from onward.rows.stream.recipe import RowRecipe, start_columns
 from onward.rows.stream.room import enlarge
-from onward.rows.stream.row_experts import ClassExperts, NumberExperts
 from onward.rows.stream.targets import target_of
 from onward.trees import remember
 from onward.types import Step
@@ -58,7 +58,7 @@ class StreamState(NamedTuple):
     density: Density | tuple[()]
     asked: Float[Array, " kept"]
     waiting: Float[Array, "lag kept"]
-    experts: Experts | ClassExperts | NumberExperts | tuple[()]
+    experts: AbstractExperts
     rows: Array
 
 
@@ -106,8 +106,7 @@ class Stream:
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.targets if self.target.anchored else 0)
         self.learner: Any = self.target.learner()  # Online or Late, each with its own state
-        self.experts = recipe.answering
-        self.width = WIDTH if self.experts == AHEAD else 0
+        self.width = WIDTH if recipe.answering == AHEAD else 0
         self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
 
@@ -147,20 +146,12 @@ class Stream:
         recipe = self.recipe
         return Density.each(recipe.targets, features, recipe.components) if recipe.components else ()
 
-    def _experts(self, features: int) -> Experts | ClassExperts | NumberExperts | tuple[()]:
+    def _experts(self, features: int) -> AbstractExperts:
         recipe = self.recipe
-        if not self.experts:
-            return ()
-        if recipe.kind == "class":
-            return ClassExperts.start(self.capacity, self.classes, recipe.lag, recipe.seed)
-        if not recipe.lag:
-            return NumberExperts.start(self.capacity, recipe.targets, recipe.seed)
-        one = Experts.start(self._read(features), self.capacity, self.recipe.lag)
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.recipe.targets, *a.shape)), one)
-
-    def _read(self, features: int) -> int:
-        """How many of so many features least squares reads: all, or the inputs, which come first, or none."""
-        return next((n for n in (features, self.inputs) if n <= MOST_READ), 0)
+        # Least squares reads all features, or the inputs, which come first, or none.
+        read = next((n for n in (features, self.inputs) if n <= MOST_READ), 0)
+        sizes = Sizes(self.capacity, self.classes, recipe.targets, read, recipe.lag, recipe.seed)
+        return recipe.mixture.start(sizes)
 
     @property
     def nowhere(self) -> Array:
@@ -189,13 +180,11 @@ class Stream:
         learned, info = self._learn(state.learned, self._example(z, label, known))
         outputs = self.target.output(info.prediction, state.targets, state.targets.mean, state.targets.deviation())
         features = state.learned.model.features(_online(learned).carry)
-        state, outputs = self._mixed(state, row, z, outputs)
-        answer = self._said(state, row, z, features, outputs, state.targets.deviation(), known=False)
-        experts = state.experts
-        if isinstance(experts, ClassExperts):
-            experts = experts.learn(state.rows, y[0])
-        elif isinstance(experts, NumberExperts):
-            experts = experts.learn(jnp.where(lacks, jnp.nan, row.arrived), state.targets)
+        base, unit = state.targets.mean, state.targets.deviation()
+        state, outputs = self._mixed(state, row, z, features, outputs, base, unit, at)
+        answer = self._said(state, row, z, features, outputs, unit, known=False)
+        believed = row._replace(arrived=jnp.where(lacks, jnp.nan, row.arrived))
+        experts, _ = state.experts.learn(self._heard(state, believed, at), outputs)
         after = self.target.learn_linear(state.linear, z, y)
         density = state.density
         if density:
@@ -204,17 +193,28 @@ class Stream:
         state = state._replace(targets=targets, learned=learned, linear=after, density=density, experts=experts)
         return state, answer
 
-    def _mixed(self, state: StreamState, row: Reading, z: Array, outputs: Array) -> tuple[StreamState, Array]:
-        """The mixture of experts of the row itself, which have answered in the state; `outputs`: the network's."""
-        experts = state.experts
-        if isinstance(experts, ClassExperts):
-            experts = experts.answer(outputs, state.linear.probabilities(z), row.x, self._awake)
-        elif isinstance(experts, NumberExperts):
-            linear = self.target.linear(state.linear, z)
-            experts = experts.answer(outputs, linear, row.x, state.targets, self._awake)
-        else:
-            return state, outputs
-        return state._replace(experts=experts), experts.asked.mixed
+    def _mixed(
+        self,
+        state: StreamState,
+        row: Reading,
+        z: Array,
+        features: Array,
+        outputs: Array,
+        base: Array,
+        unit: Array,
+        at: Array,
+    ) -> tuple[StreamState, Array]:
+        """What the mixture says of the row that is predicted; `outputs`: what the network says."""
+        linear = self.target.linear_outputs(state.linear, z)
+        awake = jnp.array([name in self.recipe.experts for name in self.recipe.answering], bool)
+        columns = z[: self.capacity]
+        asked = Asked(outputs, linear, row.x, columns, features, base, unit, at, state.targets, awake)
+        state = state._replace(experts=state.experts.answer(asked))
+        return state, state.experts.mixed(outputs)
+
+    def _heard(self, state: StreamState, row: Reading, at: Array) -> Heard:
+        """What a row, which the state counts already, brings to experts."""
+        return Heard(state.rows - 1, row.y, row.arrived, row.targets.step, at, state.targets)
 
     def _early(self, state: StreamState, row: Reading, plain: Array) -> tuple[StreamState, Array]:
         """Of the first rows of a target that is read out from the same row: whether this one is not to be learned from.
@@ -246,16 +246,10 @@ class Stream:
         waiting, asked = remember(state.waiting, state.rows, state.asked)
         state = state._replace(waiting=waiting, rows=state.rows + 1)
         features, (was, base, unit) = asked[n : -3 * k], jnp.split(asked[-3 * k :], 3)
-        rows, mixed = state.rows - 1, was
         arrived = jnp.where(state.rows > self.recipe.lag, arrived, jnp.nan)
         linear = self.target.learn_linear(state.linear, asked[:n], arrived)
         state, row = self._examine(state, x, plain, y, arrived)
-        experts = state.experts
-        if isinstance(experts, Experts):
-            learn = lambda one, y, arrived, moved: one.learn(rows, y, arrived, moved, at)
-            experts, mixed = of_each(learn, experts, row.y, row.arrived, row.targets.step)
-        elif isinstance(experts, ClassExperts):
-            experts = experts.learn(rows, y[0])
+        experts, mixed = state.experts.learn(self._heard(state, row, at), was)
         density = state.density
         if density:
             residual = (row.arrived - mixed) / unit
@@ -283,15 +277,7 @@ class Stream:
         unit = deviation_of(state.changes) if anchored else state.targets.deviation()
         own = outputs = self.target.output(prediction, state.targets, centre, unit)
         features = state.learned.model.features(_online(state.learned).carry)
-        experts = state.experts
-        if isinstance(experts, Experts):
-            read = features[: self._read(len(features))]
-            columns = z[: self.capacity]
-            ask = lambda one, said, base, unit: one.answer(said, read, columns, base, unit, at, self._awake)
-            experts = of_each(ask, experts, outputs, base, unit)
-            state, outputs = state._replace(experts=experts), experts.asked.mixed
-        else:
-            state, outputs = self._mixed(state, row, z, outputs)
+        state, outputs = self._mixed(state, row, z, features, outputs, base, unit, at)
         answer = self._said(state, row, z, features, outputs, unit, known=True)
         state = state._replace(base=base)
         if self.recipe.kind == "number" and self.recipe.horizon == 1:
@@ -320,23 +306,9 @@ class Stream:
             other = jnp.where(row.targets.strange & known, state.guards.other, jnp.nan)
             around = lambda one, said, unit, other: one.around(features, said, unit, doubt, other)
             spread = of_each(around, state.density, outputs, unit, other).ravel()
-        experts = [jnp.zeros(0)]
-        if state.experts:
-            answers = state.experts.asked.answers
-            if isinstance(state.experts, ClassExperts):  # the class that each says
-                best = jnp.argmax(answers, 1).astype(outputs.dtype)
-                answers = jnp.where(jnp.isfinite(answers[:, 0]), best, jnp.nan)[None]
-            share = jnp.where(jnp.isfinite(answers), jnp.atleast_2d(state.experts.weights), 0)
-            share = share / jnp.maximum(jnp.sum(share, 1, keepdims=True), 1e-30)
-            experts = [share.ravel(), answers.ravel()]
-        parts = [outputs, linear, spread, *experts, row.targets.strange, row.first[None]]
+        spoken = [part.ravel() for part in state.experts.spoken()]
+        parts = [outputs, linear, spread, *spoken, row.targets.strange, row.first[None]]
         return jnp.concatenate(parts, dtype=outputs.dtype)
-
-    @property
-    def _awake(self) -> Array:
-        # Further than one row ahead errors overlap, and steps that follow them go astray.
-        chosen = {*self.recipe.experts} - ({"delays"} if self.recipe.lag > 1 else set())
-        return jnp.array([name in chosen for name in self.experts])
 
     def read(
         self, state: StreamState, x: Array, plain: Array, y: Array, arrived: Array, at: Array
@@ -348,18 +320,13 @@ class Stream:
         moved, row = self._examine(state, x, plain, y, y)
         moved, z = self._normalised(moved, row, plain)
         state = state._replace(guard=moved.guard, guards=moved.guards, carried=moved.carried)
-        if isinstance(state.experts, Experts):
-            see = lambda one, y, step: one.see(y, step, at)
-            state = state._replace(experts=of_each(see, state.experts, row.y, row.targets.step))
-        if isinstance(state.experts, ClassExperts) and self.recipe.lag:
-            state = state._replace(experts=state.experts.see(y[0]))
+        heard, ahead = self._heard(state._replace(rows=state.rows + 1), row, at), self.recipe.lag > 0
+        state = state._replace(experts=state.experts.see(heard)) if ahead else state
         # Not `learner.read`: what is not learned from needs no credit, which costs units^4 a row of a dense layer.
         carry, prediction = state.learned.model(_online(state.learned).carry, z)
         learned = eqx.tree_at(lambda s: _online(s).carry, state.learned, carry)
         state, answer = self._answer(state._replace(learned=learned), row, z, prediction, at, wait=False)
-        if isinstance(state.experts, ClassExperts) and not self.recipe.lag:
-            state = state._replace(experts=state.experts.see(y[0]))
-        return state, answer
+        return (state if ahead else state._replace(experts=state.experts.see(heard))), answer
 
     def believed(self, state: StreamState, x: Array, plain: Array) -> Array:
         """The inputs of a row as they would be gone by; nothing changes."""
@@ -425,11 +392,7 @@ class Stream:
         density = state.density
         if density:
             density = enlarge(density, self._density(new), old)
-        experts = state.experts
-        if isinstance(experts, Experts):
-            fresh = self._experts(new)
-            assert isinstance(fresh, Experts)
-            experts = experts.enlarge(fresh, old, new - old)
+        experts = state.experts.enlarge(self._experts(new), old, new - old)
         # New features come last, before what is kept of the prediction itself.
         places = np.full(new - old, state.waiting.shape[1] - 3 * self.recipe.targets)
         asked, waiting = jnp.insert(state.asked, places, 0), jnp.insert(state.waiting, places, 0, axis=1)
@@ -442,14 +405,10 @@ class Stream:
         if more:  # what waits is [inputs, features (inputs first), the rest]
             places = np.repeat([self.capacity, self.inputs + self.capacity], more)
             asked, waiting = jnp.insert(asked, places, 0), jnp.insert(waiting, places, 0, axis=1)
-        experts = state.experts
-        if isinstance(experts, Experts) and more:
-            assert isinstance(fresh.experts, Experts)
-            experts = experts.enlarge(fresh.experts, self.capacity, more)
-        elif isinstance(experts, ClassExperts | NumberExperts):
-            experts = enlarge(experts, fresh.experts, self.capacity if more else self.classes)
+        place = self.capacity if more else self.classes
+        experts = state.experts.enlarge(fresh.experts, place, more)
         state = state._replace(asked=fresh.asked, waiting=fresh.waiting, experts=fresh.experts)
-        state = enlarge(state, fresh, self.capacity if more else self.classes)
+        state = enlarge(state, fresh, place)
         return state._replace(asked=asked, waiting=waiting, experts=experts)
 
 

@@ -45,6 +45,10 @@ class _Common:
         """The baseline's answer."""
         return baseline.number(z)
 
+    def linear_outputs(self, baseline: LinearBaseline, z: Array) -> Array:
+        """The same as `output` says it of the network: the number, or the probabilities of the classes."""
+        return self.linear(baseline, z)
+
     def learn_linear(self, baseline: LinearBaseline, z: Array, y: Array) -> LinearBaseline:
         """The baseline after a target; NaN: none."""
         return baseline.learn_number(z, y)
@@ -135,6 +139,10 @@ class ClassTarget(_Common):
     def linear(self, baseline: LinearBaseline, z: Array) -> Array:
         """The baseline's answer."""
         return baseline.label(z)
+
+    def linear_outputs(self, baseline: LinearBaseline, z: Array) -> Array:
+        """The probabilities of the classes."""
+        return baseline.probabilities(z)
 
     def learn_linear(self, baseline: LinearBaseline, z: Array, y: Array) -> LinearBaseline:
         """The baseline after a class; NaN: none."""
