@@ -20,7 +20,7 @@ from onward.loop import Measure
 from onward.types import Actions, Info, Step
 
 # Units that columns can be made of.
-COLUMNS: dict[str, Callable[[], ow.AbstractGates]] = {
+COLUMNS: dict[str, Callable[..., ow.AbstractGates]] = {
     "mingru": ow.MinGRUGates,
     "rtu": ow.RTUGates,
     "lru": ow.LRUGates,
