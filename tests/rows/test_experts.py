@@ -22,8 +22,11 @@ from onward.rows.stream import experts as experts_module
 from onward.rows.stream.experts import (
     AHEAD,
     ETA,
+    FAR,
     MOST_LOSS,
     OWN,
+    PRIOR,
+    RATE_ERROR,
     SHARE,
     START,
     Delays,
@@ -230,41 +233,82 @@ def test_least_squares_are_those_of_numpy():
 
 
 def test_delays_are_those_of_numpy():
-    """Autostep over the columns of the rows before, beside least squares."""
+    """Least squares over the newest numbers of the columns there are, beside weights that follow another gain."""
     rng = np.random.default_rng(2)
-    size, columns, floor, meta, tau = 3, 8, 1e-3, 0.01, 1e4
+    size, columns, floor, leak = 3, 8, 1e-3, 3e-5
     ours = Delays.start(size, columns)
-    rows = len(ours.history)
-    assert rows == 64
-    weight, error = np.zeros(size), 1.0
-    far, step, h, v = np.zeros((rows, columns)), np.full((rows, columns), 1e-3), 0.0, 0.0
-    history = np.zeros((rows, columns))
+    assert ours.history.shape == (64, columns)
+    weight, error, used = np.zeros(size), 1.0, 0
+    far, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
+    history = np.zeros((64, columns))
     see = jax.jit(lambda one, x: one.see(x))
-    learn = jax.jit(lambda one, phi, y, gain, pace: one.learn(phi, one.history, y, gain, pace))
-    for t in range(150):
+    learn = jax.jit(lambda one, phi, y, gain, pace: one.learn(phi, one.read, y, gain, pace))
+    for t in range(250):
         x, phi, gain = rng.normal(size=columns), rng.normal(size=size), rng.normal(size=size) * 0.05
+        x[3 if t < 60 else 4 :] = 0
+        x[2] *= t % 7 > 0
         history = np.vstack([x, history[:-1]])
         ours = see(ours, jnp.asarray(x, jnp.float32))
-        said = weight @ phi + np.sum(far * history)
-        assert float(ours.say(jnp.asarray(phi, jnp.float32), ours.history)) == pytest.approx(said, abs=2e-3)
-        y, pace = history[5, 2] + rng.normal() * (20 if t % 40 == 39 else 0.1), 0.02
+        if used != (used := max(used, *(np.flatnonzero(x) + 1))):
+            far, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
+        read = np.concatenate([history[:, :used].ravel(), np.zeros(FAR)])[:FAR]
+        np.testing.assert_allclose(ours.read, read, rtol=1e-6)
+        said = weight @ phi + far @ read
+        assert float(ours.say(jnp.asarray(phi, jnp.float32), ours.read)) == pytest.approx(said, abs=5e-3)
+        y, pace = 0.3 * history[5, 2] + rng.normal() * (20 if t % 40 == 39 else 0.1), 0.02
         ours = learn(ours, *(jnp.asarray(each, jnp.float32) for each in (phi, y, gain, pace)))
         e = said - y
-        cut = e * min(1, error / max(abs(e), floor))
+        weight = weight - gain * e * min(1, error / max(abs(e), floor))
         error = max(error + pace * (min(abs(e), 10 * error) - error), floor)
-        weight = weight - gain * cut
-        move = -cut * history * h
-        v = np.maximum(np.abs(move), v + step * history**2 * (np.abs(move) - v) / tau)
-        step = step * np.exp(meta * np.divide(move, v, out=np.zeros_like(history), where=v > 0))
-        step = step / max(1, np.sum(step * history**2))
-        moved_by = -step * cut * history
-        far, h = far + moved_by, h * (1 - step * history**2) + moved_by
-    np.testing.assert_allclose(ours.far, far, rtol=1e-2, atol=1e-4)
+        forgotten = leak * min(1, (1.25 * usual) ** 2)
+        steps, before = steps + 1, usual
+        usual = max(usual + max(1 / (steps + 9), RATE_ERROR) * (min(abs(e), 10 * usual) - usual), floor)
+        k = covariance @ read
+        own = k / ((1.25 * usual) ** 2 + read @ k)
+        far = far - own * e * min(1, before / max(abs(e), floor))
+        covariance = (1 - forgotten) * (covariance - np.outer(own, k)) + forgotten * PRIOR * np.eye(FAR)
+    assert used == 4
+    assert np.argmax(np.abs(far)) == 5 * used + 2
+    np.testing.assert_allclose(ours.far.weight, far, rtol=2e-2, atol=2e-3)
     np.testing.assert_allclose(ours.weight, weight, rtol=1e-3, atol=1e-3)
     before = ours
     ours = learn(ours, jnp.ones(size), jnp.float32(nan), jnp.ones(size), jnp.float32(0.1))
-    np.testing.assert_array_equal(ours.far, before.far)
+    np.testing.assert_array_equal(ours.far.weight, before.far.weight)
     np.testing.assert_array_equal(ours.weight, before.weight)
+
+
+def test_more_columns_leave_what_is_remembered():
+    """Of the rows that still have room; of too many columns nothing is read."""
+    rng = np.random.default_rng(0)
+    one = Delays.start(2, 16)
+    for _ in range(40):
+        one = one.see(jnp.asarray(rng.normal(size=16), jnp.float32))
+    stacked = jax.tree.map(lambda a: a[None], one)
+    wide = stacked.enlarge(jax.tree.map(lambda a: a[None], Delays.start(2, 32)))
+    assert wide.history.shape == (1, 16, 32)
+    np.testing.assert_array_equal(wide.history[0, :, :16], one.history[:16])
+    assert not np.asarray(wide.history[0, :, 16:]).any()
+    np.testing.assert_array_equal(wide.far.weight[0], one.far.weight)
+    none = wide.enlarge(jax.tree.map(lambda a: a[None], Delays.start(2, 1024)))
+    assert none.history.shape == (1, 0, 1024)
+    assert none.far.weight.shape == (1, 0)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_what_is_predicted_well_is_forgotten_more_slowly(power):
+    """With power 2 the variance of weights is a share of that of the error, whatever its size; with 0 it is not."""
+    rng = np.random.default_rng(0)
+    learn = jax.jit(lambda one, x, y: one.learn(x, one.weight @ x - y, noise=1.0, power=power)[0])
+    excess = []
+    for noise in (0.5, 0.05):
+        one, errors = Recursive.start(jnp.zeros(20)), []
+        for t in range(6000):
+            x = jnp.asarray(rng.normal(size=20), jnp.float32)
+            errors.append(float(jnp.sum(one.weight**2)) if t > 3000 else 0.0)
+            one = learn(one, x, jnp.float32(noise * rng.normal()))
+        excess.append(np.mean(errors[3001:]) / noise**2)
+    ratio = excess[1] / excess[0]
+    assert {0: ratio > 5, 1: 1.7 < ratio < 6, 2: 0.6 < ratio < 1.6}[power], ratio
 
 
 @pytest.mark.parametrize("delay", [20, 60])

@@ -106,7 +106,7 @@ def kalman(
     *,
     known: Array | bool,
     prior: float,
-    leak: float,
+    leak: Array | float,
     clip: float,
     rate: float,
     noise: float,

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from onward.learners.optimisers import kalman
-from onward.learners.step_rules import IDBDState, autostep
 from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN
 from onward.rows.stream.density import of_each
 from onward.rows.stream.mixture import Asked, Heard, Sizes, shares
@@ -27,8 +26,8 @@ MOST_READ = 128
 # Variance of the weights of least squares before anything is learned; and as in `onward.least_squares` the pace of the
 # mean error, and the least error.
 PRIOR, RATE_ERROR, FLOOR = 0.05, 3e-3, 1e-3
-# Rows back that columns are read, and numbers of theirs in all: of many columns fewer rows.
-MOST_BACK, MOST_FAR = 64, 512
+# Rows back that columns are read, numbers of theirs that are kept, and that are read: of many columns fewer rows.
+MOST_BACK, MOST_KEPT, FAR = 64, 512, 128
 # Sines and cosines of the time of day, of the week and of the year of the row that is predicted.
 HARMONICS = 3, 2, 2
 # Numbers that are read lie within so many usual changes.
@@ -56,14 +55,20 @@ class Recursive(NamedTuple):
         return cls(weight, PRIOR * jnp.eye(len(weight)), jnp.ones(()), jnp.zeros(()))
 
     def learn(
-        self, phi: Array, error: Array, noise: float, leak: float = 3e-5
+        self, phi: Array, error: Array, noise: float, leak: float = 3e-5, power: int = 0
     ) -> tuple["Recursive", Float[Array, " m"]]:
-        """After the error of what was said of phi; NaN: not known, and nothing changes. Also the gain."""
+        """After the error of what was said of phi; NaN: not known, and nothing changes. Also the gain.
+
+        `power`: the leak is smaller by this power of the usual error, where that is below 1. With 0 weights follow
+        changes as fast whatever the error, and those of what is predicted well follow noise: n of them add some
+        n sqrt(prior leak) / error of its variance. With 2 they remember as many rows whatever the error.
+        """
+        forgotten = leak * jnp.minimum(1, (1.25 * self.error) ** power) if power else leak
         known = jnp.isfinite(error)
         error = jnp.where(known, error, 0)
         kept, size = (self.covariance, self.error, self.steps), jnp.abs(error)
-        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR, "noise": noise, "leak": leak}
-        gain, cut, after = kalman(kept, phi, size, known=known, **constants)
+        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR, "noise": noise}
+        gain, cut, after = kalman(kept, phi, size, known=known, leak=forgotten, **constants)
         new = Recursive(self.weight - cut * error * gain, *after)
         whole = known & jnp.all(jnp.isfinite(new.weight)) & jnp.isfinite(new.error)
         return jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, self), jnp.where(whole, gain, 0)
@@ -98,43 +103,66 @@ class Profile(NamedTuple):
 
 
 class Delays(NamedTuple):
-    """Least squares, and with it weights, with steps of their own, for the columns of many rows before.
+    """Least squares, and beside it least squares of its own over the columns of many rows before.
 
-    The weights of the least squares follow its gain, as in `Profile`; the others learn from the same error by
-    `autostep`, at a few multiply-adds each. `history`: the columns of the last rows, newest first.
+    The weights of the former follow its gain, as in `Profile`; both learn from the error of the two together.
+    `history`: the columns of the last rows, newest first. `used`: how many columns there are; of these the newest `FAR`
+    numbers are read.
     """
 
     weight: Float[Array, " m"]
-    far: Float[Array, "rows columns"]
-    steps: IDBDState
+    far: Recursive
     error: Array
     history: Float[Array, "rows columns"]
+    used: Int[Array, ""]
 
     @classmethod
     def start(cls, size: int, columns: int) -> "Delays":
         """Nothing known."""
-        none = jnp.zeros((min(MOST_BACK, MOST_FAR // columns), columns))
-        return cls(jnp.zeros(size), none, _STEPS.init(none), jnp.ones(()), none)
+        history = jnp.zeros((min(MOST_BACK, MOST_KEPT // columns), columns))
+        far = Recursive.start(jnp.zeros(FAR if len(history) else 0))
+        return cls(jnp.zeros(size), far, jnp.ones(()), history, jnp.zeros((), jnp.int32))
 
     def see(self, columns: Float[Array, " columns"]) -> "Delays":
-        """After one more row."""
+        """After one more row. With a column that is new places change, and what was learned of them is forgotten."""
         if not len(self.history):
             return self
-        return self._replace(history=jnp.concatenate([columns[None], self.history[:-1]]))
+        used = jnp.maximum(self.used, jnp.max(jnp.where(columns != 0, jnp.arange(1, len(columns) + 1), 0)))
+        fresh = Recursive.start(jnp.zeros(FAR))
+        far = jax.tree.map(lambda a, b: jnp.where(used == self.used, a, b), self.far, fresh)
+        return self._replace(far=far, used=used, history=jnp.concatenate([columns[None], self.history[:-1]]))
 
-    def say(self, phi: Array, history: Array) -> Array:
-        """The prediction."""
-        return self.weight @ phi + jnp.sum(self.far * history)
+    @property
+    def read(self) -> Float[Array, " far"]:
+        """What is read of the columns of the last rows: those of the newest, then those of the one before, ..."""
+        rows, columns = self.history.shape
+        if not rows:
+            return jnp.zeros(0)
+        place, used = jnp.arange(FAR), jnp.maximum(self.used, 1)
+        row = place // used
+        found = jnp.take(self.history.ravel(), jnp.minimum(row, rows - 1) * columns + place % used)
+        return jnp.where(row < rows, found, 0)
 
-    def learn(self, phi: Array, history: Array, change: Array, gain: Array, pace: Array) -> "Delays":
+    def say(self, phi: Array, far: Array) -> Array:
+        """The prediction; `far`: what was `read`."""
+        return self.weight @ phi + self.far.weight @ far
+
+    def learn(self, phi: Array, far: Array, change: Array, gain: Array, pace: Array) -> "Delays":
         """After what it was about; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
-        cut, usual = cut_error(self.say(phi, history) - change, self.error, pace)
-        moves, steps = _STEPS.update(None, self.steps, delta=-cut, eligibility=history)
-        return self._replace(weight=self.weight - gain * cut, far=self.far + moves, steps=steps, error=usual)
+        error = self.say(phi, far) - change
+        cut, usual = cut_error(error, self.error, pace)
+        after, _ = self.far.learn(far, error, noise=1.0, power=2)
+        return self._replace(weight=self.weight - gain * cut, far=after, error=usual)
 
-
-# Mahmood's settings; a first step of a thousandth.
-_STEPS = autostep(0.01, initial=1e-3)
+    def enlarge(self, fresh: "Delays") -> "Delays":
+        """With as many columns as `fresh`, stacked along the first axis of all arrays; of the rows that have room."""
+        if self.history.shape == fresh.history.shape:
+            return self
+        _, rows, columns = self.history.shape
+        rows = min(rows, fresh.history.shape[1])
+        history = fresh.history.at[:, :rows, :columns].set(self.history[:, :rows])
+        far = self.far if rows else fresh.far
+        return self._replace(far=far, history=history)
 
 
 def cut_error(error: Array, usual: Array, pace: Array) -> tuple[Array, Array]:
@@ -150,7 +178,7 @@ class Said(NamedTuple):
     """What experts said of a target, until it is known: what they read, in units, and their answers.
 
     `base`: the value whose change is predicted, `unit` its usual change; 0: nothing is known of what was said.
-    `classes`: those that the row was expected in. `history`: the columns of the rows before.
+    `classes`: those that the row was expected in. `far`: what `Delays` read.
     """
 
     answers: Float[Array, " experts"]
@@ -159,7 +187,7 @@ class Said(NamedTuple):
     unit: Array
     classes: Float[Array, " sorts"]
     read: Float[Array, " m"]
-    history: Float[Array, "rows columns"]
+    far: Float[Array, " far"]
 
     @property
     def flat(self) -> Array:
@@ -213,7 +241,7 @@ class Experts(NamedTuple):
         none = jnp.zeros(())
         delays = Delays.start(size, columns)
         read, classes = jnp.zeros(size), jnp.zeros(SORTS)
-        asked = Said(jnp.zeros(many), none, none, none, classes, read, delays.history)
+        asked = Said(jnp.zeros(many), none, none, none, classes, read, delays.read)
         equal = jnp.array([AHEAD[i] in ("network", "lags") for i in _STACKED]) / 2
         return cls(
             Past.start(lag),
@@ -263,10 +291,11 @@ class Experts(NamedTuple):
         lag = len(self.waiting)
         noise, eta = float(lag), ETA / math.sqrt(lag)
         classes = said.classes.astype(jnp.int32)
-        squares, gain = self.squares.learn(said.read, self.squares.weight @ said.read - change, noise=noise)
+        error = self.squares.weight @ said.read - change
+        squares, gain = self.squares.learn(said.read, error, noise=noise, power=1)
         pace = jnp.maximum(1 / (squares.steps + 9), RATE_ERROR)
         profile = self.profile.learn(said.read, classes, change, gain, pace)
-        delays = self.delays.learn(said.read, said.history, change, gain, pace)
+        delays = self.delays.learn(said.read, said.far, change, gain, pace)
         moves = _moves(said)
         stack, _ = self.stack.learn(moves, self.stack.weight @ moves - change, noise=noise, leak=3e-4)
         step_of = jnp.clip(arrived - said.base, -LIMIT * said.unit, LIMIT * said.unit)
@@ -284,7 +313,8 @@ class Experts(NamedTuple):
         squares = base + unit * (self.squares.weight @ read)
         profile = base + unit * self.profile.say(read, at[-SORTS:])
         delays = self.delays.see(columns)
-        delayed = base + unit * delays.say(read, delays.history)
+        far = delays.read
+        delayed = base + unit * delays.say(read, far)
         mean = jnp.where(past.mean[1] > 0, past.mean[0], jnp.nan)
         first = jnp.stack([jnp.nan * base, network, squares, profile, delayed, base, mean])
         answers = jnp.concatenate([first, past.seasons[1]])
@@ -295,7 +325,7 @@ class Experts(NamedTuple):
             unit,
             at[-SORTS:].astype(unit.dtype),
             read,
-            delays.history,
+            far,
         )
         answers = said.answers.at[0].set(jnp.where(awake[0], base + unit * (self.stack.weight @ _moves(said)), jnp.nan))
         asked = said._replace(answers=answers, mixed=mixed(self.weights, answers, base))
@@ -309,27 +339,22 @@ class Experts(NamedTuple):
     def enlarge(self, fresh: "Experts", at: int, more: int) -> "Experts":
         """With room for what `fresh` reads: `more` numbers, which come before place `at` of those there were.
 
-        Where other kinds of numbers are read, or none, since there are too
-        many, least squares begins anew; where there are more columns, what is remembered of them does.
+        Where other kinds of numbers are read, or none, since there are too many, least squares begins anew.
         """
         size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]
         if new - size not in (0, more):
             return fresh._replace(past=self.past, stack=self.stack, weights=self.weights)
         one = self._of_columns(fresh)
-        before = one.waiting.shape[2] - size - math.prod(one.asked.history.shape[1:])
+        before = one.waiting.shape[2] - size - one.asked.far.shape[1]
         return one._insert(at, new - size, before)
 
     def _of_columns(self, fresh: "Experts") -> "Experts":
-        """With as many columns as `fresh` remembers; where there are more than before, nothing of them."""
-        if self.delays.history.shape == fresh.delays.history.shape:
-            return self
-        lost, room = (math.prod(one.delays.history.shape[1:]) for one in (self, fresh))
-        waiting = jnp.pad(self.waiting[:, :, : self.waiting.shape[2] - lost], [(0, 0), (0, 0), (0, room)])
-        return self._replace(
-            delays=fresh.delays._replace(weight=self.delays.weight, error=self.delays.error),
-            asked=self.asked._replace(history=fresh.asked.history),
-            waiting=waiting,
-        )
+        """With as many columns as `fresh` remembers."""
+        delays, more = self.delays.enlarge(fresh.delays), fresh.asked.far.shape[1] - self.asked.far.shape[1]
+        if not more:
+            return self._replace(delays=delays)
+        waiting = self.waiting[:, :, : self.waiting.shape[2] + more]  # too many columns now, and none is read
+        return self._replace(delays=delays, asked=self.asked._replace(far=fresh.asked.far), waiting=waiting)
 
     def _insert(self, at: int, more: int, before: int) -> "Experts":
         """With `more` numbers before place `at` of what is read, which is kept in `waiting` after `before` others."""
