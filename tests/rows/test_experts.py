@@ -233,16 +233,17 @@ def test_least_squares_are_those_of_numpy():
 
 
 def test_delays_are_those_of_numpy():
-    """Least squares over the newest numbers of the columns there are, beside weights that follow another gain."""
+    """Least squares over the newest numbers of the columns there are, autostep over the older; one error for all."""
     rng = np.random.default_rng(2)
-    size, columns, floor, leak = 3, 8, 1e-3, 3e-5
+    size, columns, floor, leak, meta, tau = 3, 8, 1e-3, 3e-5, 0.01, 1e4
     ours = Delays.start(size, columns)
     assert ours.history.shape == (64, columns)
     weight, error, used = np.zeros(size), 1.0, 0
-    far, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
+    near, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
     history = np.zeros((64, columns))
+    far, step, h, v = np.zeros(history.shape), np.full(history.shape, 1e-3), 0.0, 0.0
     see = jax.jit(lambda one, x: one.see(x))
-    learn = jax.jit(lambda one, phi, y, gain, pace: one.learn(phi, one.read, y, gain, pace))
+    learn = jax.jit(lambda one, *given: one.learn(*given))
     for t in range(250):
         x, phi, gain = rng.normal(size=columns), rng.normal(size=size), rng.normal(size=size) * 0.05
         x[3 if t < 60 else 4 :] = 0
@@ -250,31 +251,44 @@ def test_delays_are_those_of_numpy():
         history = np.vstack([x, history[:-1]])
         ours = see(ours, jnp.asarray(x, jnp.float32))
         if used != (used := max(used, *(np.flatnonzero(x) + 1))):
-            far, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
-        read = np.concatenate([history[:, :used].ravel(), np.zeros(FAR)])[:FAR]
-        np.testing.assert_allclose(ours.read, read, rtol=1e-6)
-        said = weight @ phi + far @ read
-        assert float(ours.say(jnp.asarray(phi, jnp.float32), ours.read)) == pytest.approx(said, abs=5e-3)
+            near, covariance, usual, steps = np.zeros(FAR), PRIOR * np.eye(FAR), 1.0, 0
+        flat = history[:, :used].ravel()
+        read = flat[:FAR]
+        older = np.pad(np.where(np.arange(flat.size) >= FAR, flat, 0).reshape(64, used), [(0, 0), (0, columns - used)])
+        np.testing.assert_allclose(ours.read[0], read, rtol=1e-6)
+        np.testing.assert_allclose(ours.read[1], older, rtol=1e-6)
+        said = weight @ phi + near @ read + np.sum(far * older)
+        assert float(ours.say(jnp.asarray(phi, jnp.float32))) == pytest.approx(said, abs=5e-3)
         y, pace = 0.3 * history[5, 2] + rng.normal() * (20 if t % 40 == 39 else 0.1), 0.02
         ours = learn(ours, *(jnp.asarray(each, jnp.float32) for each in (phi, y, gain, pace)))
         e = said - y
-        weight = weight - gain * e * min(1, error / max(abs(e), floor))
+        cut = e * min(1, error / max(abs(e), floor))
+        weight = weight - gain * cut
         error = max(error + pace * (min(abs(e), 10 * error) - error), floor)
         forgotten = leak * min(1, (1.25 * usual) ** 2)
         steps, before = steps + 1, usual
         usual = max(usual + max(1 / (steps + 9), RATE_ERROR) * (min(abs(e), 10 * usual) - usual), floor)
         k = covariance @ read
         own = k / ((1.25 * usual) ** 2 + read @ k)
-        far = far - own * e * min(1, before / max(abs(e), floor))
+        near = near - own * e * min(1, before / max(abs(e), floor))
         covariance = (1 - forgotten) * (covariance - np.outer(own, k)) + forgotten * PRIOR * np.eye(FAR)
+        move = -cut * older * h
+        v = np.maximum(np.abs(move), v + step * older**2 * (np.abs(move) - v) / tau)
+        step = step * np.exp(meta * np.divide(move, v, out=np.zeros_like(older), where=v > 0))
+        step = step / max(1, np.sum(step * older**2))
+        moved_by = -step * cut * older
+        far, h = far + moved_by, h * (1 - step * older**2) + moved_by
     assert used == 4
-    assert np.argmax(np.abs(far)) == 5 * used + 2
-    np.testing.assert_allclose(ours.far.weight, far, rtol=2e-2, atol=2e-3)
+    assert np.argmax(np.abs(near)) == 5 * used + 2
+    np.testing.assert_allclose(ours.near.weight, near, rtol=2e-2, atol=2e-3)
+    np.testing.assert_allclose(ours.far, far, rtol=2e-2, atol=2e-4)
     np.testing.assert_allclose(ours.weight, weight, rtol=1e-3, atol=1e-3)
     before = ours
     ours = learn(ours, jnp.ones(size), jnp.float32(nan), jnp.ones(size), jnp.float32(0.1))
-    np.testing.assert_array_equal(ours.far.weight, before.far.weight)
-    np.testing.assert_array_equal(ours.weight, before.weight)
+    for now, then in zip(
+        (ours.near.weight, ours.far, ours.weight), (before.near.weight, before.far, before.weight), strict=True
+    ):
+        np.testing.assert_array_equal(now, then)
 
 
 def test_more_columns_leave_what_is_remembered():
@@ -288,10 +302,10 @@ def test_more_columns_leave_what_is_remembered():
     assert wide.history.shape == (1, 16, 32)
     np.testing.assert_array_equal(wide.history[0, :, :16], one.history[:16])
     assert not np.asarray(wide.history[0, :, 16:]).any()
-    np.testing.assert_array_equal(wide.far.weight[0], one.far.weight)
+    np.testing.assert_array_equal(wide.near.weight[0], one.near.weight)
     none = wide.enlarge(jax.tree.map(lambda a: a[None], Delays.start(2, 1024)))
     assert none.history.shape == (1, 0, 1024)
-    assert none.far.weight.shape == (1, 0)
+    assert none.near.weight.shape == (1, 0)
 
 
 @pytest.mark.parametrize("power", [0, 1, 2])

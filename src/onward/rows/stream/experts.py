@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from onward.learners.optimisers import kalman
+from onward.learners.step_rules import IDBDState, autostep
 from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN
 from onward.rows.stream.density import of_each
 from onward.rows.stream.mixture import Asked, Heard, Sizes, shares
@@ -26,8 +27,9 @@ MOST_READ = 128
 # Variance of the weights of least squares before anything is learned; and as in `onward.least_squares` the pace of the
 # mean error, and the least error.
 PRIOR, RATE_ERROR, FLOOR = 0.05, 3e-3, 1e-3
-# Rows back that columns are read, numbers of theirs that are kept, and that are read: of many columns fewer rows.
-MOST_BACK, MOST_KEPT, FAR = 64, 512, 128
+# Rows back that columns are read, and numbers of theirs in all: of many columns fewer rows. How many of them least
+# squares reads.
+MOST_BACK, MOST_FAR, FAR = 64, 512, 64
 # Sines and cosines of the time of day, of the week and of the year of the row that is predicted.
 HARMONICS = 3, 2, 2
 # Numbers that are read lie within so many usual changes.
@@ -103,66 +105,76 @@ class Profile(NamedTuple):
 
 
 class Delays(NamedTuple):
-    """Least squares, and beside it least squares of its own over the columns of many rows before.
+    """Least squares, and beside it weights of its own for the columns of many rows before.
 
-    The weights of the former follow its gain, as in `Profile`; both learn from the error of the two together.
-    `history`: the columns of the last rows, newest first. `used`: how many columns there are; of these the newest `FAR`
-    numbers are read.
+    The weights of the former follow its gain, as in `Profile`. Of the columns there are, `used`, the `FAR` newest
+    numbers have least squares of their own, and all older ones learn by `autostep`, at a few multiply-adds each; all
+    from one error. `history`: the columns of the last rows, newest first.
     """
 
     weight: Float[Array, " m"]
-    far: Recursive
+    near: Recursive
+    far: Float[Array, "rows columns"]
+    steps: IDBDState
     error: Array
     history: Float[Array, "rows columns"]
     used: Int[Array, ""]
 
     @classmethod
     def start(cls, size: int, columns: int) -> "Delays":
-        """Nothing known."""
-        history = jnp.zeros((min(MOST_BACK, MOST_KEPT // columns), columns))
-        far = Recursive.start(jnp.zeros(FAR if len(history) else 0))
-        return cls(jnp.zeros(size), far, jnp.ones(()), history, jnp.zeros((), jnp.int32))
+        """Nothing known; without columns nothing is remembered."""
+        none = jnp.zeros((min(MOST_BACK, MOST_FAR // columns) if columns else 0, columns))
+        near = Recursive.start(jnp.zeros(FAR if len(none) else 0))
+        return cls(jnp.zeros(size), near, none, _STEPS.init(none), jnp.ones(()), none, jnp.zeros((), jnp.int32))
 
     def see(self, columns: Float[Array, " columns"]) -> "Delays":
         """After one more row. With a column that is new places change, and what was learned of them is forgotten."""
         if not len(self.history):
             return self
         used = jnp.maximum(self.used, jnp.max(jnp.where(columns != 0, jnp.arange(1, len(columns) + 1), 0)))
-        fresh = Recursive.start(jnp.zeros(FAR))
-        far = jax.tree.map(lambda a, b: jnp.where(used == self.used, a, b), self.far, fresh)
-        return self._replace(far=far, used=used, history=jnp.concatenate([columns[None], self.history[:-1]]))
+        near = jax.tree.map(lambda a, b: jnp.where(used == self.used, a, b), self.near, Recursive.start(jnp.zeros(FAR)))
+        return self._replace(near=near, used=used, history=jnp.concatenate([columns[None], self.history[:-1]]))
 
     @property
-    def read(self) -> Float[Array, " far"]:
-        """What is read of the columns of the last rows: those of the newest, then those of the one before, ..."""
+    def read(self) -> tuple[Float[Array, " near"], Float[Array, "rows columns"]]:
+        """The newest numbers, row by row, and all that are older."""
         rows, columns = self.history.shape
         if not rows:
-            return jnp.zeros(0)
+            return jnp.zeros(0), self.history
         place, used = jnp.arange(FAR), jnp.maximum(self.used, 1)
         row = place // used
-        found = jnp.take(self.history.ravel(), jnp.minimum(row, rows - 1) * columns + place % used)
-        return jnp.where(row < rows, found, 0)
+        near = jnp.take(self.history.ravel(), jnp.minimum(row, rows - 1) * columns + place % used)
+        older = jnp.arange(rows)[:, None] * used + jnp.arange(columns)[None] >= FAR
+        return jnp.where(row < rows, near, 0), jnp.where(older, self.history, 0)
 
-    def say(self, phi: Array, far: Array) -> Array:
-        """The prediction; `far`: what was `read`."""
-        return self.weight @ phi + self.far.weight @ far
+    def say(self, phi: Array) -> Array:
+        """The prediction."""
+        near, older = self.read
+        return self.weight @ phi + self.near.weight @ near + jnp.sum(self.far * older)
 
-    def learn(self, phi: Array, far: Array, change: Array, gain: Array, pace: Array) -> "Delays":
-        """After what it was about; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
-        error = self.say(phi, far) - change
+    def learn(self, phi: Array, change: Array, gain: Array, pace: Array) -> "Delays":
+        """After what was said of phi; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
+        error, (near, older) = self.say(phi) - change, self.read
         cut, usual = cut_error(error, self.error, pace)
-        after, _ = self.far.learn(far, error, noise=1.0, power=2)
-        return self._replace(weight=self.weight - gain * cut, far=after, error=usual)
+        after, _ = self.near.learn(near, error, noise=1.0, power=2)
+        moves, steps = _STEPS.update(None, self.steps, delta=-cut, eligibility=older)
+        weight = self.weight - gain * cut
+        return self._replace(weight=weight, near=after, far=self.far + moves, steps=steps, error=usual)
 
     def enlarge(self, fresh: "Delays") -> "Delays":
         """With as many columns as `fresh`, stacked along the first axis of all arrays; of the rows that have room."""
         if self.history.shape == fresh.history.shape:
             return self
-        _, rows, columns = self.history.shape
-        rows = min(rows, fresh.history.shape[1])
-        history = fresh.history.at[:, :rows, :columns].set(self.history[:, :rows])
-        far = self.far if rows else fresh.far
-        return self._replace(far=far, history=history)
+        shape, columns = fresh.history.shape[1:], self.history.shape[2]
+        rows = min(shape[0], self.history.shape[1])
+        fit = lambda old, new: new.at[:, :rows, :columns].set(old[:, :rows]) if new.shape[1:] == shape else old
+        of = lambda one: (one.far, one.steps, one.history)
+        far, steps, history = jax.tree.map(fit, of(self), of(fresh))
+        return self._replace(near=self.near if rows else fresh.near, far=far, steps=steps, history=history)
+
+
+# Mahmood's settings; a first step of a thousandth.
+_STEPS = autostep(0.01, initial=1e-3)
 
 
 def cut_error(error: Array, usual: Array, pace: Array) -> tuple[Array, Array]:
@@ -178,7 +190,7 @@ class Said(NamedTuple):
     """What experts said of a target, until it is known: what they read, in units, and their answers.
 
     `base`: the value whose change is predicted, `unit` its usual change; 0: nothing is known of what was said.
-    `classes`: those that the row was expected in. `far`: what `Delays` read.
+    `classes`: those that the row was expected in.
     """
 
     answers: Float[Array, " experts"]
@@ -187,7 +199,6 @@ class Said(NamedTuple):
     unit: Array
     classes: Float[Array, " sorts"]
     read: Float[Array, " m"]
-    far: Float[Array, " far"]
 
     @property
     def flat(self) -> Array:
@@ -239,9 +250,9 @@ class Experts(NamedTuple):
         """Nothing known; `inputs`: how many numbers of a row are read besides, `columns`: how many are remembered."""
         size, many = OWN + inputs, len(AHEAD)
         none = jnp.zeros(())
-        delays = Delays.start(size, columns)
+        delays = Delays.start(size, columns if lag == 1 else 0)
         read, classes = jnp.zeros(size), jnp.zeros(SORTS)
-        asked = Said(jnp.zeros(many), none, none, none, classes, read, delays.read)
+        asked = Said(jnp.zeros(many), none, none, none, classes, read)
         equal = jnp.array([AHEAD[i] in ("network", "lags") for i in _STACKED]) / 2
         return cls(
             Past.start(lag),
@@ -295,7 +306,7 @@ class Experts(NamedTuple):
         squares, gain = self.squares.learn(said.read, error, noise=noise, power=1)
         pace = jnp.maximum(1 / (squares.steps + 9), RATE_ERROR)
         profile = self.profile.learn(said.read, classes, change, gain, pace)
-        delays = self.delays.learn(said.read, said.far, change, gain, pace)
+        delays = self.delays.learn(said.read, change, gain, pace)
         moves = _moves(said)
         stack, _ = self.stack.learn(moves, self.stack.weight @ moves - change, noise=noise, leak=3e-4)
         step_of = jnp.clip(arrived - said.base, -LIMIT * said.unit, LIMIT * said.unit)
@@ -313,8 +324,7 @@ class Experts(NamedTuple):
         squares = base + unit * (self.squares.weight @ read)
         profile = base + unit * self.profile.say(read, at[-SORTS:])
         delays = self.delays.see(columns)
-        far = delays.read
-        delayed = base + unit * delays.say(read, far)
+        delayed = base + unit * delays.say(read)
         mean = jnp.where(past.mean[1] > 0, past.mean[0], jnp.nan)
         first = jnp.stack([jnp.nan * base, network, squares, profile, delayed, base, mean])
         answers = jnp.concatenate([first, past.seasons[1]])
@@ -325,7 +335,6 @@ class Experts(NamedTuple):
             unit,
             at[-SORTS:].astype(unit.dtype),
             read,
-            far,
         )
         answers = said.answers.at[0].set(jnp.where(awake[0], base + unit * (self.stack.weight @ _moves(said)), jnp.nan))
         asked = said._replace(answers=answers, mixed=mixed(self.weights, answers, base))
@@ -344,17 +353,8 @@ class Experts(NamedTuple):
         size, new = self.asked.read.shape[1], fresh.asked.read.shape[1]
         if new - size not in (0, more):
             return fresh._replace(past=self.past, stack=self.stack, weights=self.weights)
-        one = self._of_columns(fresh)
-        before = one.waiting.shape[2] - size - one.asked.far.shape[1]
-        return one._insert(at, new - size, before)
-
-    def _of_columns(self, fresh: "Experts") -> "Experts":
-        """With as many columns as `fresh` remembers."""
-        delays, more = self.delays.enlarge(fresh.delays), fresh.asked.far.shape[1] - self.asked.far.shape[1]
-        if not more:
-            return self._replace(delays=delays)
-        waiting = self.waiting[:, :, : self.waiting.shape[2] + more]  # too many columns now, and none is read
-        return self._replace(delays=delays, asked=self.asked._replace(far=fresh.asked.far), waiting=waiting)
+        one = self._replace(delays=self.delays.enlarge(fresh.delays))
+        return one._insert(at, new - size, one.waiting.shape[2] - size)
 
     def _insert(self, at: int, more: int, before: int) -> "Experts":
         """With `more` numbers before place `at` of what is read, which is kept in `waiting` after `before` others."""
