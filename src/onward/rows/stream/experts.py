@@ -303,7 +303,7 @@ class Experts(NamedTuple):
         noise, eta = float(lag), ETA / math.sqrt(lag)
         classes = said.classes.astype(jnp.int32)
         error = self.squares.weight @ said.read - change
-        squares, gain = self.squares.learn(said.read, error, noise=noise, power=1)
+        squares, gain = self.squares.learn(said.read, error, noise=noise, power=int(lag == 1))
         pace = jnp.maximum(1 / (squares.steps + 9), RATE_ERROR)
         profile = self.profile.learn(said.read, classes, change, gain, pace)
         delays = self.delays.learn(said.read, change, gain, pace)
