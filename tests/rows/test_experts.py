@@ -36,7 +36,8 @@ from onward.rows.stream.experts import (
     mixed,
     shared,
 )
-from onward.rows.stream.mixture import Sizes
+from onward.rows.stream.mixture import Asked, Heard, Sizes
+from onward.rows.stream.moments import Running
 from onward.rows.stream.past import LAGS, RATE_CONSTANT, Past, moved
 from regret import best_sequence
 
@@ -289,6 +290,25 @@ def test_delays_are_those_of_numpy():
         (ours.near.weight, ours.far, ours.weight), (before.near.weight, before.far, before.weight), strict=True
     ):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("targets", "lag", "capacity"), [(2, 5, CAPACITY), (2, 1, 1024), (1, 5, CAPACITY), (1, 1, 1024)]
+)
+def test_where_no_column_is_remembered_all_else_is_learned(targets, lag, capacity):
+    """Further than one row ahead, and of too many columns."""
+    one = Experts.start(Sizes(capacity, 0, targets, 0, lag, 0))
+    assert not one.delays.history.size
+    zeros, at = jnp.zeros(targets), jnp.full(WIDTH, NONE, jnp.int32)
+    columns, awake = jnp.ones(capacity), jnp.ones(len(AHEAD), bool)
+    asked = Asked(zeros, zeros, columns, columns, jnp.zeros(0), zeros, zeros + 1, at, Running.start(targets), awake)
+    learn = jax.jit(lambda one, rows, y: one.learn(Heard(rows, y, y, zeros, at, Running.start(targets)), zeros)[0])
+    answer = jax.jit(lambda one: one.answer(asked))
+    for row in range(lag + 12):
+        one = answer(learn(one, jnp.int32(row), zeros + row % 2))
+    assert np.isfinite(one.asked.mixed).all()
+    assert (np.asarray(one.squares.weight) != 0).any()
+    assert (np.asarray(one.delays.weight) != 0).any()
 
 
 def test_more_columns_leave_what_is_remembered():

@@ -156,10 +156,12 @@ class Delays(NamedTuple):
         """After what was said of phi; NaN: not known, and no weight moves. `pace`: of the mean size of errors."""
         error, (near, older) = self.say(phi) - change, self.read
         cut, usual = cut_error(error, self.error, pace)
+        one = self._replace(weight=self.weight - gain * cut, error=usual)
+        if not len(self.history):
+            return one
         after, _ = self.near.learn(near, error, noise=1.0, power=2)
         moves, steps = _STEPS.update(None, self.steps, delta=-cut, eligibility=older)
-        weight = self.weight - gain * cut
-        return self._replace(weight=weight, near=after, far=self.far + moves, steps=steps, error=usual)
+        return one._replace(near=after, far=self.far + moves, steps=steps)
 
     def enlarge(self, fresh: "Delays") -> "Delays":
         """With as many columns as `fresh`, stacked along the first axis of all arrays; of the rows that have room."""
