@@ -332,15 +332,17 @@ def test_more_columns_leave_what_is_remembered():
 def test_what_is_predicted_well_is_forgotten_more_slowly(power):
     """With power 2 the variance of weights is a share of that of the error, whatever its size; with 0 it is not."""
     rng = np.random.default_rng(0)
-    learn = jax.jit(lambda one, x, y: one.learn(x, one.weight @ x - y, noise=1.0, power=power)[0])
+
+    def step(one, row):
+        x, y = row
+        return one.learn(x, one.weight @ x - y, noise=1.0, power=power)[0], jnp.sum(one.weight**2)
+
     excess = []
     for noise in (0.5, 0.05):
-        one, errors = Recursive.start(jnp.zeros(20)), []
-        for t in range(6000):
-            x = jnp.asarray(rng.normal(size=20), jnp.float32)
-            errors.append(float(jnp.sum(one.weight**2)) if t > 3000 else 0.0)
-            one = learn(one, x, jnp.float32(noise * rng.normal()))
-        excess.append(np.mean(errors[3001:]) / noise**2)
+        x, y = rng.normal(size=(6000, 20)), noise * rng.normal(size=6000)
+        rows = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+        _, errors = jax.lax.scan(step, Recursive.start(jnp.zeros(20)), rows)
+        excess.append(np.mean(errors[3000:]) / noise**2)
     ratio = excess[1] / excess[0]
     assert {0: ratio > 5, 1: 1.7 < ratio < 6, 2: 0.6 < ratio < 1.6}[power], ratio
 
