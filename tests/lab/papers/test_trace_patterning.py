@@ -29,3 +29,10 @@ def test_the_cost_of_columns_counts_every_parameter(gates, own, key):
 def test_units_without_a_bias_on_their_inputs_do_not_grow(gates, method):
     with pytest.raises(ow.OnwardError, match=f"--gates {gates} has no bias on its inputs.*--methods columnar"):
         TracePatterningExperiment(gates=gates, methods=(method,)).check()
+
+
+@pytest.mark.parametrize("gates", ["mingru", "rtu", "lru"])
+def test_a_memory_bias_is_for_units_that_have_one(gates):
+    with pytest.raises(ow.OnwardError, match=f"--memory-bias: --gates {gates} has no such bias"):
+        TracePatterningExperiment(gates=gates, methods=("columnar",), memory_bias=1.0).check()
+    TracePatterningExperiment(gates="lstm", memory_bias=1.0).check()

@@ -33,6 +33,8 @@ STRUCTURES = ("ccn", "columnar", "constructive")
 # Steps back and units of the truncated networks: the paper's grid, each at about 4,000 multiply-adds a step.
 TBPTT_GRID = ((2, 13), (3, 10), (5, 8), (8, 5), (10, 5), (15, 4), (20, 3), (30, 2))
 DENSE_STEP_SIZE = 3e-4
+# Kinds of columns whose memory gate has a bias of its own at the start.
+BIASED = ("gru", "lstm", "elstm")
 # Of the step size, what a hidden layer takes.
 HIDDEN_SHARE = 0.5
 
@@ -151,6 +153,10 @@ class TracePatterningExperiment(StreamExperiment):
                 f"--gates {self.gates} has no bias on its inputs, so a stage that normalises them cannot be frozen: "
                 "--methods columnar"
             )
+        if self.memory_bias is not None and self.gates not in BIASED:
+            raise ow.OnwardError(
+                f"--memory-bias: --gates {self.gates} has no such bias, its memories start spread; it is for {', '.join(BIASED)}"
+            )
         if self.moment_prior and not self.moment_prior >= 1:
             raise ow.OnwardError(f"--moment-prior must be 0 or at least 1, got {self.moment_prior}")
         if self.second_moment_start < 0:
@@ -216,7 +222,7 @@ class TracePatterningExperiment(StreamExperiment):
         """The kind of unit, with its bias."""
         recipe = RECIPES[self.gates]
         bias = recipe.memory_bias if self.memory_bias is None else self.memory_bias
-        return COLUMNS[self.gates](bias) if self.gates in ("gru", "lstm", "elstm") else COLUMNS[self.gates]()
+        return COLUMNS[self.gates](bias) if self.gates in BIASED else COLUMNS[self.gates]()
 
     def shape(self, name: str) -> tuple[int, int]:
         """Width of a stage and number of stages."""
