@@ -71,10 +71,12 @@ lint: setup
 	$(BIN)/mypy
 
 # Speed, every row with its contestant in the same run: about twenty-five minutes. PyTorch comes from the
-# environment of the oracles, hand-written AVX-512 from benchmarks/ccn_lanes.cpp (needs g++ and such a CPU; else left out).
+# environment of the oracles, hand-written AVX-512 from benchmarks/ccn_lanes.cpp (needs g++ and such a CPU; else left out),
+# memorax from a folder of its repository (make bench MEMORAX=FOLDER; else left out).
 bench: setup .oracles/.done
 	$(BIN)/python benchmarks/columns.py
 	$(BIN)/python benchmarks/kinds.py
+	$(if $(MEMORAX),.oracles/bin/python benchmarks/peer_rtu.py $(MEMORAX))
 	$(BIN)/python benchmarks/rules.py
 	.oracles/bin/python benchmarks/targets.py
 	.oracles/bin/python benchmarks/data.py

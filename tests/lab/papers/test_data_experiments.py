@@ -455,13 +455,18 @@ def test_only_the_frozen_network_keeps_its_lower_layer_as_it_was(name):
     assert moved == [name != "frozen", True]
 
 
-def test_columns_learn_online_and_by_bptt_from_the_same_start():
-    """Their gradients are one: of one image an update, summed over its rows."""
-    experiment = SequentialMNISTExperiment(data="digits", **(SIZES | {"batch": 1, "streams": 1}))
-    online, whole = (experiment.build(name) for name in ("mingru", "bptt-mingru"))
+@pytest.mark.parametrize("by", ["rows", "pixels"])
+@pytest.mark.parametrize("unit", ["mingru", "lru", "rtu"])
+def test_columns_learn_online_and_by_bptt_from_the_same_start(unit, by):
+    """Their gradients are one: of one image an update, summed over its steps."""
+    experiment = SequentialMNISTExperiment(data="digits", by=by, **(SIZES | {"batch": 1, "streams": 1}))
+    online, whole = (experiment.build(name) for name in (unit, f"bptt-{unit}"))
     models = [start(method, 1e-3)[1].model for method in (online, whole)]
     assert not changed(*models)
-    after = [learn(method, 1e-3, start(method, 1e-3), steps)[0][1].model for method, steps in ((online, 8), (whole, 1))]
+    after = [
+        learn(method, 1e-3, start(method, 1e-3), steps)[0][1].model
+        for method, steps in ((online, 8 if by == "rows" else 64), (whole, 1))
+    ]
     for a, b in pairs(*after):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)  # of a step of 1e-3
     assert changed(models[0], after[0])

@@ -1,5 +1,6 @@
 """What both experiments on scanned digits share: networks, rules, curves, answers."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -25,12 +26,14 @@ SHOWN = 400
 COLUMNAR = ("columnar", "columnar-gru", "ccn", "ccn-gru", "constructive", "constructive-gru")
 # Columns of other units, and layers of them, with a hidden layer after them.
 UNITS = ("mingru", "elstm", "lru", "rtu")
+TURNING = ("lru", "rtu")
 LAYERED = {
     "stack": "exact traces through both",
     "layerwise": "errors sent down through the present step only",
     "frozen": "the lower one stays as it was drawn",
 }
-WIDE = (*UNITS, *LAYERED, "bptt-mingru")
+WHOLE_COLUMNS = ("bptt-mingru", "bptt-lru", "bptt-rtu")
+WIDE = (*UNITS, *LAYERED, *WHOLE_COLUMNS)
 WHOLE = ("bptt", "tbptt")
 # From this many columns on, runs lie in front.
 NARROW = 16
@@ -47,7 +50,7 @@ METHODS = (
         "rtrl",
         "bptt",
         "bptt-gru",
-        "bptt-mingru",
+        *WHOLE_COLUMNS,
         "tbptt-1",
         "tbptt-5",
         "tbptt-10",
@@ -71,6 +74,12 @@ def below(model: Any) -> Any:
     """Which arrays are of the lowest cell of a stack."""
     nothing = jax.tree.map(lambda leaf: False, model)
     return eqx.tree_at(lambda m: m.cell.cells[0], nothing, jax.tree.map(lambda leaf: True, model.cell.cells[0]))
+
+
+def own_of(model: Any) -> Any:
+    """Which arrays are the columns' own: decays and angles."""
+    nothing = jax.tree.map(lambda leaf: False, model)
+    return eqx.tree_at(lambda m: m.cell.bias, nothing, jax.tree.map(lambda leaf: True, model.cell.bias))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +246,10 @@ class DigitsExperiment(Experiment):
             if self.decay and not authors:
                 falling = optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates))
                 optimiser = optax.chain(optax.scale_by_adam(), falling)
+            if self.turning(kind):
+                # An angle that is off by d is off by 784 d at the end of an image: as much slower as there are more steps.
+                slower = optax.scale(1 / self.images.train_images.shape[-1])
+                optimiser = optax.chain(optimiser, optax.masked(slower, own_of))
             if kind == "frozen":
                 optimiser = optax.chain(optimiser, optax.masked(optax.set_to_zero(), below))
             if whole:
@@ -283,27 +296,39 @@ class DigitsExperiment(Experiment):
             note=f"{layer}; {per_update}" + ("; SGD on squared error" if authors else ""),
         )
 
+    def turning(self, kind: str) -> bool:
+        """Whether a network is of units that turn and reads pixel by pixel: one start and one step for all of them."""
+        return self.by == "pixels" and kind.removeprefix("bptt-") in TURNING
+
     def wide(self, kind: str, inputs: int, length: int, key: PRNGKeyArray) -> ow.Model:
         """Columns with memories of up to the whole image, or two layers of them, and a hidden layer after them."""
+        unit = kind.removeprefix("bptt-")
         *draws, last = jax.random.split(key, 5)
         cells: list[ow.AbstractCell] = []
         for layer in range(2 if kind in LAYERED else 1):
             reads = self.stack_columns if layer else inputs
             columns = ow.Columns(
-                COLUMNS.get(kind, ow.MinGRUGates)(),
+                COLUMNS.get(unit, ow.MinGRUGates)(),
                 reads,
                 self.stack_columns if kind in LAYERED else self.wide_columns,
                 key=draws[2 * layer],
                 spread=WIDE_SPREAD * reads**-0.5,
             )
-            cells.append(ow.chrono(columns, float(length), key=draws[2 * layer + 1]))
+            if self.turning(kind):
+                # An image is many turns long: what forgets within a row, or turns fast, tells its end only.
+                low, high = math.exp(-2 / length), math.exp(-0.1 / length)
+                phase = 3 * 2 * math.pi / self.images.train_images.shape[-1]
+                cells.append(ow.ring(columns, low, high, phase=phase, key=draws[2 * layer + 1]))
+            else:
+                cells.append(ow.chrono(columns, float(length), key=draws[2 * layer + 1]))
         cell = ow.Stack(*cells, reads="all") if kind in LAYERED else cells[0]
         features = cell.feature_count
         return ow.Model(cell, ow.MLP(ow.Categorical(self.hidden, CLASSES), features, self.hidden, key=last))
 
     def described(self, kind: str) -> str:
         """Such a network in words."""
-        columns = f"{self.wide_columns} {KINDS.get(kind, KINDS['mingru'])} columns"
+        unit = kind.removeprefix("bptt-")
+        columns = f"{self.wide_columns} {KINDS.get(unit, KINDS['mingru'])} columns"
         how = "BPTT" if kind.startswith("bptt") else "exact traces"
         if kind in LAYERED:
             columns, how = f"2 layers of {self.stack_columns} {KINDS['mingru']} columns", LAYERED[kind]

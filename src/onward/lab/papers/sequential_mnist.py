@@ -11,7 +11,7 @@ STEP_SIZES = {
     **dict.fromkeys(("ccn", "ccn-gru", "constructive", "constructive-gru", "snap-0", "snap-1"), 4e-3),
     **dict.fromkeys(("bptt", "bptt-gru", "tbptt-1", "tbptt-10"), 5e-3),
     **dict.fromkeys(("mingru", "elstm", "lru", "rtu", "stack", "layerwise", "frozen"), 1e-3),
-    "bptt-mingru": 5e-3,
+    **dict.fromkeys(("bptt-mingru", "bptt-lru", "bptt-rtu"), 5e-3),
     **dict.fromkeys(("uoro", "tbptt-5"), 1e-3),
     **dict.fromkeys(("authors-columnar", "authors-bptt"), 0.3),
 }
