@@ -18,7 +18,7 @@ from onward.types import PyTree
 WIDER, NEW = 3.0, 0.25
 # The usual size of errors is a running mean, at first a plain one, of errors cut at so many times it; it is at least so
 # much of a target's usual change.
-RATE, LARGEST, LEAST = 0.02, 10.0, 1e-4
+RATE, LARGEST, LEAST = 0.005, 10.0, 1e-4
 # Bisections of an end: single precision has no more digits.
 HALVED = 26
 _OPTIMISER = optax.adam(3e-3)
