@@ -100,7 +100,7 @@ class Baselines:
         return out, ahead
 
     def _back(self, span: int) -> int:
-        """Rows from one that is predicted `span` rows ahead to the nearest that was known then, whole seasons before."""
+        """Rows from one predicted `span` rows ahead to the nearest that was known then, whole seasons before."""
         back = self.period * -(-span // self.period) if self.period else span
         return back if back + self.lag - span <= self.memory else span
 
