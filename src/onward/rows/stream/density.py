@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from onward.heads.mixture import Mixture
+from onward.trees import scaled
 from onward.types import PyTree
 
 # How much wider what is said of a strange row is, and how likely a strange value is the first of a new level.
@@ -70,8 +71,11 @@ class Density(NamedTuple):
             mu, log_sigma = jnp.where(there, other, mu), jnp.where(there, jnp.max(log_sigma), log_sigma)
         return jnp.concatenate([log_pi, mu, log_sigma])
 
-    def learn(self, features: Array, residual: Array) -> "Density":
-        """One step up the log likelihood of an error, in units; none where it is not known."""
+    def learn(self, features: Array, residual: Array, ahead: Array | float = 1.0) -> "Density":
+        """One step up the log likelihood of an error, in units; none where it is not known.
+
+        `ahead`: how many rows ahead was predicted. Errors of rows that overlap say the same so many times.
+        """
         head, optimiser, usual, seen = self
         known = jnp.isfinite(residual)
         error = jnp.clip(jnp.where(known, residual, 0) / usual, -1e4, 1e4)
@@ -79,6 +83,7 @@ class Density(NamedTuple):
         moved = jnp.maximum(usual * (1 + pace * (jnp.minimum(jnp.abs(error), LARGEST) - 1)), LEAST)
         gradient = eqx.filter_grad(lambda h: -h.log_prob(h(features), error))(head)
         updates, after = _OPTIMISER.update(gradient, optimiser)
+        updates = scaled(updates, jnp.asarray(ahead, error.dtype) ** -0.5)
         choose = lambda new, old: jnp.where(known, new, old)
         arrays = lambda tree: eqx.filter(tree, eqx.is_array)
         chosen = jax.tree.map(choose, arrays(eqx.apply_updates(head, updates)), arrays(head))

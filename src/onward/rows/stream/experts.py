@@ -57,7 +57,7 @@ class Recursive(NamedTuple):
         return cls(weight, PRIOR * jnp.eye(len(weight)), jnp.ones(()), jnp.zeros(()))
 
     def learn(
-        self, phi: Array, error: Array, noise: float, leak: float = 3e-5, power: int = 0
+        self, phi: Array, error: Array, noise: float | Array, leak: float = 3e-5, power: int = 0
     ) -> tuple["Recursive", Float[Array, " m"]]:
         """After the error of what was said of phi; NaN: not known, and nothing changes. Also the gain.
 
@@ -69,8 +69,8 @@ class Recursive(NamedTuple):
         known = jnp.isfinite(error)
         error = jnp.where(known, error, 0)
         kept, size = (self.covariance, self.error, self.steps), jnp.abs(error)
-        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR, "noise": noise}
-        gain, cut, after = kalman(kept, phi, size, known=known, leak=forgotten, **constants)
+        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR}
+        gain, cut, after = kalman(kept, phi, size, known=known, leak=forgotten, noise=noise, **constants)
         new = Recursive(self.weight - cut * error * gain, *after)
         whole = known & jnp.all(jnp.isfinite(new.weight)) & jnp.isfinite(new.error)
         return jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, self), jnp.where(whole, gain, 0)
@@ -436,7 +436,7 @@ def shared(
     weights: Float[Array, " experts"],
     moves: Float[Array, " experts"],
     change: Array,
-    eta: float = ETA,
+    eta: float | Array = ETA,
     start: Float[Array, " experts"] | np.ndarray = START,
 ) -> Array:
     """Weights after what was said of a change, and the change, NaN where it is not known; `start`: as in `START`."""
