@@ -24,22 +24,22 @@ def held(errors, rows, start=None):
 
 @pytest.mark.parametrize("size", [0.01, 0.3, 1.0, 30.0])
 def test_an_interval_holds_its_share_whatever_the_size_of_errors(size):
-    """In units of the target's usual change, from some hundred rows on: of a normal law 3.29 deviations wide."""
+    """In units of the target's usual change, from row 60 on: of a normal law 3.29 deviations wide."""
     errors = size * np.random.default_rng(0).normal(size=3000)
-    for rows, slack in ((slice(150, 600), 0.06), (slice(1500, 3000), 0.02)):
+    for rows, slack in ((slice(60, 300), 0.06), (slice(300, 1500), 0.03), (slice(1500, 3000), 0.02)):
         inside, width = held(errors[: rows.stop], rows.stop - rows.start)
         assert abs(inside.mean() - 0.9) < slack, (rows, inside.mean())
-        assert 0.85 < width.mean() / (3.29 * size) < 1.3
+        assert 0.9 < width.mean() / (3.29 * size) < 1.15
 
 
-@pytest.mark.parametrize("factor", [0.05, 20.0])
-def test_an_interval_follows_errors_that_shrink_or_grow(factor):
-    """From 1,000 rows after they have."""
+@pytest.mark.parametrize(("factor", "slack"), [(0.2, 0.04), (5.0, 0.04), (0.05, 0.1), (20.0, 0.1)])
+def test_an_interval_follows_errors_that_shrink_or_grow(factor, slack):
+    """From 1,000 rows after they have; the mixture takes longer to forget a change of 20 times."""
     rng = np.random.default_rng(1)
     errors = np.concatenate([rng.normal(size=2000), factor * rng.normal(size=2000)])
     inside, width = held(errors, 1000)
-    assert abs(inside.mean() - 0.9) < 0.04  # 1,000 rows say it to 0.01
-    assert 0.8 < width.mean() / (3.29 * factor) < 1.3
+    assert abs(inside.mean() - 0.9) < slack  # 1,000 rows say it to 0.01
+    assert 0.75 < width.mean() / (3.29 * factor) < 1.3
 
 
 def test_errors_in_the_units_of_the_usual_change_alone_would_be_too_wide_for_long():
@@ -63,5 +63,5 @@ def test_what_is_not_known_changes_nothing_and_one_outlier_little():
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(a, b)
     far = one.learn(jnp.zeros(2), jnp.float32(1e9))
-    assert 1 < float(far.usual / one.usual) < 1.2
+    assert 1 < float(far.usual / one.usual) < 1.3
     assert np.isfinite(jax.tree.leaves(far.head)[0]).all()

@@ -12,7 +12,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from onward.heads.mixture import Mixture
-from onward.trees import scaled
 from onward.types import PyTree
 
 # How much wider what is said of a strange row is, and how likely a strange value is the first of a new level.
@@ -22,7 +21,7 @@ WIDER, NEW = 3.0, 0.25
 RATE, LARGEST, LEAST = 0.005, 10.0, 1e-4
 # Bisections of an end: single precision has no more digits.
 HALVED = 26
-_OPTIMISER = optax.adam(3e-3)
+_OPTIMISER = optax.adam(1e-3)
 
 
 class Density(NamedTuple):
@@ -42,7 +41,7 @@ class Density(NamedTuple):
     @classmethod
     def start(cls, features: int, components: int) -> "Density":
         """Before anything is learned."""
-        head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-2.0, 2.0))
+        head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-1.5, 1.5))
         optimiser = _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array))
         return cls(head, optimiser, jnp.ones(()), jnp.zeros(()))
 
@@ -71,19 +70,15 @@ class Density(NamedTuple):
             mu, log_sigma = jnp.where(there, other, mu), jnp.where(there, jnp.max(log_sigma), log_sigma)
         return jnp.concatenate([log_pi, mu, log_sigma])
 
-    def learn(self, features: Array, residual: Array, ahead: Array | float = 1.0) -> "Density":
-        """One step up the log likelihood of an error, in units; none where it is not known.
-
-        `ahead`: how many rows ahead was predicted. Errors of rows that overlap say the same so many times.
-        """
+    def learn(self, features: Array, residual: Array) -> "Density":
+        """One step up the log likelihood of an error, in units; none where it is not known."""
         head, optimiser, usual, seen = self
         known = jnp.isfinite(residual)
         error = jnp.clip(jnp.where(known, residual, 0) / usual, -1e4, 1e4)
-        pace = jnp.maximum(1 / (seen + 3), RATE)
+        pace = jnp.maximum(2 / (seen + 5), RATE)
         moved = jnp.maximum(usual * (1 + pace * (jnp.minimum(jnp.abs(error), LARGEST) - 1)), LEAST)
         gradient = eqx.filter_grad(lambda h: -h.log_prob(h(features), error))(head)
         updates, after = _OPTIMISER.update(gradient, optimiser)
-        updates = scaled(updates, jnp.asarray(ahead, error.dtype) ** -0.5)
         choose = lambda new, old: jnp.where(known, new, old)
         arrays = lambda tree: eqx.filter(tree, eqx.is_array)
         chosen = jax.tree.map(choose, arrays(eqx.apply_updates(head, updates)), arrays(head))

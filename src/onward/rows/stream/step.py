@@ -110,9 +110,6 @@ class Stream:
         self.width = WIDTH * recipe.path if recipe.answering == AHEAD else 0
         self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
-        # How many rows ahead each target is.
-        each = range(1, recipe.path + 1) if recipe.path > 1 else [max(1, recipe.horizon)]
-        self._ahead = np.resize(np.array(each, np.float32), recipe.targets)
 
     def init(self) -> StreamState:
         """Before the first row."""
@@ -257,8 +254,7 @@ class Stream:
         density = state.density
         if density:
             residual = (row.arrived - mixed) / unit
-            learn = lambda one, error, ahead: one.learn(features, error, ahead)
-            density = of_each(learn, density, residual, self._ahead)
+            density = of_each(lambda one, error: one.learn(features, error), density, residual)
         label = self.target.label(state.targets, state.changes, row.y, row.arrived, was, base)
         state, z = self._normalised(state, row, plain)
         learned, info = self._learn(state.learned, self._example(z, label.value, label.known))
