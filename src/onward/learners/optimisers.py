@@ -109,7 +109,7 @@ def kalman(
     leak: Array | float,
     clip: float,
     rate: float,
-    noise: float,
+    noise: float | Array,
     floor: float,
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
     """A step of recursive least squares, by the equations of `least_squares`.

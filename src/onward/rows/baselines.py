@@ -41,10 +41,12 @@ class Baselines:
     y has one column a target, NaN where missing (the last known value stands in). For classes, y holds their
     numbers and the mean is the most frequent one. `period=None` finds it: the lag, at least 2, at which the
     autocorrelation of the last `MEMORY` values has its highest peak; until one is found the seasonal value is the last.
+    `path`: of y_{t-lag+1} ... y_t instead, from y_{t-lag} and what came before it: lag outputs a target.
     State: `MEMORY` + lag rows of y, sums, and counts of classes.
     """
 
-    def __init__(self, targets: int, lag: int, *, period: int | None = None, classes: bool = False):
+    def __init__(self, targets: int, lag: int, *, period: int | None = None, classes: bool = False, path: bool = False):
+        self.spans = range(1, lag + 1) if path else (lag,)
         self.lag, self.given, self.classes = lag, period, classes
         self.period = period
         self.rows = 0
@@ -57,7 +59,7 @@ class Baselines:
         self.periods = np.zeros(0, np.int64)
 
     def score(self, y: np.ndarray) -> np.ndarray:
-        """(baseline, rows, targets) predictions for the rows of y (rows, targets), then remember y.
+        """(baseline, rows, outputs) predictions for the rows of y (rows, targets), then remember y.
 
         `ahead` is then, for each of these rows, the value one season before the row that lies `lag` rows after it;
         `periods` how long that season is, 0 where none is known.
@@ -78,21 +80,29 @@ class Baselines:
         targets = len(self.total)
         self.ahead = np.concatenate(ahead) if ahead else np.zeros((0, targets))
         self.periods = np.concatenate(periods)
-        return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets))
+        return np.concatenate(parts, 1) if parts else np.zeros((len(NAMES), 0, targets * len(self.spans)))
 
     def _stretch(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(y)
         filled = self._past.add(_carry_forward(np.concatenate([self._past.last(1), y]))[1:])
         means = self._averages.add(self._means(y))
         self.rows += n
-        back = self.period * -(-self.lag // self.period) if self.period else self.lag
-        if back > self.memory:
-            back = self.lag
         before = lambda values, rows: values[self.memory - rows :][:n]
-        last, seasonal = before(filled, self.lag), before(filled, back)
-        out = np.stack([last, np.where(np.isnan(seasonal), last, seasonal), before(means, self.lag)])
-        ahead = before(filled, back - self.lag).copy() if self.period else np.full(y.shape, np.nan)
+        last, mean = before(filled, self.lag), before(means, self.lag)
+        each = []
+        for span in self.spans:
+            back = self._back(span)
+            # The row that is predicted lies `lag - span` rows back by now.
+            seasonal = before(filled, back + self.lag - span)
+            each.append(np.stack([last, np.where(np.isnan(seasonal), last, seasonal), mean]))
+        out = np.stack(each, 3).reshape(len(NAMES), n, -1)
+        ahead = before(filled, self._back(self.lag) - self.lag).copy() if self.period else np.full(y.shape, np.nan)
         return out, ahead
+
+    def _back(self, span: int) -> int:
+        """Rows from one predicted `span` rows ahead to the nearest that was known then, whole seasons before."""
+        back = self.period * -(-span // self.period) if self.period else span
+        return back if back + self.lag - span <= self.memory else span
 
     def _means(self, y: np.ndarray) -> np.ndarray:
         if self.classes:

@@ -34,12 +34,12 @@ class Calendar:
 
     The step of the clock is found from the rows so far, and how wide a slot may be that no two rows share; of an even
     clock they are the same. Without dates a row is a step, and only a season that was found in the data is known.
-    `lag`: rows until the target of a prediction is known; only what is known by then is looked up. `holidays`: days
-    that count as Sundays.
+    `lag`: rows until the target of a prediction is known; only what is known by then is looked up. `path`: of each of
+    the 1, 2, ... `lag` rows that are predicted. `holidays`: days that count as Sundays.
     """
 
-    def __init__(self, lag: int, holidays: Holidays | None = None):
-        self.lag, self.holidays = lag, holidays
+    def __init__(self, lag: int, holidays: Holidays | None = None, *, path: bool = False):
+        self.spans, self.holidays = range(1, lag + 1) if path else (lag,), holidays
         self.rows = 0
         self.step = self.width = 0.0
         self.origin = np.nan
@@ -48,11 +48,11 @@ class Calendar:
         self.recent: list[float] = []
 
     def at(self, moments: np.ndarray, periods: np.ndarray, *, dated: bool) -> np.ndarray:
-        """(rows, WIDTH) integers, as `WIDTH` has them, `NONE` or -1 where nothing is known.
+        """(rows, spans * WIDTH) integers, as `WIDTH` has them, `NONE` or -1 where nothing is known.
 
         `moments`: seconds since 1970, NaN where unknown. `periods`: rows of a season found in the data by then, or 0.
         """
-        parts = [np.zeros((0, WIDTH), np.int32)]
+        parts = [np.zeros((0, len(self.spans) * WIDTH), np.int32)]
         while len(moments):
             upto = next((n for n in _LOOK if n > self.rows), _LOOK[-1] * (self.rows // _LOOK[-1] + 1))
             n = min(upto - self.rows, len(moments))
@@ -63,22 +63,27 @@ class Calendar:
         return np.concatenate(parts)
 
     def _stretch(self, moments: np.ndarray, periods: np.ndarray, dated: bool) -> np.ndarray:
+        if dated:
+            self._see(moments[np.isfinite(moments)])
+        each = [self._ahead(moments, periods.astype(np.int64), dated, span) for span in self.spans]
+        self.rows += len(moments)
+        return np.clip(np.concatenate(each, 1), NONE, 2**31 - 1).astype(np.int32)
+
+    def _ahead(self, moments: np.ndarray, periods: np.ndarray, dated: bool, lag: int) -> np.ndarray:
+        """(rows, WIDTH) where rows of a stretch lie, of which the row `lag` rows later is predicted."""
         n = len(moments)
         out = np.full((n, WIDTH), NONE, np.int64)
         out[:, 2 + len(SEASONS) :] = -1
-        periods = periods.astype(np.int64)
         known = np.isfinite(moments)
-        if dated:
-            self._see(moments[known])
         if dated and self.step:
             time, wide = self._time(moments), self.step / self.width
             for i, season in enumerate(SEASONS):
                 steps = season / self.step
-                back = season * np.ceil(self.lag * self.step / season - 1e-9)
+                back = season * np.ceil(lag * self.step / season - 1e-9)
                 if steps >= _LEAST and back / self.width < SLOTS - 1:
                     out[known, 1 + i] = self._time(moments - back)[known]
-            expected = moments[known] + self.lag * self.step
-            out[known, -SORTS:] = self._classes(moments[known], expected)
+            expected = moments[known] + lag * self.step
+            out[known, -SORTS:] = self._classes(moments[known], expected, lag)
             for i, season in enumerate(SEASONS):
                 if season > 2 * self.step:
                     phase = np.mod(expected, season) / season
@@ -87,11 +92,10 @@ class Calendar:
             time, wide = PARTS * (self.rows + np.arange(n)), 1.0
             known = np.full(n, not dated)
         out[known, 0] = time[known]
-        back = periods * -(-self.lag // np.maximum(periods, 1))
+        back = periods * -(-lag // np.maximum(periods, 1))
         there = known & (periods > 0) & (back * wide < SLOTS - 1)
         out[there, len(SEASONS) + 1] = (time - np.floor(PARTS * wide * back + 0.5).astype(np.int64))[there]
-        self.rows += n
-        return np.clip(out, NONE, 2**31 - 1).astype(np.int32)
+        return out
 
     def _time(self, moments: np.ndarray) -> np.ndarray:
         where = np.floor((moments - self.origin) / self.width * PARTS + 0.5)
@@ -118,8 +122,8 @@ class Calendar:
             self.base = int(self._time(np.array([self.last]))[0]) + 2 * PARTS * SLOTS if self.step else 0
             self.step, self.width, self.origin = step, width, self.last
 
-    def _classes(self, now: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        """(rows, SORTS) classes of the moments that are expected after those of `now`.
+    def _classes(self, now: np.ndarray, moments: np.ndarray, lag: int) -> np.ndarray:
+        """(rows, SORTS) classes of the moments that are expected `lag` rows after those of `now`.
 
         By the hour or half hour and whether it is a working day, and by the hour of the week; of days and longer steps
         by the day of the week, and by the month.
@@ -134,7 +138,7 @@ class Calendar:
             kind = np.maximum(weekday - 4, 0)  # a working day, a Saturday, a Sunday
             return np.stack([hour * 3 + kind, hour * 7 + weekday], 1)
         # Of months and longer steps it is counted which comes next: they are not of one length.
-        ahead = round(self.step / (YEAR / 12)) * self.lag if self.step > 27 * DAY else 0
+        ahead = round(self.step / (YEAR / 12)) * lag if self.step > 27 * DAY else 0
         when = now if ahead else moments
         month = (when.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64) + ahead) % 12
         daily = self.step < 1.5 * DAY

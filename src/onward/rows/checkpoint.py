@@ -127,8 +127,8 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
     recipe = json.loads(json.dumps(dataclasses.asdict(options.recipe)))
     allowed = {
         "rows": 0 < rows <= meta["last_row"],
-        "constant": len(meta["constant"]) == len(options.target),
-        "first_target": len(meta["first_target"]) == len(options.target),
+        "constant": len(meta["constant"]) == len(options.outputs),
+        "first_target": len(meta["first_target"]) == len(options.outputs),
         "cpu": meta["cpu"] >= 0,
         "strange.rows": len(meta["strange"]["first"]) <= meta["strange"]["rows"] <= rows,
         "learner.recipe": learner["recipe"] == recipe,

@@ -96,7 +96,7 @@ class _Run:
         """Learn to the end of the source, or until somebody stops it; what was learned is kept either way."""
         try:
             if self.stream:
-                self._tell(self.session.format.stream_header(ahead=self.options.task != "return"))
+                self._tell(self.session.format.stream_header(ahead=not self.session.of_origin))
             blocks = self.rows.blocks(self.session.block)
             while (block := next_block(self.rows, blocks, self.stop)) is not None:
                 self.whole = False
@@ -127,7 +127,8 @@ class _Run:
     def _look_around(self) -> None:
         """Between two blocks: answer, stop if asked to, and now and then keep and show."""
         if self.stream:
-            session, ahead = self.session, 0 if self.options.task == "return" else self.options.lag
+            session = self.session
+            ahead = 0 if session.of_origin else self.options.lag
             self._tell(session.format.answers(session.answered, ahead, list(session.targets.classes)))
         if self.stop():
             raise KeyboardInterrupt
@@ -149,7 +150,7 @@ class _Run:
         means, counts = mean_errors(session.scores.total)
         at, names = (
             int(np.argmax(np.array(counts) > 0)),
-            session.options.target,
+            session.options.outputs,
         )  # the first that was scored stands for all
         ours, *others = (errors[at] if counts[at] else 0.0 for errors in means)
         best = int(np.argmin(others))
@@ -186,7 +187,8 @@ class _Run:
             raise OnwardError(f"{self.rows.name}{self._why_nothing_was_scored()}")
         self._keep()
         self.folder.append(PREDICTIONS, self.session.future())
-        for name, rows in zip(self.options.target, mean_errors(self.session.scores.total)[1], strict=True):
+        scored = mean_errors(self.session.scores.total)[1][:: self.options.spans]
+        for name, rows in zip(self.options.target, scored, strict=True):
             if not rows:
                 self.session.complain(f"no row of the target {name!r} could be scored: its values are missing")
         self.session.tell_rest()

@@ -53,6 +53,8 @@ class Learn:
     """A number, a class, or the discounted sum of the target's coming values."""
     horizon: int = 1
     """Predict the target so many rows ahead. 0: that of the same row, from its other columns. Not for returns."""
+    path: bool = False
+    """Predict every row up to the horizon, 1, 2, ... rows ahead, and not that row alone."""
     discount: float = 0.9
     """Of a return: what the value of the row after counts, relative to this one's."""
     network: Literal["columnar", "ccn", "gru", "lstm"] = "columnar"
@@ -160,12 +162,29 @@ class Learn:
                 raise OnwardError(f"--experts: of {of} the network answers alone; leave it out")
             if unknown := [name for name in self.experts if name not in there]:
                 raise OnwardError(f"--experts: there is no {unknown[0]!r} of {of}; there are {', '.join(there)}")
+        if self.path and (self.task != "regression" or self.horizon < 2):
+            has = f"--task is {self.task}" if self.task != "regression" else f"--horizon is {self.horizon}"
+            raise OnwardError(
+                f"--path is of numbers up to a --horizon of at least 2 rows ahead, and {has}: leave it out"
+            )
         if self.interval and self.task != "regression":
             instead = "a class has a probability instead" if self.task == "classification" else "a return has none"
             raise OnwardError(
                 f"--interval {self.interval:g} is for numbers, and --task is {self.task}: leave --interval out "
                 f"({instead})"
             )
+
+    @property
+    def spans(self) -> int:
+        """How many numbers are predicted of each target: of a path as many as rows."""
+        return self.horizon if self.path else 1
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what is predicted: the targets, or of a path each of them so many rows ahead."""
+        if not self.path:
+            return self.target
+        return tuple(f"{name} +{ahead}" for name in self.target for ahead in range(1, self.horizon + 1))
 
     @property
     def coverage(self) -> float:
@@ -198,7 +217,8 @@ class Learn:
         kind, there = self._kind, experts_of(self._kind, self.lag)
         return RowRecipe(
             kind=kind,
-            targets=len(self.target),
+            targets=len(self.outputs),
+            path=self.spans,
             network=self.network,
             rule=self.rule,
             units=self.units,

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,6 +18,7 @@ from onward.rows.expert_figures import carried
 from onward.rows.figures import WINDOWS, of_target, panels_of, short
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
+from onward.rows.path_figures import by_ahead, ends, last_path, narrowed, spans_of
 from onward.rows.predictions import Format
 from onward.rows.remarks import Remarks
 from onward.rows.scores import CONTESTANTS, OURS, each_target, measure
@@ -44,11 +45,16 @@ class _Window(TypedDict):
 
 def write_report(folder: Path) -> Path:
     """Draw and write report.html from what the folder holds."""
-    scores, (said, options) = load_summary(folder), load_options(folder)
-    targets, what = scores["targets"], measure(scores["task"])
-    windows = read_windows(folder, targets)
+    whole, (said, options) = load_summary(folder), load_options(folder)
+    outputs, what, spans = whole["targets"], measure(whole["task"]), spans_of(whole)
+    windows, scores = read_windows(folder, outputs), whole
+    if spans > 1:  # of each path its ends one by one
+        shown = ends(outputs, spans)
+        windows, scores = [narrowed(w, outputs, shown) for w in windows], narrowed(whole, outputs, shown)
+    targets = scores["targets"]
     parts: list[Any] = ranking(scores)
     with page.style():
+        parts += by_ahead(whole) if spans > 1 else []
         if len(windows) > 1:
             curves = [_Curve(windows, targets, i) for i in range(len(targets))]
             odd = [without(scores, i) is not None for i in range(len(targets))]
@@ -56,11 +62,11 @@ def write_report(folder: Path) -> Path:
             parts += [_where(curve, what, of_target(targets, i)) for i, curve in enumerate(curves)]
         parts += [*confused(scores), *carried(scores, windows)]
         classes = scores["task"] == "classification"
-        parts.append(_classes(folder, targets[0]) if classes else _tail(folder, targets, said.coverage))
+        parts += [_classes(folder, targets[0])] if classes else _tail(folder, outputs, spans, said.coverage)
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
     verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (
-        f"{', '.join(targets)} of {scores['source']}, {_task(options)}: predicted, scored, then learned, row by row. "
+        f"{', '.join(said.target)} of {scores['source']}, {_task(options)}: predicted, scored, then learned, row by row. "
         f"{verdicts}"
     )
     title = f"Onward learned from {Path(scores['source']).name}"
@@ -70,8 +76,12 @@ def write_report(folder: Path) -> Path:
 def as_markdown(folder: Path) -> str:
     """The scores of a run folder, and what its columns were read as, as Markdown tables; then its notes."""
     scores = load_summary(folder)
-    notes = [f"- {note}" for note in scores["notes"]]
-    tables = [markdown_table(table.header, table.rows) for table in (*ranking(scores), read_as(scores))]
+    notes, outputs = [f"- {note}" for note in scores["notes"]], scores["targets"]
+    ranked = (
+        ranking(narrowed(scores, outputs, ends(outputs, spans))) if (spans := spans_of(scores)) > 1 else ranking(scores)
+    )
+    ahead = [part for part in by_ahead(scores) if isinstance(part, Table)] if spans > 1 else []
+    tables = [markdown_table(table.header, table.rows) for table in (*ranked, *ahead, read_as(scores))]
     return "\n\n".join([*tables, *(["Notes:", "\n".join(notes)] if notes else [])])
 
 
@@ -267,17 +277,40 @@ def _last_rows(folder: Path, form: Format) -> Iterator[list[list[str]]]:
         yield last
 
 
-def _tail(folder: Path, targets: list[str], share: float) -> Picture:
-    """The last rows of every target, with what was said of them before: a panel each."""
-    with _last_rows(folder, Format(targets, 2 if share else 0, classes=False)) as last:
+def _tail(folder: Path, outputs: list[str], spans: int, share: float) -> list[Picture]:
+    """The last rows of every target, with what was said of them before: a panel each; of paths the last, too."""
+    with _last_rows(folder, Format(outputs, 2 if share else 0, classes=False)) as last:
         numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
         marks = np.array([line[-1] for line in last])
-    rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(targets), 1)
+    rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(outputs), 1)
+    shown = ends(outputs, spans)
+    if spans == 1:
+        return [_said_before(rows, each, outputs, marks, share)]
+    paths = np.array([columns[-1, 1:-1] for columns in each]).reshape(len(outputs) // spans, spans, -1)
+    first = np.stack([columns[:, 0] for columns in each[::spans]], 1)
+    return [
+        last_path(outputs, spans, rows, first, paths, share),
+        _said_before(
+            rows, [each[i] for i in shown], [outputs[i] for i in shown], marks, share, [1, spans] * len(paths)
+        ),
+    ]
+
+
+def _said_before(
+    made: np.ndarray,
+    each: list[np.ndarray],
+    targets: list[str],
+    marks: np.ndarray,
+    share: float,
+    ahead: Sequence[int] = (),
+) -> Picture:
+    """Targets, with what was said of them before: a panel each. `ahead`: rows from those of the file to the targets."""
     figure, panels = panels_of(len(targets))
-    for target, columns, axes in zip(targets, each, panels, strict=True):
-        truth, said, *ends, _ = columns.T
-        if ends:
-            axes.fill_between(rows, *ends, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
+    for i, (target, columns, axes) in enumerate(zip(targets, each, panels, strict=True)):
+        truth, said, *between, _ = columns.T
+        rows = made + (ahead[i] if ahead else 0)
+        if between:
+            axes.fill_between(rows, *between, color=COLOURS[0], alpha=0.18, lw=0, label=f"{share:.0%} interval")
         axes.plot(rows, truth, color=GREY, lw=1.4, label=short(target) if len(targets) == 1 else "target")
         axes.plot(rows, said, color=COLOURS[0], lw=1.4, label="predicted before")
         # What is not believed, and an interval that holds it, may lie anywhere.
@@ -285,7 +318,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
         usual = np.concatenate([truth[~strange], said])
         usual = usual[np.isfinite(usual)]
         if (marks != "").any() and len(usual):
-            room = 0.05 * np.ptp(usual) + (np.nanmedian(ends[1] - ends[0]) if ends else 0)
+            room = 0.05 * np.ptp(usual) + (np.nanmedian(between[1] - between[0]) if between else 0)
             low, high = usual.min() - room, usual.max() + room
             if low < high:
                 axes.set_ylim(low, high)
@@ -297,7 +330,7 @@ def _tail(folder: Path, targets: list[str], share: float) -> Picture:
         else:
             axes.set_title(short(target, 60))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    caption = f"The last {len(last):,} predictions; where the line of a target ends, it is still to come."
+    caption = f"The last {len(made):,} predictions; where the line of a target ends, it is still to come."
     caption += " What was not believed may lie beyond the picture." if (marks != "").any() else ""
     return Picture("last-rows", figure, caption)
 

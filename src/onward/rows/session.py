@@ -48,20 +48,23 @@ class Session(Notes):
         self.learner: RowLearner | None = None
         self.block, self.ahead = block, Ahead()
         self.rows = 0
-        k = len(options.target)
+        k = len(options.outputs)
         classes = options.task == "classification"
         self.experts = options.recipe.answering
         self.scores = Scores(k, len(self.experts))
-        self.baselines = Baselines(k, max(options.lag, 1), period=options.period, classes=classes)
+        self.baselines = Baselines(
+            len(options.target), max(options.lag, 1), period=options.period, classes=classes, path=options.path
+        )
         ahead = options.horizon > 0 and options.task == "regression"
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.reading = Reading(options, self.complain, self.seasonal)
-        self.calendar = Calendar(max(options.lag, 1), Holidays(options.holidays) if options.holidays else None)
+        holidays = Holidays(options.holidays) if options.holidays else None
+        self.calendar = Calendar(max(options.lag, 1), holidays, path=options.path)
         self.targets = Targets(options, self.reading)
         self.extras = self.targets.extras
-        self.format = Format(options.target, self.extras, classes=classes)
+        self.format = Format(options.outputs, self.extras, classes=classes)
         self.waiting = Waiting.empty(options.lag, k, k * self.extras, len(self.experts))
-        self.rewards = np.zeros((0, k))
+        self.before = np.zeros((0, len(options.target)))  # targets of the rows before, of returns and of paths
         self.constant = [True] * k
         self.first_target: list[float | None] = [None] * k
         self.cpu = 0.0
@@ -128,7 +131,7 @@ class Session(Notes):
         with self._named():
             y = self.targets.read(block.cells, numbers)
         arrived = self._arrived(y)
-        others = self.baselines.score(arrived)
+        others = self.baselines.score(y if self.options.path else arrived)
         cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))} | self._season()
         waves = reading.waves(moments)
         at = self.calendar.at(moments, self.baselines.periods, dated=reading.dated)
@@ -138,6 +141,7 @@ class Session(Notes):
             )
             self.complain(Remark(told, numbers[0], "rows without a date, of which no holiday is known"))
         start, parts, marks = 0, [], []
+        columns = [name for name in self.options.target for _ in range(self.options.spans)]
         while start < n:
             stop = encoder.give_slots(cells, start, n)
             learner = self._room()
@@ -146,6 +150,7 @@ class Session(Notes):
             if stop > start:
                 x = encoder.encode(cells, start, stop, numbers, waves)
                 u, a = self.targets.to_units(y[start:stop]), self.targets.arrived_to_units(arrived[start:stop])
+                u = np.repeat(u, self.options.spans, 1)
                 plain = encoder.plain
                 self.learner, said = (
                     learner.learn(x, plain, u, a, at[start:stop])
@@ -153,7 +158,7 @@ class Session(Notes):
                     else learner.read(x, plain, u, at[start:stop])
                 )
                 parts.append(said)
-                marks += self.strange.names(said.strange, encoder, self.options.target, self.seasonal)
+                marks += self.strange.names(said.strange, encoder, columns, self.seasonal)
             start = stop
         answers = Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         broken = ~np.isfinite(answers.outputs).all(1)
@@ -185,9 +190,11 @@ class Session(Notes):
         for name, value in anew.items():
             for known in units:
                 known |= {name: Unit(value)} if name in known else {}
+        spans = self.options.spans
         for i in [i for i, name in enumerate(self.options.target) if name in anew]:
             self.baselines.forget(i)
-            self.first_target[i], self.constant[i] = None, True
+            for output in range(spans * i, spans * (i + 1)):
+                self.first_target[output], self.constant[output] = None, True
         if anew and self.learner is not None:
             self.scores.believed[:] = 0
             self.learner = self.learner._replace(state=None)
@@ -200,18 +207,21 @@ class Session(Notes):
         return {self.seasonal[i]: ahead[:, i].tolist() for i in met}
 
     def _arrived(self, y: np.ndarray) -> np.ndarray:
-        """What each row makes known: its target, or the return of `lag` rows before."""
-        if self.options.task != "return":
+        """What each row makes known: its target, or the return or the path of `lag` rows before."""
+        lag, discount, path = self.options.lag, self.options.discount, self.options.path
+        if self.options.task != "return" and not path:
             return y
-        lag, discount = self.options.lag, self.options.discount
-        known = np.concatenate([self.rewards, y])
+        before, known = len(self.before), np.concatenate([self.before, y])
+        self.before = known[-(lag - 1) :] if lag > 1 else known[:0]
+        if path:
+            filled = np.concatenate([np.full((lag - 1 - before, y.shape[1]), np.nan), known])
+            # (rows, targets, lag): the rows up to this one, oldest first.
+            return np.lib.stride_tricks.sliding_window_view(filled, lag, 0).reshape(len(y), -1)
         out = np.full(y.shape, np.nan)
-        before = len(self.rewards)
         weights = discount ** np.arange(lag)
         for i in range(max(0, lag - 1 - before), len(y)):
             # The rewards of the last `lag` rows, oldest first: the return as of the row before them.
             out[i] = weights @ known[before + i - lag + 1 : before + i + 1]
-        self.rewards = known[-(lag - 1) :] if lag > 1 else known[:0]
         return out
 
     def _room(self) -> RowLearner:
@@ -276,7 +286,7 @@ class Session(Notes):
             if told:
                 first = told[0] if (was := self.first_target[i]) is None else was
                 self.first_target[i], self.constant[i] = first, self.constant[i] and {*told} == {first}
-        if self.options.task == "return":
+        if self.of_origin:
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times, marks = judged.rows, judged.times, [""] * len(made)
@@ -286,7 +296,7 @@ class Session(Notes):
     def _window(self, done: int, row: int, when: str) -> None:
         means, counts = mean_errors(self.scores.take_window())
         if any(counts):
-            names = self.options.target
+            names = self.options.outputs
             line = {"rows": done, "row": row, "time": when, "count": by_target(names, counts)}
             errors = {name: by_target(names, each) for name, each in zip(CONTESTANTS, means, strict=True)}
             weights = self._weights(self.scores.take_weights())
@@ -297,7 +307,12 @@ class Session(Notes):
         if not self.experts:
             return {}
         named = [dict(zip(self.experts, each, strict=True)) for each in np.nan_to_num(weights).round(5).tolist()]
-        return {"weights": by_target(self.options.target, [{n: w for n, w in each.items() if w} for each in named])}
+        return {"weights": by_target(self.options.outputs, [{n: w for n, w in each.items() if w} for each in named])}
+
+    @property
+    def of_origin(self) -> bool:
+        """Whether a prediction stands at the row it was made at: what it is of are several rows."""
+        return self.options.task == "return" or self.options.path
 
     # What is written.
 
@@ -319,21 +334,27 @@ class Session(Notes):
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
-        waiting, k = self.waiting, len(self.options.target)
-        none = np.full((len(waiting.rows), k), np.nan)
+        waiting, k = self.waiting, len(self.options.outputs)
+        came = np.full((len(waiting.rows), k), np.nan)
+        if self.options.path:  # the first steps of most paths have come
+            lag, known = self.options.lag, len(self.before)
+            each = came.reshape(len(came), -1, lag)
+            for i in range(max(0, lag - 1 - known), lag - 1):
+                each[i, :, : lag - 1 - i] = self.before[known - (lag - 1 - i) :].T
         rows, times = waiting.rows, waiting.times
-        if self.options.task != "return":
+        if not self.of_origin:
             ahead = self.options.lag
             rows, times = [row + ahead if row else 0 for row in rows], [""] * len(rows)
         made = [i for i, row in enumerate(waiting.rows) if row]
-        kept, none = waiting.pick(made), none[: len(made)]
-        return self._lines(kept, [rows[i] for i in made], [times[i] for i in made], none, none, [""] * len(made))
+        kept, came = waiting.pick(made), came[made]
+        wrong = kept.said - came
+        return self._lines(kept, [rows[i] for i in made], [times[i] for i in made], came, wrong, [""] * len(made))
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
-        k = len(self.options.target)
+        k = len(self.options.outputs)
         self.waiting = Waiting.empty(self.options.lag, k, k * self.extras, len(self.experts))
-        self.rewards = self.rewards[:0]
+        self.before = self.before[:0]
         self.reading.clock = -np.inf
 
     # What survives.
@@ -390,7 +411,7 @@ class Session(Notes):
         self.targets.met = len(self.targets.classes)
         self.baselines.restore(part("baselines."))
         self.waiting = waiting
-        self.rewards = mine["rewards"]
+        self.before = mine["rewards"]
         vars(self.scores).update(part("scores."))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
         self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
@@ -402,17 +423,17 @@ class Session(Notes):
         waiting = {f"waiting.{name}": getattr(kept, name) for name in ("said", "linear", "extra", "experts")}
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
         scores = {f"scores.{name}": array for name, array in vars(self.scores).items()}
-        return waiting | baselines | scores | {"rewards": self.rewards}
+        return waiting | baselines | scores | {"rewards": self.before}
 
     def _width(self, classes: int) -> int:
         """Of what waits, numbers in `extra`."""
         if self.options.task == "classification":
             return 1 + max(1, classes)
-        return self.extras * len(self.options.target)
+        return self.extras * len(self.options.outputs)
 
     def _fitting(self, kept: dict[str, np.ndarray], meta: dict[str, Any], what: str) -> dict[str, np.ndarray]:
         """Arrays of a checkpoint, if they have the shapes that the meta asks for."""
-        lengths = {"rewards": min(meta["rows"], max(self.options.lag - 1, 0)) * (self.options.task == "return")}
+        lengths = {"rewards": min(meta["rows"], max(self.options.lag - 1, 0)) * self.of_origin}
         lengths["baselines.counts"] = len(meta["classes"])
         like = {
             name: np.empty((lengths.get(name, len(array)), *array.shape[1:]), array.dtype)

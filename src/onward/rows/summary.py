@@ -29,15 +29,16 @@ def summary(session: Session) -> dict[str, Any]:
         "source": session.name,
         "task": options.task,
         "rows": session.rows,
-        "scored": by_target(options.target, counts),
-        "targets": list(options.target),
+        "scored": by_target(options.outputs, counts),
+        "targets": list(options.outputs),
+        **({"path": options.spans} if options.path else {}),
         "contestants": list(CONTESTANTS),
         **_errors(scores.total),
         "period": session.baselines.period,
         "columns read": len({*encoder.slots, *encoder.vocabulary} - {*session.seasonal}),
         "inputs": encoder.used,
         "columns": session.reading.columns(),
-        "constant": by_target(options.target, session.constant),
+        "constant": by_target(options.outputs, session.constant),
         "cpu_seconds": session.cpu,
         "strange": session.strange.as_dict(),
         "remarks": session.remarks.as_dict(),
@@ -46,13 +47,13 @@ def summary(session: Session) -> dict[str, Any]:
     doubted = scores.total[0, :, 0] - scores.believed[0, :, 0]
     if doubted.any():
         content[WITHOUT] = {
-            "rows left out": by_target(options.target, doubted.astype(int).tolist()),
+            "rows left out": by_target(options.outputs, doubted.astype(int).tolist()),
             **_errors(scores.believed),
         }
     if session.experts:
         heard = session.learner.in_stack if session.learner else {}
         each = [_experts(session.experts, sums, heard, i) for i, sums in enumerate(scores.experts)]
-        content["experts"] = by_target(options.target, each)
+        content["experts"] = by_target(options.outputs, each)
     if options.task == "classification":
         content["classes"] = _classes(list(session.targets.classes), scores)
     if session.extras:
@@ -60,7 +61,7 @@ def summary(session: Session) -> dict[str, Any]:
             {"rows": rows, "inside": inside / max(rows, 1), "size": size / max(rows, 1)}
             for rows, inside, size in scores.extra.tolist()
         ]
-        content["interval"] = by_target(options.target, shares)
+        content["interval"] = by_target(options.outputs, shares)
     return content
 
 
@@ -161,6 +162,10 @@ def load_summary(folder: Path) -> dict[str, Any]:
     content = saving.read_json(file)
     saving.check_meta(content, _Summary, str(file))
     saving.check_meta(content.get(WITHOUT, {}), dict[str, Any], f"{file}, {WITHOUT}")
+    path = content.get("path", 1)
+    saving.check_meta(path, int, f"{file}, path")
+    if not 0 < path <= len(content["targets"]) or len(content["targets"]) % path:
+        raise saving.Unreadable(f"{file} is damaged: {len(content['targets'])} targets are no paths of {path}")
     for part in (content, *([content[WITHOUT]] if WITHOUT in content else [])):
         for name in ERRORS:
             errors: Any = part.get(name)
@@ -240,6 +245,8 @@ def without(content: dict[str, Any], i: int) -> tuple[int, dict[str, list[float 
 def as_lines(folder: Path) -> list[str]:
     """The scores of a run folder for a terminal, best first; of several targets a block each."""
     content = load_summary(folder)
+    if content.get("path", 1) > 1:
+        return _paths(content)
     what, several, lines = measure(content["task"]), len(content["targets"]) > 1, []
     for i, target in enumerate(content["targets"]):
         ranked = best_first(content, i)
@@ -249,4 +256,16 @@ def as_lines(folder: Path) -> list[str]:
             mean = believed[name][0] if believed else None
             beside = "" if mean is None else f" ({mean:.5g} without {counted(rows, 'row')} not believed)"
             lines.append(f"{'  ' * several}{name:12} {what} {error:.5g}{beside}")
+    return lines
+
+
+def _paths(content: dict[str, Any]) -> list[str]:
+    """The errors of paths, a line for each number of rows ahead."""
+    told = lambda error: "-" if error is None else f"{error:.5g}"
+    head = f"{measure(content['task'])} by rows ahead"
+    width = max(map(len, [head, *content["targets"]]))
+    lines = [f"{head:{width}}  " + "  ".join(f"{name:>10}" for name in content["contestants"])]
+    for i, target in enumerate(content["targets"]):
+        errors = [told(errors[i]) for errors in content[ERRORS[0]]]
+        lines.append(f"{target:{width}}  " + "  ".join(f"{error:>10}" for error in errors))
     return lines

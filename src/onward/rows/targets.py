@@ -97,13 +97,17 @@ class Targets:
         """As the learner takes them."""
         if self.options.task == "classification":
             return y
-        none = Unit(0.0)
-        return np.stack([self.units.get(name, none).to(y[:, i]) for i, name in enumerate(self.options.target)], 1)
+        return np.stack([unit.to(y[:, i]) for i, unit in enumerate(self._units(y.shape[1]))], 1)
+
+    def _units(self, many: int) -> list[Unit]:
+        """Of each of so many numbers: of one of a target, or of as many as are predicted of it."""
+        each = many // len(self.options.target)
+        return [self.units.get(name, Unit(0.0)) for name in self.options.target for _ in range(each)]
 
     def from_units(self, u: np.ndarray) -> np.ndarray:
         """Real values again; of a return, that of the real rewards."""
         share = self.options.share
-        units = [self.units.get(name, Unit(0.0)) for name in self.options.target]
+        units = self._units(u.shape[1])
         return np.stack([unit.origin * share + unit.length * u[:, i] for i, unit in enumerate(units)], 1)
 
     def arrived_to_units(self, arrived: np.ndarray) -> np.ndarray:

@@ -16,25 +16,34 @@ from onward.types import PyTree
 
 # How much wider what is said of a strange row is, and how likely a strange value is the first of a new level.
 WIDER, NEW = 3.0, 0.25
+# The usual size of errors is a running mean, at first a plain one, of errors cut at so many times it; it is at least so
+# much of a target's usual change.
+RATE, LARGEST, LEAST = 0.005, 10.0, 1e-4
 # Bisections of an end: single precision has no more digits.
 HALVED = 26
-_OPTIMISER = optax.adam(3e-3)
+_OPTIMISER = optax.adam(1e-3)
 
 
 class Density(NamedTuple):
     """A mixture of Gaussians over the error of a prediction, which reads the network's features; weights of its own.
+
+    The mixture is one of errors divided by their usual size, `usual`: so it fits from the first rows on, however much
+    less than a target's changes they are, and follows where they grow or shrink. `seen`: errors so far.
 
     One target's. `each` makes one of every target, stacked along the first axis of all arrays, for `of_each`.
     """
 
     head: Mixture
     optimiser: PyTree
+    usual: Array
+    seen: Array
 
     @classmethod
     def start(cls, features: int, components: int) -> "Density":
         """Before anything is learned."""
-        head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-2.0, 2.0))
-        return cls(head, _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array)))
+        head = Mixture(features, components, bounds=(-6.0, 4.0), spread=(-1.5, 1.5))
+        optimiser = _OPTIMISER.init(eqx.filter(head, eqx.is_inexact_array))
+        return cls(head, optimiser, jnp.ones(()), jnp.zeros(()))
 
     @classmethod
     def each(cls, targets: int, features: int, components: int) -> "Density":
@@ -51,6 +60,7 @@ class Density(NamedTuple):
         is none; the Gaussian of the least weight stands there, with the weight `NEW`.
         """
         log_pi, mu, log_sigma = self.head.parts(self.head(features))
+        unit = unit * self.usual
         wider = jnp.where(doubt, WIDER, 1)
         mu, log_sigma = output + unit * wider * mu, log_sigma + jnp.log(unit * wider)
         if len(mu) > 1:
@@ -62,15 +72,22 @@ class Density(NamedTuple):
 
     def learn(self, features: Array, residual: Array) -> "Density":
         """One step up the log likelihood of an error, in units; none where it is not known."""
-        head, optimiser = self
+        head, optimiser, usual, seen = self
         known = jnp.isfinite(residual)
-        error = jnp.clip(jnp.where(known, residual, 0), -1e4, 1e4)
+        error = jnp.clip(jnp.where(known, residual, 0) / usual, -1e4, 1e4)
+        pace = jnp.maximum(2 / (seen + 5), RATE)
+        moved = jnp.maximum(usual * (1 + pace * (jnp.minimum(jnp.abs(error), LARGEST) - 1)), LEAST)
         gradient = eqx.filter_grad(lambda h: -h.log_prob(h(features), error))(head)
         updates, after = _OPTIMISER.update(gradient, optimiser)
         choose = lambda new, old: jnp.where(known, new, old)
         arrays = lambda tree: eqx.filter(tree, eqx.is_array)
         chosen = jax.tree.map(choose, arrays(eqx.apply_updates(head, updates)), arrays(head))
-        return Density(eqx.combine(chosen, head), jax.tree.map(choose, after, optimiser))
+        return Density(
+            eqx.combine(chosen, head),
+            jax.tree.map(choose, after, optimiser),
+            choose(moved, usual),
+            choose(seen + 1, seen),
+        )
 
 
 def of_each(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from onward.learners.optimisers import kalman
 from onward.learners.step_rules import IDBDState, autostep
-from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN
+from onward.rows.calendar import CLASSES, SEASONS, SORTS, TURN, WIDTH
 from onward.rows.stream.density import of_each
 from onward.rows.stream.mixture import Asked, Heard, Sizes, shares
 from onward.rows.stream.past import LAGS, Past, moved
@@ -57,7 +57,7 @@ class Recursive(NamedTuple):
         return cls(weight, PRIOR * jnp.eye(len(weight)), jnp.ones(()), jnp.zeros(()))
 
     def learn(
-        self, phi: Array, error: Array, noise: float, leak: float = 3e-5, power: int = 0
+        self, phi: Array, error: Array, noise: float | Array, leak: float = 3e-5, power: int = 0
     ) -> tuple["Recursive", Float[Array, " m"]]:
         """After the error of what was said of phi; NaN: not known, and nothing changes. Also the gain.
 
@@ -69,8 +69,8 @@ class Recursive(NamedTuple):
         known = jnp.isfinite(error)
         error = jnp.where(known, error, 0)
         kept, size = (self.covariance, self.error, self.steps), jnp.abs(error)
-        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR, "noise": noise}
-        gain, cut, after = kalman(kept, phi, size, known=known, leak=forgotten, **constants)
+        constants = {"prior": PRIOR, "clip": 1.0, "rate": RATE_ERROR, "floor": FLOOR}
+        gain, cut, after = kalman(kept, phi, size, known=known, leak=forgotten, noise=noise, **constants)
         new = Recursive(self.weight - cut * error * gain, *after)
         whole = known & jnp.all(jnp.isfinite(new.weight)) & jnp.isfinite(new.error)
         return jax.tree.map(lambda a, b: jnp.where(whole, a, b), new, self), jnp.where(whole, gain, 0)
@@ -245,7 +245,11 @@ class Experts(NamedTuple):
     def start(cls, sizes: Sizes) -> "Experts":
         """Nothing known."""
         one = cls._of_one(sizes.read, sizes.inputs, sizes.lag)
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (sizes.targets, *a.shape)), one)
+        each = jax.tree.map(lambda a: jnp.broadcast_to(a, (sizes.targets, *a.shape)), one)
+        if sizes.path == 1:
+            return each
+        spans = jnp.arange(sizes.targets, dtype=jnp.int32) % sizes.path + 1
+        return each._replace(past=each.past._replace(span=spans))
 
     @classmethod
     def _of_one(cls, inputs: int, columns: int, lag: int) -> "Experts":
@@ -269,13 +273,13 @@ class Experts(NamedTuple):
 
     def learn(self, heard: Heard, said: Array) -> tuple["Experts", Array]:
         """After one more row; and what the mixture said of what has arrived, NaN: not known."""
-        learn = lambda one, y, arrived, step: one._learn(heard.rows, y, arrived, step, heard.at)
-        return of_each(learn, self, heard.y, heard.arrived, heard.step)
+        learn = lambda one, y, arrived, step, at: one._learn(heard.rows, y, arrived, step, at)
+        return of_each(learn, self, heard.y, heard.arrived, heard.step, self._places(heard.at))
 
     def see(self, heard: Heard) -> "Experts":
         """After a row from which nothing is learned."""
-        see = lambda one, y, step: one._replace(past=one.past.see(y, step, heard.at))
-        return of_each(see, self, heard.y, heard.step)
+        see = lambda one, y, step, at: one._replace(past=one.past.see(y, step, at))
+        return of_each(see, self, heard.y, heard.step, self._places(heard.at))
 
     def answer(self, asked: Asked) -> "Experts":
         """With what is said of the row that is predicted, in `asked`."""
@@ -283,8 +287,13 @@ class Experts(NamedTuple):
         awake = asked.awake
         if self.waiting.shape[1] > 1:  # errors overlap, and steps that follow them go astray
             awake = awake & np.array([name != "delays" for name in AHEAD])
-        answer = lambda one, said, base, unit: one._answer(said, read, asked.columns, base, unit, asked.at, awake)
-        return of_each(answer, self, asked.network, asked.base, asked.unit)
+        answer = lambda one, said, base, unit, at: one._answer(said, read, asked.columns, base, unit, at, awake)
+        return of_each(answer, self, asked.network, asked.base, asked.unit, self._places(asked.at))
+
+    def _places(self, at: Int[Array, " paths*width"]) -> Int[Array, "targets width"]:
+        """Where in time the row lies for each target: of a path, which looks so many rows ahead, each has its own."""
+        each = at.reshape(-1, WIDTH)
+        return jnp.tile(each, (len(self.weights) // len(each), 1))
 
     def mixed(self, network: Array) -> Array:
         """What the mixture says of each target."""
@@ -301,8 +310,8 @@ class Experts(NamedTuple):
         arrived = jnp.where(known, arrived, jnp.nan)
         change = jnp.clip((arrived - said.base) / said.unit, -1e4, 1e4)
         # Errors of neighbouring rows overlap: the further ahead, the less each of them says.
-        lag = len(self.waiting)
-        noise, eta = float(lag), ETA / math.sqrt(lag)
+        lag, span = len(self.waiting), self.past.span
+        noise, eta = (float(lag), ETA / math.sqrt(lag)) if isinstance(span, tuple) else (1.0 * span, ETA * span**-0.5)
         classes = said.classes.astype(jnp.int32)
         error = self.squares.weight @ said.read - change
         squares, gain = self.squares.learn(said.read, error, noise=noise, power=int(lag == 1))
@@ -427,7 +436,7 @@ def shared(
     weights: Float[Array, " experts"],
     moves: Float[Array, " experts"],
     change: Array,
-    eta: float = ETA,
+    eta: float | Array = ETA,
     start: Float[Array, " experts"] | np.ndarray = START,
 ) -> Array:
     """Weights after what was said of a change, and the change, NaN where it is not known; `start`: as in `START`."""

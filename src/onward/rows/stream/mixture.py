@@ -11,7 +11,8 @@ from onward.rows.stream.moments import Running
 class Sizes(NamedTuple):
     """What the arrays of experts follow from.
 
-    `read`: how many numbers of the network's features least squares reads. `lag`: rows until a target is known.
+    `read`: how many numbers of the network's features least squares reads. `lag`: rows until a target is known; of
+    `path` above 1, until all of a path are.
     """
 
     inputs: int
@@ -20,6 +21,7 @@ class Sizes(NamedTuple):
     read: int
     lag: int
     seed: int
+    path: int = 1
 
 
 class Heard(NamedTuple):

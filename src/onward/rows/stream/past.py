@@ -23,7 +23,8 @@ class Past(NamedTuple):
     `lags`: its last values, newest first. `mean`: that of all, and how many there were. `seasons`: the values one
     season before the last row, `lag` rows after those, and one step later still. `values`, `later`, `times`: by slot of
     time the last value, that of `lag` rows later, and when it was. `places`: those of the last `lag` rows in these
-    tables, newest first. `change`, `level`: means, and counts, by class.
+    tables, newest first. `change`, `level`: means, and counts, by class. `span`: of a target of a path, how many rows
+    ahead it is, in place of `lag`; else nothing.
     """
 
     lags: Float[Array, " lags+1"]
@@ -35,9 +36,10 @@ class Past(NamedTuple):
     places: Int[Array, " lag"]
     change: Float[Array, "sorts classes 2"]
     level: Float[Array, "sorts classes 2"]
+    span: Int[Array, ""] | tuple[()] = ()
 
     @classmethod
-    def start(cls, lag: int) -> "Past":
+    def start(cls, lag: int, span: Int[Array, ""] | tuple[()] = ()) -> "Past":
         """Nothing seen."""
         none = jnp.zeros((SORTS, CLASSES, 2))
         return cls(
@@ -50,11 +52,17 @@ class Past(NamedTuple):
             jnp.full(lag, SLOTS, jnp.int32),
             none,
             none,
+            span,
         )
+
+    @property
+    def _before(self) -> Array:
+        """The place of the row so many rows before the next one."""
+        return self.places[-1] if isinstance(self.span, tuple) else self.places[self.span - 1]
 
     def see(self, y: Array, step: Array, at: Int[Array, " width"]) -> "Past":
         """Take in a row: its target y (NaN: none, and the last stands in), and by how much its level has moved."""
-        lags, (mean, count), before = self.lags + step, self.mean, self.places[-1]
+        lags, (mean, count), before = self.lags + step, self.mean, self._before
         y = jnp.where(jnp.isfinite(y), y, lags[0])
         known = jnp.isfinite(y)
         # What is not known goes to a place beyond the end: so tables are written in place.
@@ -71,6 +79,7 @@ class Past(NamedTuple):
             jnp.concatenate([place[None], self.places[:-1]]),
             self.change,
             self.level,
+            self.span,
         )
 
     def learn(self, classes: Int[Array, " sorts"], change: Array, y: Array) -> "Past":

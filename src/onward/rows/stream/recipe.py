@@ -66,13 +66,16 @@ def experts_of(kind: Kind, lag: int) -> tuple[str, ...]:
 class RowRecipe:
     """What learns.
 
-    `targets`: numbers predicted side by side. `lag`: rows until the target of a prediction is known. `step_size`: of
+    `targets`: numbers predicted side by side. `path`: how many of them are of one column, 1, 2, ... `path` rows ahead,
+    one column after the other; 1: each is `horizon` rows ahead. `lag`: rows until all targets of a prediction are
+    known. `step_size`: of
     the recurrent weights (of classes: of all); None: the usual one. `components`: Gaussians of the distribution of a
     number; 0: none is learned. `experts`: who answers beside the network, mixed; none: the network alone.
     """
 
     kind: Kind = "number"
     targets: int = 1
+    path: int = 1
     network: Network = "columnar"
     rule: str = "exact"
     units: int = 32
@@ -85,6 +88,11 @@ class RowRecipe:
     components: int = 0
     experts: tuple[str, ...] = ()
     seed: int = 0
+
+    @property
+    def columns(self) -> int:
+        """How many columns the targets are of."""
+        return self.targets // self.path
 
     @property
     def mixture(self) -> type[AbstractExperts]:

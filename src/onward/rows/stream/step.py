@@ -96,7 +96,8 @@ class Stream:
 
     `step(state, x, plain, y, arrived, at)` learns what a row brings and answers it: (state, answer). y: the targets
     (numbers, or the class) that stand in this row, NaN where missing. `arrived`: the same, or of a return the one that
-    is known as of now: that of `lag` rows ago. `at`: where the row lies in time, `width` integers as
+    is known as of now: that of `lag` rows ago. Of a path y holds each column's number `path` times, and `arrived` the
+    path that followed the row `lag` rows ago. `at`: where the row lies in time, `width` integers as
     `onward.rows.calendar` has them. With horizon 0 the answer is given first. The answer: see `Answers`.
     """
 
@@ -104,9 +105,9 @@ class Stream:
         self.recipe, self.capacity, self.classes = recipe, capacity, classes
         self.target = target_of(recipe, classes)
         # The last change of every target is one more input.
-        self.inputs = capacity + (recipe.targets if self.target.anchored else 0)
+        self.inputs = capacity + (recipe.columns if self.target.anchored else 0)
         self.learner: Any = self.target.learner()  # Online or Late, each with its own state
-        self.width = WIDTH if recipe.answering == AHEAD else 0
+        self.width = WIDTH * recipe.path if recipe.answering == AHEAD else 0
         self._learn: Any = partial(inside(type(self.learner).step), self.learner)
         self.step = self._learn_then_answer if recipe.lag else self._answer_then_learn
 
@@ -150,7 +151,7 @@ class Stream:
         recipe = self.recipe
         # Least squares reads all features, or the inputs, which come first, or none.
         read = next((n for n in (features, self.inputs) if n <= MOST_READ), 0)
-        sizes = Sizes(self.capacity, self.classes, recipe.targets, read, recipe.lag, recipe.seed)
+        sizes = Sizes(self.capacity, self.classes, recipe.targets, read, recipe.lag, recipe.seed, recipe.path)
         return recipe.mixture.start(sizes)
 
     @property
@@ -374,7 +375,7 @@ class Stream:
             move = row.y - jnp.where(row.targets.moved, row.targets.other, state.base)
             moves = see_squares(moves, move)
             last = jnp.clip(move / deviation_of(moves), -LIMIT, LIMIT)
-            z = jnp.concatenate([z, jnp.where(jnp.isfinite(move), last, 0)])
+            z = jnp.concatenate([z, jnp.where(jnp.isfinite(move), last, 0)[:: self.recipe.path]])
         return state._replace(inputs=inputs, carried=carried, moves=moves), z
 
     def grow(self, state: StreamState) -> StreamState:
