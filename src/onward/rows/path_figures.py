@@ -9,6 +9,8 @@ from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.figures import panels_of, short
 from onward.rows.scores import CONTESTANTS, OURS, each_target, measure
 
+# Steps of a path that a table lists.
+MOST = 24
 # Rows before a path that are drawn with it: so many times its length, and so many at least.
 BEFORE, LEAST = 4, 48
 
@@ -64,7 +66,7 @@ def by_ahead(scores: dict[str, Any]) -> list[Any]:
     inside = scores.get("interval")
     for i, name in enumerate(names):
         rows = []
-        for j in range(spans):
+        for j in np.unique(np.linspace(0, spans - 1, min(spans, MOST)).round().astype(int)).tolist():
             held = each_target(outputs, inside)[i * spans + j] if inside else None
             share = [f"{held['inside']:.1%}"] if held else []
             rows.append([f"+{j + 1}", *(number(error, 4) for error in errors[:, i, j]), *share])

@@ -133,6 +133,8 @@ def _task(options: dict[str, Any]) -> str:
     if options["task"] == "return":
         return f"the return with discount {options['discount']:g}"
     ahead = options["horizon"]
+    if options["path"]:
+        return f"1 to {ahead} rows ahead"
     return "of the same row" if ahead == 0 else f"{ahead} row{'s' if ahead > 1 else ''} ahead"
 
 
