@@ -164,7 +164,7 @@ def test_a_return_keeps_the_rewards_that_it_still_needs_and_no_more(discount, ke
     y = rng.normal(size=(200, 1))
     cuts = np.sort(rng.integers(0, 200, 20))
     known = np.concatenate([session._arrived(part) for part in np.split(y, cuts)])
-    assert len(session.rewards) == kept
+    assert len(session.before) == kept
     for row in range(kept, 200):
         part = y[row - kept : row + 1, 0]
         assert known[row, 0] == pytest.approx(sum(discount**i * reward for i, reward in enumerate(part)), rel=1e-9)
