@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from onward.rows.path_figures import ends, narrowed
 from onward.rows.scores import CONTESTANTS
 from onward.rows.session import Session
 from onward.rows.sources import Rows
+from onward.rows.stream import programs
 from onward.rows.stream.experts import AHEAD, Experts
 from onward.rows.stream.mixture import Asked, Heard, Sizes
 from onward.rows.stream.moments import Running
@@ -318,3 +320,16 @@ def test_a_report_shows_the_ends_of_each_path():
     assert few["mean absolute error"] == [[0.0, 2.0]] * len(CONTESTANTS)
     assert few["columns"] == content["columns"]
     assert few["without"] == {"rows left out": {"a +1": 1, "a +3": 1}}
+
+
+def test_a_path_longer_than_memory_is_refused_with_the_longest_that_is_not(monkeypatch):
+    """What a row takes grows with the length of its path."""
+    monkeypatch.setattr(programs, "MOST_WAITING", 200_000)
+    recipe = lambda length: dataclasses.replace(PATH, targets=length, path=length, horizon=length, lag=length)
+    with pytest.raises(OnwardError, match="horizon of at most") as refused:
+        programs.Programs(recipe(400), 1, 0, 1)
+    most = int(re.search(r"at most ([\d,]+) rows", str(refused.value))[1].replace(",", ""))
+    assert 10 < most < 400
+    programs.Programs(recipe(int(0.9 * most)), 1, 0, 1)
+    with pytest.raises(OnwardError, match="horizon of at most"):
+        programs.Programs(recipe(int(1.3 * most)), 1, 0, 1)

@@ -1,6 +1,7 @@
 """The compiled programs of a recipe, shared by all that learn by it."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -187,10 +188,12 @@ def _require_room(recipe: RowRecipe, capacity: int, state: StreamState) -> None:
     need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_waiting(state)))
     if need > MOST_WAITING:
         each = need / recipe.lag
+        # Of a path, what a row takes grows with its length.
+        most = int(recipe.lag * math.sqrt(MOST_WAITING / need) if recipe.path > 1 else MOST_WAITING / each)
         raise OnwardError(
             f"a target that comes {recipe.lag:,} rows later: what waits until then would take {need / 1e9:,.1f} GB "
             f"({each / 1e3:,.0f} kB a row with room for {capacity} inputs and {recipe.units} units), and may take "
-            f"{MOST_WAITING / 1e9:g} GB. Take a horizon of at most {int(MOST_WAITING / each):,} rows (of returns, a "
+            f"{MOST_WAITING / 1e9:g} GB. Take a horizon of at most {most:,} rows (of returns, a "
             "smaller discount), or fewer units or columns"
         )
 
