@@ -505,9 +505,10 @@ def test_the_distribution_in_doubt_by_hand():
     ]
     close(around(False, np.nan), weights, 10 + 2 * mu, 2 * widths)
     close(around(True, np.nan), weights, 10 + 6 * mu, 6 * widths)
-    # The least likely part stands at the other level, as wide as the widest, with a quarter of the weight.
+    # The least likely part stands at the other level, as wide as all of them, with a quarter of the weight.
     mixed, at, wide = 0.75 * weights / 0.8, 10 + 6 * mu, 6 * widths
-    mixed[1], at[1], wide[1] = 0.25, 500, wide.max()
+    whole = np.sqrt(weights @ (wide**2 + (at - weights @ at) ** 2))
+    mixed[1], at[1], wide[1] = 0.25, 500, whole
     close(around(True, 500.0), mixed, at, wide)
     assert widths.argmax() == 2
 

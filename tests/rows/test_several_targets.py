@@ -303,8 +303,12 @@ def test_a_density_learns_where_its_own_target_is_known_and_survives_growth(hori
             moved = [bool(move.any()) for move in moves]
             assert all(moved) == any(moved) == (cells[name][row] is not None), (row, name)
         # How often each has learned: nothing begins anew.
-        counts = [(after[array] - old).tolist() for array, old in before.items() if old.ndim == 1]
-        assert counts == [[cells[name][row] is not None for name in targets]]
+        counts = [
+            (after[array] - old).tolist() for array, old in before.items() if old.ndim == 1 and "usual" not in array
+        ]
+        assert counts == [[cells[name][row] is not None for name in targets]] * 2
+        usual = after["density.usual"] != before["density.usual"]
+        assert usual.tolist() == counts[0]
         before = after
     assert before["density.head.weight"].shape[2] > features
 

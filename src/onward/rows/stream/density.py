@@ -57,17 +57,20 @@ class Density(NamedTuple):
         """Log weights, means and log widths of the Gaussians around an output, in the target's own units.
 
         In `doubt` all is `WIDER` times as wide. `other`: a level where the target may be from now on, NaN where there
-        is none; the Gaussian of the least weight stands there, with the weight `NEW`.
+        is none; the Gaussian of the least weight stands there, with the weight `NEW`, as wide as all of the mixture.
         """
         log_pi, mu, log_sigma = self.head.parts(self.head(features))
         unit = unit * self.usual
         wider = jnp.where(doubt, WIDER, 1)
         mu, log_sigma = output + unit * wider * mu, log_sigma + jnp.log(unit * wider)
         if len(mu) > 1:
+            before = jnp.exp(log_pi)
             there = jnp.isfinite(other) & (jnp.arange(len(mu)) == jnp.argmin(log_pi))
             rest = jax.nn.log_softmax(jnp.where(there, -jnp.inf, log_pi)) + jnp.log1p(-NEW)
             log_pi = jnp.where(jnp.isfinite(other), jnp.where(there, jnp.log(NEW), rest), log_pi)
-            mu, log_sigma = jnp.where(there, other, mu), jnp.where(there, jnp.max(log_sigma), log_sigma)
+            mean = jnp.sum(before * mu)
+            whole = 0.5 * jnp.log(jnp.sum(before * (jnp.exp(2 * log_sigma) + jnp.square(mu - mean))))
+            mu, log_sigma = jnp.where(there, other, mu), jnp.where(there, whole, log_sigma)
         return jnp.concatenate([log_pi, mu, log_sigma])
 
     def learn(self, features: Array, residual: Array) -> "Density":
