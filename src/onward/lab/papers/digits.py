@@ -77,7 +77,7 @@ def below(model: Any) -> Any:
 
 
 def own_of(model: Any) -> Any:
-    """Which arrays are the columns' own: decays and angles."""
+    """Which arrays are the columns' own: decays, angles, and of an LRU how much it takes in."""
     nothing = jax.tree.map(lambda leaf: False, model)
     return eqx.tree_at(lambda m: m.cell.bias, nothing, jax.tree.map(lambda leaf: True, model.cell.bias))
 

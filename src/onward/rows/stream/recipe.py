@@ -68,9 +68,9 @@ class RowRecipe:
 
     `targets`: numbers predicted side by side. `path`: how many of them are of one column, 1, 2, ... `path` rows ahead,
     one column after the other; 1: each is `horizon` rows ahead. `lag`: rows until all targets of a prediction are
-    known. `step_size`: of
-    the recurrent weights (of classes: of all); None: the usual one. `components`: Gaussians of the distribution of a
-    number; 0: none is learned. `experts`: who answers beside the network, mixed; none: the network alone.
+    known. `step_size`: of the recurrent weights (of classes: of all); None: the usual one. `components`: Gaussians of
+    the distribution of a number; 0: none is learned. `experts`: who answers beside the network, mixed; none: the
+    network alone.
     """
 
     kind: Kind = "number"
