@@ -1,17 +1,22 @@
 """One layer of columns, several, a hidden layer after them, or stages that grow: which learns best for its multiply-adds?
 
     python benchmarks/depth.py --task patterning|parity|digits|mnist [--gates gru] [--budget N] [--layers 2 3 4] [--seeds 8]
+    python benchmarks/depth.py --task rows --file CSV --target COLUMN
 
 Each network is as wide as `--budget` multiply-adds a learning step allow, counted in the traced program (forward pass,
 gradient, head, optimiser). Step sizes are chosen on seeds 100 to 103 and the result is told on seeds 0 and up.
 `parity`: the running mean (over some 20 steps) of the product of `--bits` random signs: what one layer of units that
 gate what they add up can only do unit by unit, and a layer above a layer that multiplies does at once.
+`rows`: a series, its numeric columns as changes in their usual size (over the first tenth), cut at 5 of it; what is to be
+said is the next change of the target. The step size is chosen on the first half of the rows, the second half is told, all
+rows are read once; squared errors are divided by those of the last value.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 
 import onward as ow
 from onward.lab import metrics
@@ -28,6 +34,34 @@ from onward.verify.costs import multiply_adds
 GATES = {"gru": ow.GRUGates, "lstm": ow.LSTMGates, "mingru": ow.MinGRUGates}
 HIDDEN = 16
 STAGES = 4
+
+
+class Rows(ow.AbstractTask):
+    """A series, row by row; from its last row on to its first."""
+
+    x: jax.Array
+    y: jax.Array
+
+    @property
+    def inputs(self) -> int:
+        """Numeric columns."""
+        return int(self.x.shape[1])
+
+    def init(self, key: Any) -> Any:
+        """The first row."""
+        return jnp.zeros((), jnp.int32)
+
+    def emit(self, state: Any) -> Any:
+        """The next row."""
+        return (state + 1) % len(self.x), ow.Step(self.x[state], self.y[state])
+
+
+def rows_of(file: Path, target: str) -> Rows:
+    """The changes of a table's numeric columns."""
+    table = pd.read_csv(file).select_dtypes("number").ffill().dropna()
+    changes = table.diff().iloc[1:]
+    cut = (changes / changes.iloc[: len(changes) // 10].std().replace(0, 1)).clip(-5, 5).to_numpy(np.float32)
+    return Rows(jnp.asarray(cut[:-1]), jnp.asarray(cut[1:, list(table).index(target)]))
 
 
 class Parity(ow.AbstractTask):
@@ -68,6 +102,12 @@ class Case:
     levels: str
     moments: ow.Moments | None = None
     updates_every: int = 1
+    told: int = 0
+
+
+def relative(example: ow.Step, info: Any) -> Any:
+    """The squared error; divided by all weights, it is that error in those of the last value."""
+    return jnp.square(example.y - info.prediction), jnp.square(example.y)
 
 
 def squared(example: ow.Step, info: Any) -> Any:
@@ -86,8 +126,14 @@ def falling(updates: int) -> Any:
     return optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(optax.cosine_decay_schedule(-1.0, updates)))
 
 
-def case_of(name: str, images: int, bits: int) -> Case:
+def case_of(name: str, images: int, bits: int, file: Path | None = None, target: str = "") -> Case:
     """By name."""
+    if name == "rows":
+        task = rows_of(file, target)
+        return Case(
+            task, ow.Supervised(), lambda _: ow.rms(0.999), ow.Linear, relative,
+            len(task.x), (1e-3, 3e-3, 1e-2, 3e-2), 5000, "the last value 1", told=len(task.x) // 2,
+        )  # fmt: skip
     if name == "patterning":
         return Case(
             ow.TracePatterning(), ow.TDLambda(0.9, 0.9), lambda _: ow.rms(0.9999), ow.Linear, metrics.return_error,
@@ -164,8 +210,8 @@ def widest(case: Case, gates: Any, way: str, layers: int, budget: float) -> int:
 
 def learned(
     case: Case, gates: Any, way: str, layers: int, width: int, seeds: Any, sizes: Any
-) -> tuple[np.ndarray, float]:
-    """The error over the last tenth, (step sizes, seeds); CPU seconds."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The error of the steps before those that are told, of those, (step sizes, seeds) each; CPU seconds."""
     model, rule = network(case, gates, way, layers, width)
     stages = STAGES if way == "grown" else 1
     optimiser = case.optimiser(max(1, case.steps // case.updates_every // stages))
@@ -173,34 +219,39 @@ def learned(
     loop = ow.Loop(case.task, model, learner, case.measure, seeds=seeds, step_sizes=sizes)
     began = time.process_time()
     loop.start()
-    for stage in range(stages):
-        share = case.steps // stages
-        last = case.steps // 10 if stage == stages - 1 else 0
-        loop.advance(share - last)
-        loop.means()
-        if last:
-            loop.advance(last)
-            errors, _ = loop.means()
-        else:
+    growths = [case.steps // stages * stage for stage in range(1, stages)]
+    turn = case.steps - (case.told or case.steps // 10)
+    at, errors = 0, []
+    for mark in sorted({*growths, turn, case.steps}):
+        loop.advance(mark - at)
+        at = mark
+        if mark in growths:
             loop.grow()
-    return np.asarray(errors).reshape(len(sizes), len(seeds)), time.process_time() - began
+        if mark in (turn, case.steps):
+            errors.append(np.asarray(loop.means()[0]).reshape(len(sizes), len(seeds)))
+    return errors[0], errors[1], time.process_time() - began
 
 
 def main() -> None:
     """The table of one task."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=("patterning", "parity", "digits", "mnist"), default="parity")
+    parser.add_argument("--task", choices=("patterning", "parity", "digits", "mnist", "rows"), default="parity")
     parser.add_argument("--gates", choices=GATES, default="gru")
     parser.add_argument("--budget", type=int)
     parser.add_argument("--layers", type=int, nargs="*", default=[2, 3, 4])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--bits", type=int, default=6)
     parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--file", type=Path, help="a table of rows in order of time")
+    parser.add_argument("--target", help="the column whose next change is to be said")
     given = parser.parse_args()
-    case, gates = case_of(given.task, given.images, given.bits), GATES[given.gates]()
+    if given.task == "rows" and not (given.file and given.target):
+        parser.error("--task rows needs --file CSV and --target COLUMN")
+    case = case_of(given.task, given.images, given.bits, given.file, given.target)
+    gates = GATES[given.gates]()
     budget = given.budget or case.budget
     print(
-        f"{given.task}, {given.gates} columns, {case.steps:,} steps, at most {budget:,} multiply-adds; {case.levels}\n"
+        f"{given.file.stem if given.file else given.task}, {given.gates} columns, {case.steps:,} steps, at most {budget:,} multiply-adds; {case.levels}\n"
     )
     print("| network | width | multiply-adds | error | least | most | step size | CPU s a seed |")
     print("|---|---|---|---|---|---|---|---|")
@@ -210,9 +261,10 @@ def main() -> None:
         ways += [("exact", layers, f"{layers} layers, exact"), ("layerwise", layers, f"{layers} layers, layerwise")]
     for way, layers, name in ways:
         width = widest(case, gates, way, layers, budget)
-        tried, _ = learned(case, gates, way, layers, width, range(100, 104), case.sizes)
+        before, last, _ = learned(case, gates, way, layers, width, range(100, 104), case.sizes)
+        tried = before if case.told else last
         size = case.sizes[int(np.argmin(np.nan_to_num(tried.mean(1), nan=np.inf)))]
-        errors, spent = learned(case, gates, way, layers, width, range(given.seeds), (size,))
+        _, errors, spent = learned(case, gates, way, layers, width, range(given.seeds), (size,))
         print(
             f"| {name} | {width} | {cost(case, gates, way, layers, width):,.0f} | {errors.mean():.5f} | "
             f"{errors.min():.5f} | {errors.max():.5f} | {size:g} | {spent / given.seeds:.1f} |",

@@ -1,5 +1,7 @@
 """Exact levels of games against enumeration, over each game's own program, of all that can happen in small ones."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -71,3 +73,39 @@ SIGNS = [(0.5, [0.25]), (0.5, [0.75])]
 @pytest.mark.parametrize("length", [1, 3])
 def test_memory_chain(length):
     check(Game(ow.MemoryChain(length), SIGNS, [(1.0, [0.0])]))
+
+
+def swung_up(world):
+    """A torque that adds energy while the pendulum hangs, and holds it where it is nearly up."""
+    angle, speed = world
+    energy = 0.5 * jnp.square(speed) + 15 * (jnp.cos(angle) - 1)
+    pumped = jnp.where(energy < 0, 2 * jnp.sign(speed), -2 * jnp.sign(speed))
+    return jnp.where((abs(angle) < 0.6) & (abs(speed) < 4), -10 * angle - 3 * speed, pumped)
+
+
+def test_pendulum_by_playing_it():
+    """Drawn torques get what is said of them; a policy made by hand comes near the best, and none exceeds it."""
+    task, episodes = ow.Pendulum(), 20_000
+
+    def played(policy):
+        def episode(key):
+            start, *moves = jax.random.split(key, task.limit + 1)
+            begin = jax.random.uniform(start, (2,), minval=-1) * jnp.array([np.pi, 1.0])
+
+            def move(world, key):
+                after, reward, _ = task.move(world, policy(world, key)[None], None)
+                return after, reward
+
+            return jax.lax.scan(move, type(world)(*begin), jnp.stack(moves))[1].sum()
+
+        world = task.begin(ow.Draw(np.zeros(2, np.uint32), np.int32(0)))
+        returns = np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), episodes)))
+        return returns.mean(), returns.std() / episodes**0.5
+
+    levels = task.references()
+    mean, error = played(lambda world, key: jax.random.uniform(key, minval=-2, maxval=2))
+    assert abs(mean - levels["random"]) < 4 * error + 0.002, (mean, error, levels)
+    mean, error = played(lambda world, key: swung_up(world))
+    assert levels["bound"] - 0.05 < mean < levels["bound"] + 4 * error, (mean, error, levels)
+    plain = ow.Pendulum(scaled=False).references()
+    assert plain["bound"] == pytest.approx((levels["bound"] - 1) * 200 * 16.2736044 / 2)
