@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from onward import random
 from onward.batching import tree_sum
 from onward.cells.base import AbstractCell
 from onward.credit.base import AbstractCredit
@@ -141,7 +142,7 @@ class Online(AbstractLearner):
 
     def each(self, function: Callable[..., Result], state: OnlineState, steps: Array) -> Callable[..., Result]:
         """The function of one stream, of each; its first argument is the key of this step."""
-        key = jax.random.fold_in(state.key, steps)
+        key = random.fold_in(state.key, steps)
         if self.streams is None:
             return partial(function, key)
         return partial(jax.vmap(function), jax.random.split(key, self.streams))
@@ -189,7 +190,7 @@ class Online(AbstractLearner):
         """
 
         def act(key: PRNGKeyArray, objective: PyTree, prediction: Array) -> tuple[PyTree, Array | None]:
-            return self.objective.choose(objective, prediction, state.steps - 1, key=jax.random.fold_in(key, CHOOSES))
+            return self.objective.choose(objective, prediction, state.steps - 1, key=random.fold_in(key, CHOOSES))
 
         objective, action = self.each(act, state, state.steps - 1)(state.objective, prediction)
         return state._replace(objective=objective), action

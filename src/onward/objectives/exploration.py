@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from onward import random
 
 # The share of actions drawn from all alike: a number, or a function of the steps so far.
 Schedule = float | Callable[[Any], Any]
@@ -22,7 +23,7 @@ def epsilon_greedy(
 ) -> Int[Array, ""]:
     """The first best action, or with the probability that `exploration` says at this step any of them."""
     epsilon = exploration(steps) if callable(exploration) else exploration
-    explore, which = jax.random.uniform(key, (2,))
+    explore, which = random.uniforms(key, (2,))
     count = values.shape[0]
     drawn = jnp.minimum((which * count).astype(jnp.int32), count - 1)
     return jnp.where(explore < epsilon, drawn, jnp.argmax(values).astype(jnp.int32))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from onward import random
 from onward.types import Actions
 
 # The logarithm of a deviation is within this of 0: it is between 0.018 and 55.
@@ -36,7 +37,7 @@ def sample(policy: Float[Array, " numbers"], continuous: bool, *, key: PRNGKeyAr
         mean, log_deviation = _moments(policy)
         return mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape, mean.dtype)
     # By the distribution function: one random number, whatever the number of actions.
-    below = jnp.cumsum(jax.nn.softmax(policy)) <= jax.random.uniform(key, (), policy.dtype)
+    below = jnp.cumsum(jax.nn.softmax(policy)) <= random.uniforms(key, (), policy.dtype)
     return jnp.minimum(jnp.sum(below, dtype=jnp.int32), len(policy) - 1)
 
 

@@ -243,7 +243,7 @@ class ControlExperiment(StreamExperiment):
             growth=Growth(stages=stages, every=max(1, self.steps // stages)),
             point_every=max(1, self.steps // 50),
             record_steps=min(600, self.steps),
-            batch_axis=batch_axis(rule, self.units) if method in RULES else -1,
+            batch_axis=batch_axis(rule, self.units // stages),
             note=layer + (f", hidden layer of {self.hidden}" if self.hidden else ""),
         )
 
