@@ -30,8 +30,12 @@ def epsilon_greedy(
 
 
 def one_hot(index: Int[Array, ""] | int, like: Float[Array, " numbers"]) -> Float[Array, " numbers"]:
-    """1 at a place, 0 elsewhere: the cotangent that asks for the gradient of one number of a prediction."""
-    return (jnp.arange(like.shape[0]) == index).astype(like.dtype)
+    """1 at a place, 0 elsewhere: the cotangent that asks for the gradient of one number of a prediction.
+
+    It is made of `like`, so that a batch of predictions has one for each: XLA turns the product of a batch of weights
+    with a single vector into one of another layout, and every array around it with it. All 0 for what is not a number.
+    """
+    return ((jnp.arange(like.shape[0]) == index) & (like == like)).astype(like.dtype)
 
 
 def value_of(values: Float[Array, " actions"], action: Int[Array, ""]) -> Float[Array, ""]:
