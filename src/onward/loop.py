@@ -16,8 +16,13 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from onward import saving
+from onward.batching import WIDE_LANES
+from onward.cells.base import AbstractCell, AbstractGated
+from onward.cells.encoder import Encoder
+from onward.credit.rtrl import RTRL, WIDE_UNITS
 from onward.devices import computing_in, fast_to_compile, must_compute, platform, precision
 from onward.learners.base import AbstractLearner, inside
+from onward.learners.online import Online
 from onward.model import Model
 from onward.tasks.base import AbstractTask
 from onward.types import Actions, Info, PyTree
@@ -59,8 +64,9 @@ class Loop:
     `measure(example, info)` gives a number of one step and its weight; `monitor` names more such functions.
     `runs` are (step size, seed) pairs in place of every step size with every seed.
 
-    All runs of one `Loop` advance together, along the axis `axis` of every array: -1 suits columns and small layers, 0
-    matrix products; on an accelerator it is always 0. On a CPU some 64 runs at once are best; more are quicker as
+    All runs of one `Loop` advance together, along the axis `axis` of every array: -1 suits narrow columns and layers, 0
+    wide ones and matrix products. None: by the width of the network's layers; on an accelerator it is always 0. On a
+    CPU some 64 runs at once are best; more are quicker as
     several loops, one after another, which may share `programs` (a dictionary, empty at first) if they have as many
     runs each. With `keeps_best` the learner's state that was best of each run (`keep_best`) is kept too.
 
@@ -86,7 +92,7 @@ class Loop:
         step_sizes: Sequence[float] | None = None,
         runs: Sequence[Run] | None = None,
         monitor: Mapping[str, Measure] | None = None,
-        axis: int = -1,
+        axis: int | None = None,
         keeps_best: bool = False,
         programs: Programs | None = None,
     ) -> None:
@@ -100,8 +106,7 @@ class Loop:
         self.runs = [(float(size), int(seed)) for size, seed in runs]
         if not self.runs:
             raise ValueError("Loop: there are no runs; give at least one seed and one step size")
-        # An accelerator wants its runs in front.
-        self.axis = axis if platform() == "cpu" else 0
+        self._axis = axis
         # Arrays of the task (a data set, say) are arguments of every program: as constants they would be compiled in.
         self._data, self._task = eqx.partition(task, eqx.is_array)
         self._sizes = jnp.asarray([size for size, _ in self.runs], jnp.float32)
@@ -112,6 +117,23 @@ class Loop:
         self.state, self.best = None, ()
         self.stages = 1
         self.compile_seconds = 0.0
+
+    @property
+    def axis(self) -> int:
+        """Where runs lie in every array: the first axis or the last."""
+        if self._axis is None or platform() != "cpu":
+            self._axis = self._suitable() if platform() == "cpu" else 0
+        return self._axis
+
+    def _suitable(self) -> int:
+        with self._as_made():
+            model = eqx.filter_eval_shape(self._model, jax.random.key(0))
+            learner = eqx.filter_eval_shape(lambda model: self._learner(model, 1.0), model)
+        if not isinstance(learner, Online):
+            return 0
+        # As the kernels of the credit rules have them.
+        wide = WIDE_UNITS if isinstance(learner.credit, RTRL) else WIDE_LANES
+        return 0 if _width(model.cell) >= wide else -1
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
@@ -360,6 +382,14 @@ class Loop:
 
         axes = (self.axis, 0)
         return jax.vmap(step, in_axes=(0, None, axes), out_axes=axes)
+
+
+def _width(cell: AbstractCell) -> int:
+    """Units of the widest layer."""
+    layers = jax.tree.leaves(cell, is_leaf=lambda part: isinstance(part, AbstractGated | Encoder))
+    hidden = lambda layer: eqx.filter_eval_shape(lambda layer: layer.init().hidden, layer)
+    states = [hidden(layer) for layer in layers if isinstance(layer, AbstractCell)]
+    return max((leaf.shape[-1] for leaf in jax.tree.leaves(states)), default=0)
 
 
 def require_actions(task: AbstractTask, learner: AbstractLearner, model: Model) -> None:

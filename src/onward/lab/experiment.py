@@ -16,8 +16,6 @@ import numpy as np
 import optax
 
 import onward as ow
-from onward.batching import WIDE_LANES
-from onward.credit.rtrl import WIDE_UNITS
 from onward.lab.fields import from_json
 from onward.lab.method import TILE, Method, step_sizes_of_tile
 from onward.lab.own import Source
@@ -261,8 +259,3 @@ def rule_named(name: str) -> ow.AbstractCredit:
 def falling(updates: int) -> optax.GradientTransformation:
     """A step size that falls to zero along a cosine over so many updates, behind any optimiser."""
     return optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, updates))
-
-
-def batch_axis(rule: ow.AbstractCredit, units: int) -> int:
-    """Where independent runs of a layer lie: in front of matrix products, else behind."""
-    return 0 if units >= (WIDE_UNITS if isinstance(rule, ow.RTRL) else WIDE_LANES) else -1

@@ -38,7 +38,7 @@ class Method:
     `model(key)` draws a network; `learner(model, step_size)` builds what trains it and is called again
     after growth; `measure(example, info)` gives (metric, weight) of one step, to be averaged by
     weight; `monitor(example, info)` gives as many more by name: those in `monitored`. `batch_axis` is where
-    independent runs lie: -1 for columns and small layers, 0 for matrix products.
+    independent runs lie; None: where `Loop` puts them.
     A point of the curves is the mean of `point_every` steps, unless said a hundredth of all.
     `evaluate(state)` is an optional measurement on held-out data, made at every point. `tile` is how many runs
     advance together: one by one where a run's own arrays are large. `select` names one of the evaluated numbers: the
@@ -54,7 +54,7 @@ class Method:
     measure: Measure
     metric: str
     growth: Growth = field(default_factory=Growth)
-    batch_axis: int = -1
+    batch_axis: int | None = None
     tile: int = TILE
     point_every: int = 0
     examples_per_step: float = 1.0

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import onward as ow
-from onward.lab.experiment import StreamExperiment, batch_axis, falling, require_positive, require_share, rule_named
+from onward.lab.experiment import StreamExperiment, falling, require_positive, require_share, rule_named
 from onward.lab.method import Growth, Method, Monitor
 from onward.loop import Measure
 from onward.types import Actions, Info, Step
@@ -243,7 +243,6 @@ class ControlExperiment(StreamExperiment):
             growth=Growth(stages=stages, every=max(1, self.steps // stages)),
             point_every=max(1, self.steps // 50),
             record_steps=min(600, self.steps),
-            batch_axis=batch_axis(rule, self.units // stages),
             note=layer + (f", hidden layer of {self.hidden}" if self.hidden else ""),
         )
 

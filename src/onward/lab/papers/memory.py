@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 import onward as ow
 from onward.lab import metrics
-from onward.lab.experiment import StreamExperiment, batch_axis, require_positive, rule_named
+from onward.lab.experiment import StreamExperiment, require_positive, rule_named
 from onward.lab.method import Method
 
 WINDOWS = (1, 4, 10, 20)
@@ -143,7 +143,6 @@ class MemoryExperiment(StreamExperiment):
             metric="nats",
             point_every=self.point_every,
             record_steps=RECORDED if self.task == "anbn" else max(RECORDED, 3 * task.period),
-            batch_axis=batch_axis(rule, width),
             note=layer,
         )
 

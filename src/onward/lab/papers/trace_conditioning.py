@@ -12,7 +12,6 @@ from jaxtyping import Array, PRNGKeyArray
 import onward as ow
 from onward.lab.experiment import (
     StreamExperiment,
-    batch_axis,
     falling,
     require_positive,
     require_share,
@@ -178,7 +177,6 @@ class TraceConditioningExperiment(StreamExperiment):
             growth=Growth(stages=stages, every=stage_steps),
             point_every=max(1, self.final_window // 10),
             record_steps=600,
-            batch_axis=batch_axis(rule, self.columns),
             note=layer + (f", hidden layer of {self.hidden}" if self.hidden else ""),
         )
 

@@ -16,7 +16,6 @@ from onward.cells.base import rows_of_features
 from onward.lab import metrics
 from onward.lab.experiment import (
     StreamExperiment,
-    batch_axis,
     falling,
     require_interval,
     require_positive,
@@ -298,7 +297,6 @@ class TracePatterningExperiment(StreamExperiment):
             growth=Growth(stages=stages, every=stage_steps),
             point_every=max(1, self.final_window // 10),
             record_steps=RECORDED,
-            batch_axis=batch_axis(rule, width),
             note=note,
         )
 
