@@ -246,3 +246,29 @@ def test_the_compiler_options_of_the_loop_change_no_function(function, as_users_
     with jax.enable_x64(True):
         true = function(jnp.asarray(np.asarray(x), jnp.float64))
     np.testing.assert_allclose(y, true, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("cell", "head", "rule", "axis"),
+    [
+        (lambda k: ow.Columns(ow.GRUGates(), 3, 8, key=k), ow.Linear(8), ow.Columnwise(), -1),
+        (lambda k: ow.Columns(ow.GRUGates(), 3, 64, key=k), ow.Linear(64), ow.Columnwise(), 0),
+        (lambda k: ow.Skip(ow.Cascade(ow.Columns(ow.GRUGates(), 40, 8, key=k))), ow.Linear(48), ow.Columnwise(), -1),
+        (lambda k: ow.GRU(3, 8, key=k), ow.Linear(8), ow.RTRL(), 0),
+        (lambda k: ow.GRU(3, 8, key=k), ow.Linear(8), ow.SnAp(1), -1),
+        (lambda k: ow.Columns(ow.GRUGates(), 3, 8, key=k), ow.Linear(8, 40), ow.Columnwise(), -1),
+        (lambda k: ow.Columns(ow.GRUGates(), 40, 8, key=k), ow.MLP(ow.Linear(50, 40), 8, 50, key=jax.random.key(0)), ow.Columnwise(), 0),
+    ],
+    ids=["columns", "wide columns", "wide inputs", "RTRL", "dense", "wide output", "wide head"],
+)  # fmt: skip
+def test_where_runs_lie_follows_from_the_widest_layer(cell, head, rule, axis):
+    model = lambda key: ow.Model(cell(key), head)
+    learner = ow.Online(rule, ow.Supervised(), optax.adam(1e-3))
+    found = ow.Loop(ow.Copy(), model, learner, lambda example, info: (info.loss, example.weight))
+    assert found.axis == (axis if jax.default_backend() == "cpu" else 0)
+    assert ow.Loop(ow.Copy(), model, learner, lambda example, info: (info.loss, 1.0), axis=-1).axis == -1
+
+
+def test_runs_of_whole_sequences_lie_in_front():
+    model = lambda key: ow.Model(ow.GRU(3, 4, key=key), ow.Linear(4))
+    assert ow.Loop(ow.Copy(), model, ow.BPTT(optax.adam(1e-3)), lambda example, info: (info.loss, 1.0)).axis == 0

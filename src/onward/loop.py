@@ -21,6 +21,7 @@ from onward.cells.base import AbstractCell, AbstractGated
 from onward.cells.encoder import Encoder
 from onward.credit.rtrl import RTRL, WIDE_UNITS
 from onward.devices import computing_in, fast_to_compile, must_compute, platform, precision
+from onward.heads.base import AbstractHead
 from onward.learners.base import AbstractLearner, inside
 from onward.learners.online import Online
 from onward.model import Model
@@ -65,7 +66,7 @@ class Loop:
     `runs` are (step size, seed) pairs in place of every step size with every seed.
 
     All runs of one `Loop` advance together, along the axis `axis` of every array: -1 suits narrow columns and layers, 0
-    wide ones and matrix products. None: by the width of the network's layers; on an accelerator it is always 0. On a
+    wide ones and matrix products. None: by the width of the network; on an accelerator it is always 0. On a
     CPU some 64 runs at once are best; more are quicker as
     several loops, one after another, which may share `programs` (a dictionary, empty at first) if they have as many
     runs each. With `keeps_best` the learner's state that was best of each run (`keep_best`) is kept too.
@@ -133,7 +134,7 @@ class Loop:
             return 0
         # As the kernels of the credit rules have them.
         wide = WIDE_UNITS if isinstance(learner.credit, RTRL) else WIDE_LANES
-        return 0 if _width(model.cell) >= wide else -1
+        return 0 if _width(model.cell) >= wide or _matrix(model.head) >= WIDE_LANES else -1
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
@@ -390,6 +391,11 @@ def _width(cell: AbstractCell) -> int:
     hidden = lambda layer: eqx.filter_eval_shape(lambda layer: layer.init().hidden, layer)
     states = [hidden(layer) for layer in layers if isinstance(layer, AbstractCell)]
     return max((leaf.shape[-1] for leaf in jax.tree.leaves(states)), default=0)
+
+
+def _matrix(head: AbstractHead) -> int:
+    """The shorter side of the largest matrix."""
+    return max((min(leaf.shape) for leaf in jax.tree.leaves(head) if getattr(leaf, "ndim", 0) == 2), default=0)
 
 
 def require_actions(task: AbstractTask, learner: AbstractLearner, model: Model) -> None:
