@@ -32,14 +32,15 @@ def test_an_interval_holds_its_share_and_leaves_as_much_out_on_either_side(share
     """Against scipy's normal distribution and root finder; also where rows are no whole blocks."""
     spread = mixtures(11, components)
     point = np.arange(11.0)
-    found = interval(spread, point, share, 4)
+    found, by = interval(spread, point, share, 4)
     assert found.shape == (11, 2)
-    for (low, high), row, middle in zip(found, spread.astype(float), point, strict=True):
+    for (low, high), row, middle, step in zip(found, spread.astype(float), point, by, strict=True):
         log_pi, mu, log_sigma = np.split(row, 3)
         parts = np.exp(log_pi) / np.exp(log_pi).sum(), mu, np.exp(log_sigma)
         below = lambda y, parts=parts: float(parts[0] @ norm.cdf((y - parts[1]) / parts[2]))
         at = lambda q, f=below: brentq(lambda y: f(y) - q, -1e3, 1e3)
         moved = middle - at(0.5)
+        assert step == pytest.approx(moved, abs=1e-3)
         wanted = [at(q) + moved for q in ((1 - share) / 2, (1 + share) / 2)]
         np.testing.assert_allclose([low, high], wanted, rtol=1e-3, atol=1e-3)
         assert below(high - moved) - below(low - moved) == pytest.approx(share, abs=2e-3)

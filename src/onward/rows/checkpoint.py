@@ -11,6 +11,7 @@ from onward.errors import OnwardError
 from onward.rows.beginning import ROWS
 from onward.rows.clock import WORDS
 from onward.rows.encoder import Encoder
+from onward.rows.oddness import is_true
 from onward.rows.options import Learn
 from onward.rows.predictions import Waiting
 from onward.saving import Unreadable, check_meta
@@ -58,6 +59,19 @@ class _Strange(TypedDict):
     first: list[dict[str, Any]]
 
 
+class _Calibration(TypedDict):
+    recent: list[float]
+    seen: int
+    fit: dict[str, float]
+
+
+class _Odd(TypedDict):
+    counts: list[int]
+    first: list[dict[str, Any]]
+    calibrations: list[_Calibration]
+    evidence: list[list[float]]
+
+
 class _Calendar(TypedDict):
     rows: int
     step: float
@@ -78,6 +92,7 @@ class Kept(TypedDict):
     notes: list[str]
     cpu: float
     strange: _Strange
+    odd: _Odd | None
     remarks: dict[str, _Where]
     learner: _Learner
     reading: _Reading
@@ -131,6 +146,7 @@ def require_true(meta: dict[str, Any], options: Learn, encoder: Encoder, waiting
         "first_target": len(meta["first_target"]) == len(options.outputs),
         "cpu": meta["cpu"] >= 0,
         "strange.rows": len(meta["strange"]["first"]) <= meta["strange"]["rows"] <= rows,
+        "odd": is_true(meta["odd"], options.alarm, len(options.outputs), rows),
         "learner.recipe": learner["recipe"] == recipe,
         "learner.capacity": learner["capacity"] == encoder.capacity,
         "learner.classes": learner["classes"] == (room_for(len(classes)) if of_classes else 0),

@@ -129,7 +129,7 @@ class _Run:
         if self.stream:
             session = self.session
             ahead = 0 if session.of_origin else self.options.lag
-            self._tell(session.format.answers(session.answered, ahead, list(session.targets.classes)))
+            self._tell(session.format.answers(session.answered, ahead, list(session.targets.classes), session.odds))
         if self.stop():
             raise KeyboardInterrupt
         if time.monotonic() - self.saved >= self.options.checkpoint_seconds:

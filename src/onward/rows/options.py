@@ -13,6 +13,7 @@ from onward.rows.stream import EXPERTS, Kind, RowRecipe, experts_of
 # A return counts as known when what is still to come weighs less than this share of it.
 REST = 1e-3
 KINDS: dict[str, Kind] = {"regression": "number", "classification": "class", "return": "return"}
+MOST_ALARM = 0.1
 LEAST = {"horizon": 0, "skip": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
 
 
@@ -78,6 +79,9 @@ class Learn:
     and returns."""
     components: int = 3
     """Gaussians in the mixture behind the interval."""
+    alarm: float | None = None
+    """Say how odd each row is, and mark as an alarm a row whose score is below this, such as 1e-4. Not for returns and
+    paths."""
     period: int | None = None
     """Rows in a season, for the seasonal baseline. Left out: found in the data."""
     seed: int = 0
@@ -139,6 +143,15 @@ class Learn:
         for name in ("discount", "interval"):
             if (share := getattr(self, name)) is not None and not 0 <= share < 1:
                 raise OnwardError(f"--{name} must be in [0, 1), got {share}")
+        if self.alarm is not None:
+            if not 0 < self.alarm <= MOST_ALARM:
+                raise OnwardError(
+                    f"--alarm must be above 0 and at most {MOST_ALARM:g}, the share of calm rows that are one, got "
+                    f"{self.alarm}"
+                )
+            if self.task == "return" or self.path or self.interval == 0:
+                what = "returns" if self.task == "return" else "a path" if self.path else "--interval 0"
+                raise OnwardError(f"--alarm needs the distribution of each row's target, and of {what} there is none")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise OnwardError(f"--step-size must be positive and finite, or left out, got {self.step_size}")
         if not self.checkpoint_seconds >= 0:

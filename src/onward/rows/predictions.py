@@ -35,29 +35,36 @@ class Waiting(NamedTuple):
 
     `extra`: the ends of each target's interval; or the probability of the class that is said, and then that of each
     class there is, 0 where it was not known of. `experts`: what each said, and its weight, (rows, targets, 2,
-    experts). Rows of NaN stand for predictions never made.
+    experts). `spread`: where rows are scored for how odd they are, each target's distribution in the learner's units
+    (`Answers`), its median the prediction. Rows of NaN stand for predictions never made.
     """
 
     said: np.ndarray
     linear: np.ndarray
     extra: np.ndarray
     experts: np.ndarray
+    spread: np.ndarray
     rows: list[int]
     times: list[str]
 
     @classmethod
-    def empty(cls, count: int, targets: int, extras: int, experts: int = 0) -> "Waiting":
+    def empty(cls, count: int, targets: int, extras: int, experts: int = 0, spread: int = 0) -> "Waiting":
         """So many predictions that were never made."""
-        none = np.full((count, targets), np.nan)
-        others = np.full((count, targets, 2, experts), np.nan)
-        return cls(none, none, np.full((count, extras), np.nan), others, [0] * count, [""] * count)
+        none = lambda *shape: np.full((count, *shape), np.nan)
+        arrays = none(targets), none(targets), none(extras), none(targets, 2, experts), none(targets, spread)
+        return cls(*arrays, [0] * count, [""] * count)
 
     def then(self, later: "Waiting") -> "Waiting":
         """These, and later ones."""
         width = max(self.extra.shape[1], later.extra.shape[1])
-        both = zip(self.widened(width)[:4], later.widened(width)[:4], strict=True)
-        said, linear, extra, experts = map(np.concatenate, both)
-        return Waiting(said, linear, extra, experts, self.rows + later.rows, self.times + later.times)
+        others = later.widened(width).arrays
+        both = {name: np.concatenate([part, others[name]]) for name, part in self.widened(width).arrays.items()}
+        return Waiting(**both, rows=self.rows + later.rows, times=self.times + later.times)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays, by name."""
+        return {name: part for name, part in self._asdict().items() if name not in ("rows", "times")}
 
     def widened(self, width: int) -> "Waiting":
         """With room for so many numbers in `extra`."""
@@ -66,25 +73,37 @@ class Waiting(NamedTuple):
     def pick(self, which: slice | list[int]) -> "Waiting":
         """Some of them."""
         some = range(len(self.rows))[which] if isinstance(which, slice) else which
-        said, linear, extra, experts = (part[which] for part in self[:4])
-        return Waiting(said, linear, extra, experts, [self.rows[i] for i in some], [self.times[i] for i in some])
+        arrays = {name: part[which] for name, part in self.arrays.items()}
+        return Waiting(**arrays, rows=[self.rows[i] for i in some], times=[self.times[i] for i in some])
+
+
+class Odds(NamedTuple):
+    """How odd rows were: scores (rows, targets), NaN where there is none, and whether they are an alarm or a shift."""
+
+    score: np.ndarray
+    alarm: np.ndarray
+    shift: np.ndarray
 
 
 class Format:
     """How predictions stand in predictions.csv.
 
     `targets`: their names. `extra`: what is said of each besides, 0: nothing, 1: a probability, 2: the ends of an
-    interval. Numbers have 7 digits; a class stands by its name.
+    interval. `odds`: whether it is said how odd a row was. Numbers have 7 digits; a class stands by its name.
     """
 
-    def __init__(self, targets: Sequence[str], extra: int, *, classes: bool):
-        self.targets, self.extra, self.classes = targets, extra, classes
+    def __init__(self, targets: Sequence[str], extra: int, *, classes: bool, odds: bool = False):
+        self.targets, self.extra, self.classes, self.odds = targets, extra, classes, odds
 
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
-        parts = ("target", "prediction", *_EXTRA[self.extra], "error")
-        return ["row", "time", *self._named(parts), "strange"]
+        parts = ("target", "prediction", *_EXTRA[self.extra], "error", *(["score"] * self.odds))
+        return ["row", "time", *self._named(parts), *self._flags, "strange"]
+
+    @property
+    def _flags(self) -> tuple[str, ...]:
+        return ("alarm", "shift") if self.odds else ()
 
     def _named(self, parts: Sequence[str]) -> list[str]:
         """Columns of every target: of one by what they hold, of several by its name as well."""
@@ -101,10 +120,11 @@ class Format:
         error: np.ndarray,
         labels: Sequence[str],
         marks: Sequence[str],
+        odds: Odds | None = None,
     ) -> str:
         """Lines for predictions of which `arrived` came true at these rows; `labels` are the names of classes.
 
-        `marks`: the column of these rows whose reading was not believed, or nothing.
+        `marks`: the column of these rows whose reading was not believed, or nothing. `odds`: how odd they were.
         """
         names = [quoted(label) for label in labels]
 
@@ -119,24 +139,43 @@ class Format:
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
             columns += map(as_text, judged.extra[:, self.extra * i : self.extra * (i + 1)].T)
             columns.append(as_text(error[:, i]))
+            if self.odds:
+                columns.append(as_text(odds.score[:, i]) if odds else [""] * len(numbers))
+        if self.odds:
+            columns += [_flag(each) for each in odds[1:]] if odds else [[""] * len(numbers)] * 2
         columns.append([quoted(mark) if mark else mark for mark in marks])
         return "".join(line + "\n" for line in map(",".join, zip(*columns, strict=True)))
 
     def stream_header(self, *, ahead: bool) -> str:
         """The first line of `answers`; `ahead`: whether they are of the row that is predicted."""
-        return csv_line(["of_row" if ahead else "from_row", *self._named(("prediction", *_EXTRA[self.extra]))])
+        names = self._named(("prediction", *_EXTRA[self.extra], *(["score"] * self.odds)))
+        return csv_line(["of_row" if ahead else "from_row", *names, *self._flags])
 
-    def answers(self, said: Waiting, ahead: int, labels: Sequence[str]) -> str:
-        """Lines for what was said at rows of a stream, of the rows `ahead` after them."""
+    def answers(self, said: Waiting, ahead: int, labels: Sequence[str], odds: Odds | None = None) -> str:
+        """Lines for what was said at rows of a stream, of the rows `ahead` after them; `odds`: of these rows."""
         own = said.extra[:, : self.extra * said.said.shape[1]]
-        each = np.concatenate([said.said[..., None], own.reshape(*said.said.shape, self.extra)], 2)
+        parts = [said.said[..., None], own.reshape(*said.said.shape, self.extra)]
+        if self.odds:
+            parts.append(np.full((*said.said.shape, 1), np.nan) if odds is None else odds.score[..., None])
+        each = np.concatenate(parts, 2)
+        flags = [_flag(part) for part in odds[1:]] if odds else [[""] * len(each)] * (2 * self.odds)
         lines = []
-        for row, values in zip(
-            said.rows, each.reshape(len(each), len(self.targets) * (1 + self.extra)).tolist(), strict=True
-        ):
-            named = []
-            if self.classes:
-                number = values.pop(0)
-                named = [labels[int(number)] if number == number else ""]
-            lines.append(csv_line([str(row + ahead), *named, *map(DIGITS.__mod__, values)]))
+        for row, values, *flagged in zip(said.rows, each.tolist(), *flags, strict=True):
+            cells = []
+            for told in values:
+                last = [_number(told.pop())] if self.odds else []
+                if self.classes:
+                    number = told.pop(0)
+                    cells.append(labels[int(number)] if number == number else "")
+                cells += [*map(DIGITS.__mod__, told), *last]
+            lines.append(csv_line([str(row + ahead), *cells, *flagged]))
         return "".join(lines)
+
+
+def _number(value: float) -> str:
+    return DIGITS % value if value == value else ""
+
+
+def _flag(each: np.ndarray) -> list[str]:
+    """1 where it is so, else nothing."""
+    return ["1" if one else "" for one in each.tolist()]

@@ -62,7 +62,9 @@ def write_report(folder: Path) -> Path:
             parts += [_where(curve, what, of_target(targets, i)) for i, curve in enumerate(curves)]
         parts += [*confused(scores), *carried(scores, windows)]
         classes = scores["task"] == "classification"
-        parts += [_classes(folder, targets[0])] if classes else _tail(folder, outputs, spans, said.coverage)
+        odds = said.alarm is not None
+        parts += [*_oddest(scores, said)] if odds else []
+        parts += [_classes(folder, targets[0], odds)] if classes else _tail(folder, outputs, spans, said.coverage, odds)
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
     verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (
@@ -279,15 +281,19 @@ def _last_rows(folder: Path, form: Format) -> Iterator[list[list[str]]]:
         yield last
 
 
-def _tail(folder: Path, outputs: list[str], spans: int, share: float) -> list[Picture]:
+def _tail(folder: Path, outputs: list[str], spans: int, share: float, odds: bool) -> list[Picture]:
     """The last rows of every target, with what was said of them before: a panel each; of paths the last, too."""
-    with _last_rows(folder, Format(outputs, 2 if share else 0, classes=False)) as last:
-        numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:-1]]] for line in last])
+    form = Format(outputs, 2 if share else 0, classes=False, odds=odds)
+    with _last_rows(folder, form) as last:
+        stop = form.header.index("alarm") if odds else -1
+        numbers = np.array([[float(cell or "nan") for cell in [line[0], *line[2:stop]]] for line in last])
         marks = np.array([line[-1] for line in last])
+        alarms = np.array([bool(odds and line[stop]) for line in last], bool)
     rows, each = numbers[:, 0], np.split(numbers[:, 1:], len(outputs), 1)
+    each = [columns[:, :-1] for columns in each] if odds else each
     shown = ends(outputs, spans)
     if spans == 1:
-        return [_said_before(rows, each, outputs, marks, share)]
+        return [_said_before(rows, each, outputs, marks, share, alarms=alarms)]
     paths = np.array([columns[-1, 1:-1] for columns in each]).reshape(len(outputs) // spans, spans, -1)
     first = np.stack([columns[:, 0] for columns in each[::spans]], 1)
     return [
@@ -305,8 +311,12 @@ def _said_before(
     marks: np.ndarray,
     share: float,
     ahead: Sequence[int] = (),
+    alarms: np.ndarray | None = None,
 ) -> Picture:
-    """Targets, with what was said of them before: a panel each. `ahead`: rows from those of the file to the targets."""
+    """Targets, with what was said of them before: a panel each. `ahead`: rows from those of the file to the targets.
+
+    `alarms`: which rows are one.
+    """
     figure, panels = panels_of(len(targets))
     for i, (target, columns, axes) in enumerate(zip(targets, each, panels, strict=True)):
         truth, said, *between, _ = columns.T
@@ -327,6 +337,9 @@ def _said_before(
                 if strange.any():
                     at = np.clip(truth[strange], low, high)
                     axes.plot(rows[strange], at, "x", color=COLOURS[1], clip_on=False, label="not believed")
+        if alarms is not None and alarms.any():
+            at = np.clip(truth[alarms], *axes.get_ylim())
+            axes.plot(rows[alarms], at, "o", mfc="none", ms=7, mew=1.4, color=COLOURS[1], clip_on=False, label="alarm")
         if len(targets) == 1:
             axes.set_ylabel(short(target))
         else:
@@ -337,9 +350,26 @@ def _said_before(
     return Picture("last-rows", figure, caption)
 
 
-def _classes(folder: Path, target: str) -> Picture:
+def _oddest(scores: dict[str, Any], options: Learn) -> list[str | Table]:
+    """How many rows were odd, and the first of them."""
+    odd, level = scores["odd"], options.alarm or 1.0
+    text = (
+        f"{counted(odd['alarms'], 'alarm')} among {counted(odd['scored'], 'row')} that were scored: rows whose value was "
+        f"less likely than once in {1 / level:,.0f} calm rows; and {counted(odd['shifts'], 'shift')}: where values were "
+        f"unlikely one after another, as by chance once in {1 / level:,.0f} rows at most."
+    )
+    if not odd["first"]:
+        return [text]
+    header = ["row", "time", "what", "score"]
+    rows = [[f"{each['row']:,}", each["time"], each["kind"], f"{each['score']:.2g}"] for each in odd["first"]]
+    more = odd["alarms"] + odd["shifts"] > len(rows)
+    caption = "The first of them; predictions.csv marks each in its columns alarm and shift." if more else ""
+    return [text, Table(header, rows, caption)]
+
+
+def _classes(folder: Path, target: str, odds: bool) -> Picture:
     """The last rows of a target of classes: which came, which was said before, and how sure of it the network was."""
-    with _last_rows(folder, Format([target], 1, classes=True)) as last:
+    with _last_rows(folder, Format([target], 1, classes=True, odds=odds)) as last:
         lines = [line for line in last if line[3]]
         rows, sure = np.array([[float(line[0]), float(line[4])] for line in lines]).reshape(-1, 2).T
         came, said = ([line[i] for line in lines] for i in (2, 3))

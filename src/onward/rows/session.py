@@ -18,8 +18,9 @@ from onward.rows.calendar import Calendar
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
 from onward.rows.holidays import Holidays
+from onward.rows.oddness import Oddness, surprise, surprise_of_class
 from onward.rows.options import Learn
-from onward.rows.predictions import Format, Waiting
+from onward.rows.predictions import Format, Odds, Waiting
 from onward.rows.reading import Reading
 from onward.rows.remarks import Notes, Remark, Remarks
 from onward.rows.scores import CONTESTANTS, Scores, added, by_target, mean_errors
@@ -62,8 +63,9 @@ class Session(Notes):
         self.calendar = Calendar(max(options.lag, 1), holidays, path=options.path)
         self.targets = Targets(options, self.reading)
         self.extras = self.targets.extras
-        self.format = Format(options.outputs, self.extras, classes=classes)
-        self.waiting = Waiting.empty(options.lag, k, k * self.extras, len(self.experts))
+        self.oddness = Oddness(options.alarm, k) if options.alarm else None
+        self.format = Format(options.outputs, self.extras, classes=classes, odds=self.oddness is not None)
+        self.waiting = self._nothing_waits()
         self.before = np.zeros((0, len(options.target)))  # targets of the rows before, of returns and of paths
         self.constant = [True] * k
         self.first_target: list[float | None] = [None] * k
@@ -72,6 +74,7 @@ class Session(Notes):
         self.lines: list[str] = []
         self.metrics: list[str] = []
         self.answered = self.waiting
+        self.odds: Odds | None = None  # of the rows that are answered
 
     def judge(self, sample: Rows, *, whole: bool) -> None:
         """Say what the columns of a table are by its first rows (`whole`: all of them), before the first is read."""
@@ -110,7 +113,7 @@ class Session(Notes):
     def take(self, block: Rows, *, learn: bool = True) -> None:
         """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
         work = time.process_time()
-        self.answered = self.answered.pick(slice(0))
+        self.answered, self.odds = self.answered.pick(slice(0)), None
         before, self.holds = self.holds, True
         try:
             for known in self.reading.parts(block):
@@ -286,12 +289,41 @@ class Session(Notes):
             if told:
                 first = told[0] if (was := self.first_target[i]) is None else was
                 self.first_target[i], self.constant[i] = first, self.constant[i] and {*told} == {first}
+        odds = self._odds(judged, arrived, numbers, times)
         if self.of_origin:
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times, marks = judged.rows, judged.times, [""] * len(made)
-        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks))
+        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks, odds))
         self.answered = self.answered.then(asked)
+
+    def _odds(self, judged: Waiting, arrived: np.ndarray, numbers: Sequence[int], times: Sequence[str]) -> Odds | None:
+        """How odd the rows are by what was said of them before."""
+        if self.oddness is None:
+            return None
+        odd, above = np.full(arrived.shape, np.nan), np.zeros(arrived.shape, bool)
+        known = np.isfinite(arrived) & np.isfinite(judged.said)
+        if self.options.task == "classification":
+            rows, came = known[:, 0], np.nan_to_num(arrived[:, 0]).astype(int)
+            shares = np.pad(
+                judged.extra[:, 1:], [(0, 0), (0, max(0, len(self.targets.classes) - judged.extra.shape[1] + 1))]
+            )
+            odd[rows, 0] = surprise_of_class(shares[rows], came[rows])
+            above[:, 0] = arrived[:, 0] != judged.said[:, 0]
+        else:
+            values = self.targets.arrived_to_units(arrived)
+            for j in range(arrived.shape[1]):
+                rows = known[:, j] & np.isfinite(judged.spread[:, j]).all(1)
+                odd[rows, j], above[rows, j] = surprise(judged.spread[rows, j], values[rows, j])
+        odds = self.oddness.see(odd, above, numbers, times)
+        self.odds = odds if self.odds is None else Odds(*map(np.concatenate, zip(self.odds, odds, strict=True)))
+        return odds
+
+    def _nothing_waits(self) -> Waiting:
+        """As many predictions as wait, never made."""
+        k = len(self.options.outputs)
+        spread = 3 * self.options.recipe.components if self.oddness and self.extras == 2 else 0
+        return Waiting.empty(self.options.lag, k, k * self.extras, len(self.experts), spread)
 
     def _window(self, done: int, row: int, when: str) -> None:
         means, counts = mean_errors(self.scores.take_window())
@@ -329,8 +361,9 @@ class Session(Notes):
         arrived: np.ndarray,
         error: np.ndarray,
         marks: Sequence[str],
+        odds: Odds | None = None,
     ) -> str:
-        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes), marks)
+        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes), marks, odds)
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
@@ -352,8 +385,7 @@ class Session(Notes):
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
-        k = len(self.options.outputs)
-        self.waiting = Waiting.empty(self.options.lag, k, k * self.extras, len(self.experts))
+        self.waiting = self._nothing_waits()
         self.before = self.before[:0]
         self.reading.clock = -np.inf
 
@@ -368,6 +400,7 @@ class Session(Notes):
             **{name: getattr(self, name) for name in AS_IT_IS},
             **more,
             "strange": self.strange.as_dict(),
+            "odd": self.oddness.as_dict() if self.oddness else None,
             "remarks": self.remarks.as_dict(),
             "learner": learner,
             "reading": self.reading.as_dict(),
@@ -415,12 +448,14 @@ class Session(Notes):
         vars(self.scores).update(part("scores."))
         vars(self).update({name: meta[name] for name in AS_IT_IS})
         self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
+        if self.oddness:
+            self.oddness.restore(meta["odd"])
         return meta
 
     def _own_arrays(self) -> dict[str, np.ndarray]:
         """Every array of the session but the learner's, by name."""
         kept = self.waiting.widened(self._width(len(self.targets.classes)))
-        waiting = {f"waiting.{name}": getattr(kept, name) for name in ("said", "linear", "extra", "experts")}
+        waiting = {f"waiting.{name}": array for name, array in kept.arrays.items()}
         baselines = {f"baselines.{name}": array for name, array in self.baselines.arrays().items()}
         scores = {f"scores.{name}": array for name, array in vars(self.scores).items()}
         return waiting | baselines | scores | {"rewards": self.before}

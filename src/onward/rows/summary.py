@@ -44,6 +44,9 @@ def summary(session: Session) -> dict[str, Any]:
         "remarks": session.remarks.as_dict(),
         "notes": session.notes,
     }
+    if session.oddness:
+        odd = session.oddness
+        content["odd"] = {"scored": odd.scored, "alarms": odd.alarms, "shifts": odd.shifted, "first": odd.first}
     doubted = scores.total[0, :, 0] - scores.believed[0, :, 0]
     if doubted.any():
         content[WITHOUT] = {
@@ -139,6 +142,20 @@ _Classes = TypedDict(
 )
 
 
+class _OddRow(TypedDict):
+    row: int
+    time: str
+    kind: str
+    score: float
+
+
+class _Odd(TypedDict):
+    scored: int
+    alarms: int
+    shifts: int
+    first: list[dict[str, Any]]
+
+
 class _Summary(TypedDict):
     source: str
     task: str
@@ -181,6 +198,8 @@ def load_summary(folder: Path) -> dict[str, Any]:
     if WITHOUT in content:
         left = content[WITHOUT].get("rows left out")
         check_targets(left, content["targets"], int, f"{file}, {WITHOUT}")
+    if "odd" in content:
+        _check_odd(content["odd"], f"{file}, odd")
     if "classes" in content:
         _check_classes(content["classes"], f"{file}, classes")
     kinds = {"scored": int, "constant": bool, "interval": dict[str, float], "experts": list[dict[str, Any]]}
@@ -189,6 +208,14 @@ def load_summary(folder: Path) -> dict[str, Any]:
             check_targets(content[name], content["targets"], kind, f"{file}, {name}")
     _check_experts(content, f"{file}, experts")
     return content
+
+
+def _check_odd(odd: Any, where: str) -> None:
+    saving.check_meta(odd, _Odd, where)
+    for each in odd["first"]:
+        saving.check_meta(each, _OddRow, where)
+    if not all(0 <= odd[name] <= odd["scored"] <= MOST for name in ("alarms", "shifts")):
+        raise saving.Unreadable(f"{where} is damaged: it holds counts that are none")
 
 
 def _check_classes(classes: Any, where: str) -> None:
@@ -256,7 +283,13 @@ def as_lines(folder: Path) -> list[str]:
             mean = believed[name][0] if believed else None
             beside = "" if mean is None else f" ({mean:.5g} without {counted(rows, 'row')} not believed)"
             lines.append(f"{'  ' * several}{name:12} {what} {error:.5g}{beside}")
-    return lines
+    return lines + _odd(content)
+
+
+def _odd(content: dict[str, Any]) -> list[str]:
+    odd = content.get("odd")
+    counts = [counted(odd[name], name[:-1]) for name in ("alarms", "shifts")] if odd else []
+    return [f"{' and '.join(counts)} in {counted(odd['scored'], 'row')}"] if odd else []
 
 
 def _paths(content: dict[str, Any]) -> list[str]:

@@ -136,17 +136,21 @@ class Targets:
             extra = np.concatenate([np.take_along_axis(shares, said, 1), shares], 1)
             none = np.where(known > 0, 0.0, np.nan)  # no class has come yet
             each = each + none[..., None, None]
-            return Waiting(said + none, linear, extra + none, each, list(numbers), list(times))
-        extra = np.zeros((len(outputs), 0))
+            nothing = np.zeros((*said.shape, 0))
+            return Waiting(said + none, linear, extra + none, each, nothing, list(numbers), list(times))
+        extra, moved = np.zeros((len(outputs), 0)), np.zeros((*outputs.shape, 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
-            ends = interval(spread, outputs.ravel(), self.options.coverage, block).reshape(*outputs.shape, 2)
-            low, high = (self.from_units(ends[..., i]) for i in range(2))
+            ends, by = interval(spread, outputs.ravel(), self.options.coverage, block)
+            if self.options.alarm:
+                log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
+                moved = np.concatenate([log_pi, mu + by[:, None], log_sigma], 1).reshape(answers.spread.shape)
+            low, high = (self.from_units(ends.reshape(*outputs.shape, 2)[..., i]) for i in range(2))
             extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.from_units
         for j in range(each.shape[3]):
             each[:, :, 0, j] = real(each[:, :, 0, j])
-        return Waiting(real(outputs), real(linear), extra, each, list(numbers), list(times))
+        return Waiting(real(outputs), real(linear), extra, each, moved, list(numbers), list(times))
 
     def _known(self, y: np.ndarray) -> np.ndarray:
         """How many classes there had been when each row was answered: a block holds those of its later rows, too."""

@@ -100,8 +100,9 @@ def of_each(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a.reshape(a.shape[1:]), stacked)))
 
 
-def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> np.ndarray:
-    """(rows, 2): the ends between which `share` of a distribution lies, as much left out on either side.
+def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, 2), the ends between which `share` of a distribution lies, as much left out on either side; and (rows,),
+    how far the mixture was moved.
 
     `spread` (rows, 3 components): log weights, means and log widths of a mixture, as in `Answers`. The distribution is
     that mixture, moved so that its median is `point` (rows,), which lies within every such interval.
@@ -114,7 +115,8 @@ def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) ->
         parts.append(np.asarray(_ends(filled, np.float32(share)))[: len(rows)])
     low, median, high = np.concatenate(parts).astype(float).T
     # Of a wide mixture the three are found to some digits only; their order is exact.
-    return np.stack([point - np.maximum(median - low, 0), point + np.maximum(high - median, 0)], 1)
+    ends = np.stack([point - np.maximum(median - low, 0), point + np.maximum(high - median, 0)], 1)
+    return ends, point - median
 
 
 @jax.jit
