@@ -15,6 +15,8 @@ from onward.rows.predictions import Odds
 WINDOW, IMAGINED = 2000, 100
 # The share of them that the tail is fitted to, after every so many rows, at first so many; and bounds of its shape.
 TAIL, REFIT, EARLY, SHAPES = 0.1, 50, 5, (-1.0, 0.7)
+# What a shape is taken for beforehand: as if so many surprises had had this one.
+USUAL = 40, 0.2
 # No score is smaller than this, and no value counts for more than this in what later ones are held against.
 ODDEST, WEIGHED = 1e-12, 1e-4
 # For a shift no row counts as odder: it takes several.
@@ -71,7 +73,8 @@ class Calibration:
         weighted = (over * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean()
         gap = mean - 2 * weighted
         shape = 2 - mean / gap if gap > 0 else SHAPES[1]
-        self._shape = float(np.clip(shape, *SHAPES))
+        few, usual = USUAL
+        self._shape = (count * float(np.clip(shape, *SHAPES)) + few * usual) / (count + few)
         self._scale = max(float(mean) * (1 - self._shape), 1e-12)
         self._share = count / len(ranked)
 
