@@ -159,9 +159,11 @@ class TraceConditioningExperiment(StreamExperiment):
             return ow.Online(rule, objective, optimiser, step_size)
 
         kind = NAMES.get(name, "GRU")
-        layer = (
-            f"{self.columns} {kind} columns" if name not in TRUNCATED else f"dense layer of {self.columns} GRU units"
-        )
+        layer = f"{self.columns} {kind} columns"
+        if name in TRUNCATED:
+            layer = f"dense layer of {self.columns} GRU units"
+        elif stages > 1:
+            layer = f"{stages} stages of {self.ccn_width} {kind} columns"
         if isinstance(rule, ow.TBPTT):
             layer += f", {rule.window} steps back at every step"
         return Method(
