@@ -242,8 +242,7 @@ def steps_of(name: str, s: At):
     import jax
     import jax.numpy as jnp
 
-    from onward.batching import WIDE_LANES
-    from onward.lab.experiment import batch_axis
+    from onward.loop import suitable_axis
 
     if RULES[name].control:
         sizes = [math.ceil(RULES[name].floats(s) / 3)] * 3
@@ -256,10 +255,7 @@ def steps_of(name: str, s: At):
     if s.seeds == 1:
         start = lambda: one(jax.random.key(1))
         return start, lambda state, t: learner.step(state, example(t))[0]
-    axis = 0
-    if RULES[name].online:
-        columns = name.startswith("Columnwise")
-        axis = (0 if s.n >= WIDE_LANES else -1) if columns else batch_axis(learner.credit, s.n)
+    axis = suitable_axis(eqx.filter_eval_shape(model), learner)
     start = lambda: eqx.filter_vmap(one, out_axes=eqx.if_array(axis))(jax.random.split(jax.random.key(1), s.seeds))
 
     def step(state, t):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -119,22 +119,16 @@ class Loop:
         self.stages = 1
         self.compile_seconds = 0.0
 
-    @property
+    @cached_property
     def axis(self) -> int:
         """Where runs lie in every array: the first axis or the last."""
-        if self._axis is None or platform() != "cpu":
-            self._axis = self._suitable() if platform() == "cpu" else 0
-        return self._axis
-
-    def _suitable(self) -> int:
+        if platform() != "cpu":
+            return 0
+        if self._axis is not None:
+            return self._axis
         with self._as_made():
             model = eqx.filter_eval_shape(self._model, jax.random.key(0))
-            learner = eqx.filter_eval_shape(lambda model: self._learner(model, 1.0), model)
-        if not isinstance(learner, Online):
-            return 0
-        # As the kernels of the credit rules have them.
-        wide = WIDE_UNITS if isinstance(learner.credit, RTRL) else WIDE_LANES
-        return 0 if _width(model.cell) >= wide or _matrix(model.head) >= WIDE_LANES else -1
+            return suitable_axis(model, eqx.filter_eval_shape(lambda model: self._learner(model, 1.0), model))
 
     def start(self) -> None:
         """Draw every run's network and begin its task."""
@@ -383,6 +377,14 @@ class Loop:
 
         axes = (self.axis, 0)
         return jax.vmap(step, in_axes=(0, None, axes), out_axes=axes)
+
+
+def suitable_axis(model: Model, learner: AbstractLearner) -> int:
+    """Where runs of a learner lie on a CPU: as the kernels of its credit rule and head have them. 0 or -1."""
+    if not isinstance(learner, Online):
+        return 0
+    wide = WIDE_UNITS if isinstance(learner.credit, RTRL) else WIDE_LANES
+    return 0 if _width(model.cell) >= wide or _matrix(model.head) >= WIDE_LANES else -1
 
 
 def _width(cell: AbstractCell) -> int:
