@@ -12,7 +12,7 @@ from onward.rows import learn
 from onward.rows.options import Learn
 from onward.rows.session import Session
 from onward.rows.sources import Rows
-from onward.rows.stream import interval
+from onward.rows.stream import interval, placed
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 SHARES = (0.5, 0.8, 0.9, 0.99)
@@ -32,7 +32,8 @@ def test_an_interval_holds_its_share_and_leaves_as_much_out_on_either_side(share
     """Against scipy's normal distribution and root finder; also where rows are no whole blocks."""
     spread = mixtures(11, components)
     point = np.arange(11.0)
-    found, by = interval(spread, point, share, 4)
+    found, by = placed(spread, point, share, 4)
+    np.testing.assert_array_equal(found, interval(spread, point, share, 4))
     assert found.shape == (11, 2)
     for (low, high), row, middle, step in zip(found, spread.astype(float), point, by, strict=True):
         log_pi, mu, log_sigma = np.split(row, 3)

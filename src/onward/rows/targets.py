@@ -11,7 +11,7 @@ from onward.rows.predictions import Waiting
 from onward.rows.reading import FIRST, Reading
 from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, is_missing
-from onward.rows.stream import Answers, interval
+from onward.rows.stream import Answers, placed
 from onward.rows.units import Unit
 
 MOST_CLASSES = 1024
@@ -141,7 +141,7 @@ class Targets:
         extra, moved = np.zeros((len(outputs), 0)), np.zeros((*outputs.shape, 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
-            ends, by = interval(spread, outputs.ravel(), self.options.coverage, block)
+            ends, by = placed(spread, outputs.ravel(), self.options.coverage, block)
             if self.options.alarm:
                 log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
                 moved = np.concatenate([log_pi, mu + by[:, None], log_sigma], 1).reshape(answers.spread.shape)

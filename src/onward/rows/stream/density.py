@@ -100,9 +100,13 @@ def of_each(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a[None], function(*jax.tree.map(lambda a: a.reshape(a.shape[1:]), stacked)))
 
 
-def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, 2), the ends between which `share` of a distribution lies, as much left out on either side; and (rows,),
-    how far the mixture was moved.
+def interval(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> np.ndarray:
+    """(rows, 2): the ends between which `share` of a distribution lies, as much left out on either side (`placed`)."""
+    return placed(spread, point, share, block)[0]
+
+
+def placed(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, 2), the ends of an interval; and (rows,), how far its mixture was moved.
 
     `spread` (rows, 3 components): log weights, means and log widths of a mixture, as in `Answers`. The distribution is
     that mixture, moved so that its median is `point` (rows,), which lies within every such interval.
