@@ -211,7 +211,7 @@ def place(workers: int, scheduler: str, say: Callable[[str], None]) -> Iterator[
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port; None takes 8787, and warns where that is taken
         silence_logs=logging.CRITICAL,
     )
 
