@@ -19,7 +19,6 @@ from onward import saving
 from onward.batching import WIDE_LANES
 from onward.cells.base import AbstractCell, AbstractGated
 from onward.cells.encoder import Encoder
-from onward.credit.rtrl import RTRL, WIDE_UNITS
 from onward.devices import computing_in, fast_to_compile, must_compute, platform, precision
 from onward.heads.base import AbstractHead
 from onward.learners.base import AbstractLearner, inside
@@ -383,8 +382,7 @@ def suitable_axis(model: Model, learner: AbstractLearner) -> int:
     """Where runs of a learner lie on a CPU: as the kernels of its credit rule and head have them. 0 or -1."""
     if not isinstance(learner, Online):
         return 0
-    wide = WIDE_UNITS if isinstance(learner.credit, RTRL) else WIDE_LANES
-    return 0 if _width(model.cell) >= wide or _matrix(model.head) >= WIDE_LANES else -1
+    return 0 if _width(model.cell) >= learner.credit.wide or _matrix(model.head) >= WIDE_LANES else -1
 
 
 def _width(cell: AbstractCell) -> int:

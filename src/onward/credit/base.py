@@ -6,13 +6,14 @@ A rule never sees a loss, and an objective never sees an influence matrix: `pull
 import abc
 from collections.abc import Callable, Iterable
 from functools import reduce
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from onward.batching import WIDE_LANES
 from onward.cells.base import AbstractCell
 from onward.parts import AbstractPart
 from onward.types import Carry, PyTree
@@ -67,6 +68,8 @@ class AbstractCredit(AbstractPart):
     """
 
     kind: eqx.AbstractClassVar[Kind]
+    wide: ClassVar[int] = WIDE_LANES
+    """Units from which a batch of runs lies in front, for matrix products (`onward.loop.suitable_axis`)."""
 
     @abc.abstractmethod
     def on(self, cell: AbstractCell) -> AbstractKernel[Any]:

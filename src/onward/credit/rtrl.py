@@ -56,6 +56,7 @@ class RTRL(AbstractCredit):
     """
 
     kind: ClassVar[Kind] = "exact"
+    wide: ClassVar[int] = WIDE_UNITS
     memory_limit: float = eqx.field(default=MEMORY_LIMIT, static=True, repr=False)
     diagonal_correction: bool = eqx.field(default=False, static=True, kw_only=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
-from onward.rows.predictions import Odds
+from onward.rows.predictions import Odds, Waiting
 
 # Surprises that a score is held against: of the last so many rows, at first of so many imagined ones.
 WINDOW, IMAGINED = 2000, 100
@@ -19,6 +19,8 @@ TAIL, REFIT, EARLY, SHAPES = 0.1, 50, 5, (-1.0, 0.7)
 USUAL = 40, 0.2
 # No score is smaller than this, and no value counts for more than this in what later ones are held against.
 ODDEST, WEIGHED = 1e-12, 1e-4
+# The least scale of a tail: of a target that never changes surprises differ by roundings.
+NARROWEST = 1e-3
 # For a shift no row counts as odder: it takes several.
 FOR_SHIFT = 0.01
 # Statistics of a shift: upwards, downwards, and either way.
@@ -43,6 +45,25 @@ def surprise_of_class(shares: np.ndarray, came: np.ndarray) -> np.ndarray:
     """The surprise of the class that came: -log of the chance of one at most as likely. `shares` (rows, classes)."""
     given = np.take_along_axis(shares, came[:, None], 1)
     return -np.log(np.clip(np.sum(np.where(shares <= given, shares, 0), 1), ODDEST, 1))
+
+
+def surprises(judged: Waiting, values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of numbers (rows, targets), in the learner's units, by what was said of them: surprises, NaN where none is known,
+    and whether each lies above the middle. `known`: which came, of those that something was said of.
+    """
+    odd, above = np.full(values.shape, np.nan), np.zeros(values.shape, bool)
+    rows = known & np.isfinite(judged.spread).all(2)
+    odd[rows], above[rows] = surprise(judged.spread[rows], values[rows])
+    return odd, above
+
+
+def surprises_of_classes(judged: Waiting, came: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of the numbers of classes (rows, 1); above the middle is a class that was not the one said."""
+    odd, which = np.full(came.shape, np.nan), np.nan_to_num(came[:, 0]).astype(int)
+    shares, rows = judged.extra[:, 1:], known[:, 0]
+    room = max(0, int(which.max(initial=0)) + 1 - shares.shape[1])
+    odd[rows, 0] = surprise_of_class(np.pad(shares, [(0, 0), (0, room)])[rows], which[rows])
+    return odd, came != judged.said
 
 
 class Calibration:
@@ -75,7 +96,7 @@ class Calibration:
         shape = 2 - mean / gap if gap > 0 else SHAPES[1]
         few, usual = USUAL
         self._shape = (count * float(np.clip(shape, *SHAPES)) + few * usual) / (count + few)
-        self._scale = max(float(mean) * (1 - self._shape), 1e-12)
+        self._scale = max(float(mean) * (1 - self._shape), NARROWEST)
         self._share = count / len(ranked)
 
     def _survival(self, surprise: float) -> float:
@@ -124,9 +145,10 @@ class Calibration:
 class Shift:
     """Whether scores have shifted: a Shiryaev-Roberts statistic of bets against them, R <- (1 + R) b(p).
 
-    b(p) = 1 / (2 sqrt(p)), of p at least `FOR_SHIFT`, has a mean below 1 where scores are uniform and independent; so R
-    - rows is a supermartingale, and the mean time until R first exceeds r, with no shift, is at least r rows. The mean
-    of three: of the scores, and of the one-sided ones upwards and downwards. It begins anew after each alarm.
+    b(p) = 1 / (2 sqrt(p)), of p at least `FOR_SHIFT`, has a mean below 1 where scores are uniform and independent. So R
+    less the number of rows is a supermartingale: with no shift the mean time until R first exceeds r is at least r
+    rows. The mean of three is taken: of the scores, and of the one-sided ones upwards and downwards. It begins anew
+    after each shift.
     """
 
     def __init__(self, rows: float):
@@ -205,7 +227,7 @@ def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows
     scored, *marked = counts = kept["counts"]
     finite = lambda values: all(map(math.isfinite, values))
     return (
-        len(counts) == 1 + 2
+        len(counts) == 3
         and all(0 <= count <= scored for count in marked)
         and scored <= rows
         and len(kept["first"]) <= LISTED

@@ -18,7 +18,7 @@ from onward.rows.calendar import Calendar
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
 from onward.rows.holidays import Holidays
-from onward.rows.oddness import Oddness, surprise, surprise_of_class
+from onward.rows.oddness import Oddness, surprises, surprises_of_classes
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Odds, Waiting
 from onward.rows.reading import Reading
@@ -301,20 +301,11 @@ class Session(Notes):
         """How odd the rows are by what was said of them before."""
         if self.oddness is None:
             return None
-        odd, above = np.full(arrived.shape, np.nan), np.zeros(arrived.shape, bool)
         known = np.isfinite(arrived) & np.isfinite(judged.said)
         if self.options.task == "classification":
-            rows, came = known[:, 0], np.nan_to_num(arrived[:, 0]).astype(int)
-            shares = np.pad(
-                judged.extra[:, 1:], [(0, 0), (0, max(0, len(self.targets.classes) - judged.extra.shape[1] + 1))]
-            )
-            odd[rows, 0] = surprise_of_class(shares[rows], came[rows])
-            above[:, 0] = arrived[:, 0] != judged.said[:, 0]
+            odd, above = surprises_of_classes(judged, arrived, known)
         else:
-            values = self.targets.arrived_to_units(arrived)
-            for j in range(arrived.shape[1]):
-                rows = known[:, j] & np.isfinite(judged.spread[:, j]).all(1)
-                odd[rows, j], above[rows, j] = surprise(judged.spread[rows, j], values[rows, j])
+            odd, above = surprises(judged, self.targets.arrived_to_units(arrived), known)
         odds = self.oddness.see(odd, above, numbers, times)
         self.odds = odds if self.odds is None else Odds(*map(np.concatenate, zip(self.odds, odds, strict=True)))
         return odds
