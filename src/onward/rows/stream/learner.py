@@ -97,13 +97,14 @@ class RowLearner(NamedTuple):
 
     def peek(self, x: np.ndarray, plain: np.ndarray, y: np.ndarray) -> Answers:
         """The answer to one row (capacity,); nothing changes."""
-        return self._split(np.asarray(self.programs.of("peek", 1)(self.packed, x, plain, y))[None])
+        return self.split(np.asarray(self.programs.of("peek", 1)(self.packed, x, plain, y))[None])
 
     def _at(self, at: np.ndarray | None, rows: int) -> np.ndarray:
         width = self.programs.stream.width
         return np.full((rows, width), NONE, np.int32) if at is None or not width else at
 
-    def _split(self, answers: np.ndarray) -> Answers:
+    def split(self, answers: np.ndarray) -> Answers:
+        """What the programs say of rows, taken apart."""
         stream, k, rows = self.programs.stream, self.recipe.targets, len(answers)
         outputs = stream.target.outputs
         many = k * len(self.recipe.answering)
@@ -130,7 +131,7 @@ class RowLearner(NamedTuple):
         x, y, arrived, at = fill(x), fill(np.asarray(y, np.float32)), fill(np.asarray(arrived, np.float32)), fill(at)
         run = self.programs.of(what, length, in_place=self.in_place)
         packed, answers = run(self.packed, x, plain, y, arrived, at, np.int32(rows))
-        return packed, self._split(np.asarray(answers)[:rows])
+        return packed, self.split(np.asarray(answers)[:rows])
 
     def compile(self, what: str) -> None:
         """Compile the program that `learn` ("step") or `read` runs, of a learner that works in place."""

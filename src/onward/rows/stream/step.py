@@ -99,10 +99,12 @@ class Stream:
     is known as of now: that of `lag` rows ago. Of a path y holds each column's number `path` times, and `arrived` the
     path that followed the row `lag` rows ago. `at`: where the row lies in time, `width` integers as
     `onward.rows.calendar` has them. With horizon 0 the answer is given first. The answer: see `Answers`.
+
+    `pooled`: others learn by the same weights, so that no first row of one of them makes the weights start anew.
     """
 
-    def __init__(self, recipe: RowRecipe, capacity: int, classes: int = 0):
-        self.recipe, self.capacity, self.classes = recipe, capacity, classes
+    def __init__(self, recipe: RowRecipe, capacity: int, classes: int = 0, *, pooled: bool = False):
+        self.recipe, self.capacity, self.classes, self.pooled = recipe, capacity, classes, pooled
         self.target = target_of(recipe, classes)
         # The last change of every target is one more input.
         self.inputs = capacity + (recipe.columns if self.target.anchored else 0)
@@ -225,7 +227,7 @@ class Stream:
         number which half of them had is passed over, and all but the recurrent weights starts anew where a column
         has its first value. Later rows may lack what they will: something stands in its place by then.
         """
-        if self.recipe.kind != "number":
+        if self.recipe.kind != "number" or self.pooled:
             return state, jnp.zeros((), bool)
         early, seen, known = state.rows <= EARLY, state.inputs.seen, jnp.isfinite(row.x)
         lacks = early & jnp.any(~plain & ~known & (2 * seen >= state.rows - 1) & (seen > 0))

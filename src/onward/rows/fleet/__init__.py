@@ -1,0 +1,1 @@
+"""Many entities in one table, each with a state of its own."""
