@@ -51,13 +51,13 @@ def seconds(value: object) -> float:
         return math.nan
 
 
-def counted(count: int, what: str) -> str:
-    """A number and what it counts, with an s unless it is one.
+def counted(count: int, what: str, several: str = "") -> str:
+    """A number and what it counts, with an s unless it is one; `several`: where that is another word.
 
-    >>> counted(1, "seed"), counted(1000, "seed")
-    ('1 seed', '1,000 seeds')
+    >>> counted(1, "seed"), counted(1000, "seed"), counted(2, "entity", "entities")
+    ('1 seed', '1,000 seeds', '2 entities')
     """
-    return f"{count:,} {what}{'s' * (count != 1)}"
+    return f"{count:,} {what if count == 1 else several or what + 's'}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -24,6 +24,8 @@ CAPACITIES = tuple(CAPACITY * 2**i for i in range((MOST_SLOTS // CAPACITY).bit_l
 # Categories of one column that get a slot of their own, and slots that all later ones share by their hash.
 VOCABULARY = 64
 SHARED = 16
+# Of numbers as they stand.
+AS_THEY_STAND = Unit(0.0)
 # What is kept of an encoder as it is.
 _KEPT = (
     *("slots", "waves", "vocabulary", "shared", "dropped", "used", "capacity", "full"),
@@ -264,19 +266,24 @@ class Encoder:
         stop: int,
         rows: Sequence[int],
         waves: Mapping[str, np.ndarray] = {},
+        *,
+        raw: bool = False,
     ) -> np.ndarray:
         """Rows start .. stop as (rows, capacity) floats; `rows` holds the number of every row, for complaints.
+
+        `raw`: numbers as they stand, in double precision, for who has units of his own.
 
         `waves` holds the columns that were named as plain: numbers that are read as they are. A slot that no column
         has yet is NaN, so that a row is the same whether the column's first cell comes in its block or in a later one.
         """
-        x = np.full((stop - start, self.capacity), np.nan, np.float32)
+        x = np.full((stop - start, self.capacity), np.nan, float if raw else np.float32)
         x[:, self.plain] = 0
         read = [name for name in self.slots if name in cells]
         if read:
             parts = [cells[name][start:stop] for name in read]
             since = [max(0, self._first.get(name, start) - start) for name in read]
-            measured = self._measured(read, [self.units[name] for name in read], parts, rows[start:stop], since)
+            units = [AS_THEY_STAND if raw else self.units[name] for name in read]
+            measured = self._measured(read, units, parts, rows[start:stop], since)
             x[:, [self.slots[name] for name in read]] = measured.T
         for name, slot in self.waves.items():
             x[:, slot] = waves[name][start:stop]

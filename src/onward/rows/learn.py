@@ -68,6 +68,7 @@ class _Run:
             require_same(self.folder / CONFIG, self.fields, meta, WRITTEN)
             self.rows.check(meta["fingerprint"], meta["position"])
 
+        self.session.opened(self.folder.checkpoints)
         read = partial(self.session.load, check=check)
         meta = newest_good(self.folder.checkpoints, JOB, read, self.progress.say)
         if meta is None:
@@ -89,6 +90,7 @@ class _Run:
 
     def begin(self) -> None:
         """Files as they are before the first row."""
+        self.session.opened(self.folder.checkpoints)
         self.folder.cut(dict.fromkeys(WRITTEN, 0))
         self.folder.append(PREDICTIONS, csv_line(self.session.header))
 
@@ -96,8 +98,8 @@ class _Run:
         """Learn to the end of the source, or until somebody stops it; what was learned is kept either way."""
         try:
             if self.stream:
-                self._tell(self.session.format.stream_header(ahead=not self.session.of_origin))
-            blocks = self.rows.blocks(self.session.block)
+                self._tell(self.session.format.stream_header(ahead=not self.session.of_rows))
+            blocks = gathered(self.rows.blocks(self.session.block), 1 if self.stream else self.session.least)
             while (block := next_block(self.rows, blocks, self.stop)) is not None:
                 self.whole = False
                 self.session.take(block)
@@ -128,8 +130,9 @@ class _Run:
         """Between two blocks: answer, stop if asked to, and now and then keep and show."""
         if self.stream:
             session = self.session
-            ahead = 0 if session.of_origin else self.options.lag
-            self._tell(session.format.answers(session.answered, ahead, list(session.targets.classes), session.odds))
+            ahead = 0 if session.of_rows else self.options.lag
+            labels = list(session.targets.classes)
+            self._tell(session.format.answers(session.answered, ahead, labels, session.odds, session.whose))
         if self.stop():
             raise KeyboardInterrupt
         if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
@@ -192,7 +195,10 @@ class _Run:
             if not rows:
                 self.session.complain(f"no row of the target {name!r} could be scored: its values are missing")
         self.session.tell_rest()
-        saving.write_json(self.folder / SUMMARY, summary(self.session))
+        more, files = self.session.more()
+        for name, text in files.items():
+            saving.write_bytes(self.folder / name, text.encode())
+        saving.write_json(self.folder / SUMMARY, summary(self.session) | more)
 
     def _why_nothing_was_scored(self) -> str:
         session, options = self.session, self.options
@@ -222,6 +228,31 @@ def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:
     return block
 
 
+def gathered(blocks: Iterator[Rows], least: int) -> Iterator[Rows]:
+    """Blocks, joined until they have at least so many rows."""
+    held: list[Rows] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(each.numbers) for each in held) >= least:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: list[Rows]) -> Rows:
+    if len(blocks) == 1:
+        return blocks[0]
+    cells: dict[str, list[Cell]] = {}
+    numbers: list[int] = []
+    for block in blocks:
+        for name in {**cells, **block.cells}:
+            more = block.cells.get(name) or [None] * len(block.numbers)
+            cells.setdefault(name, [None] * len(numbers)).extend(more)
+        numbers += block.numbers
+    return Rows(blocks[0].first, numbers, dict(cells), blocks[-1].position)
+
+
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | None:
     """About how many rows there are; None where nobody can know."""
     if rows.form == "parquet" or not rows.moves or rows.packed:
@@ -232,6 +263,10 @@ def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | 
 def session_of(options: Learn, source: str, say: Callable[[str], None]) -> Session:
     """A session for a source: of standard input, rows are taken as they come, and no row waits for a compiler."""
     live = source == "-"
+    if options.by:
+        from onward.rows.fleet.fleet import Fleet
+
+        return Fleet(options, "", say, live=live)
     return Session(options, "", say, block=STREAM if live else BLOCK, live=live)
 
 
@@ -254,18 +289,9 @@ def judge(session: Session, source: str) -> None:
     """Let a session see the first rows of a file, which say what its columns are; of a stream it sees none ahead."""
     if source == "-" or not Path(source).is_file():
         return
-    columns: dict[str, list[Cell]] = {}
-    numbers: list[int] = []
     with open_source(dataclasses.replace(session.options, strict=False), source, lambda text: None) as rows:
-        for block in rows.blocks(SAMPLE):
-            for name in {**columns, **block.cells}:
-                more = block.cells.get(name) or [None] * len(block.numbers)
-                columns.setdefault(name, [None] * len(numbers)).extend(more)
-            numbers += block.numbers
-            if len(numbers) >= SAMPLE:
-                break
-    if numbers:
-        session.judge(Rows(1, numbers, dict(columns), {}), whole=len(numbers) < SAMPLE)
+        if sample := next(gathered(rows.blocks(SAMPLE), SAMPLE), None):
+            session.judge(sample._replace(first=1), whole=len(sample.numbers) < SAMPLE)
 
 
 def learn(

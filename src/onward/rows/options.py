@@ -36,6 +36,13 @@ class Learn:
     time_format: str = ""
     """How times are written: s, ms, us or ns (since 1970), day-first, month-first, compact (YYYYMMDDHHMM), excel,
     steps (plain numbers), or a pattern such as %d.%m.%Y. Empty: as they look."""
+    by: tuple[str, ...] = ()
+    """Column that names the entity of each row (a sensor, a shop), or several: every entity is learned by itself, in
+    its own units, with a state and scores of its own. The network answers alone."""
+    share: Literal["none", "features", "all"] = "none"
+    """What the entities of --by share: nothing, the network with a readout each, or all but scales and states."""
+    memory: float = 4.0
+    """GB that the states of the entities of --by may take in memory; the others are kept on disk until needed."""
     features: tuple[str, ...] = ()
     """Columns to read. Empty: all but the time."""
     ignore: tuple[str, ...] = ()
@@ -107,7 +114,7 @@ class Learn:
         """Refuse what cannot be learned."""
         if not self.target:
             raise OnwardError("--target: name the column to predict")
-        for name in ("target", "features", "ignore", "numbers", "categories", "experts"):
+        for name in ("target", "by", "features", "ignore", "numbers", "categories", "experts"):
             if len(set(values := getattr(self, name))) != len(values):
                 raise OnwardError(f"--{name}: {'one' if name == 'experts' else 'a column'} is named twice")
         if unknown := [name for name in self.experts if name not in EXPERTS]:
@@ -134,6 +141,7 @@ class Learn:
             if not self.time:
                 raise OnwardError("--holidays are found by the column that --time names")
             Holidays(self.holidays)
+        self._check_by()
         decimal_of(self.decimal, self.thousands)
         for name, least in LEAST.items():
             if (value := getattr(self, name)) < least:
@@ -162,6 +170,30 @@ class Learn:
             )
         if self.network == "ccn" and self.units % self.stages:
             raise OnwardError(f"--stages must divide --units: {self.units} do not fall into {self.stages} equal stages")
+
+    def _check_by(self) -> None:
+        """Refuse what a table of many entities cannot be learned with."""
+        if not self.by:
+            if self.share != "none":
+                raise OnwardError(f"--share {self.share} is of the entities that --by names a column of")
+            return
+        taken = {"target": self.target, "time": (self.time, *self.time.split("+")), "features": self.features}
+        taken |= {"categories": self.categories, "numbers": self.numbers, "ignore": self.ignore}
+        for name, columns in taken.items():
+            if both := {*self.by} & {*columns}:
+                raise OnwardError(f"--by and --{name} both name {min(both)!r}")
+        if self.task != "regression" or self.path:
+            what = "a path" if self.path else f"--task {self.task}"
+            raise OnwardError(f"--by is of numbers a row or more ahead or of the same row, not of {what}: leave it out")
+        if self.network == "ccn":
+            raise OnwardError("--by: entities do not grow; choose --network columnar, gru or lstm")
+        for name in ("alarm", "holidays"):
+            if getattr(self, name):
+                raise OnwardError(f"--{name} is not there for the entities of --by yet: leave it out")
+        if self.experts not in (EXPERTS, ("network",)):
+            raise OnwardError("--experts: with --by the network answers alone; leave it out")
+        if not 0 < self.memory < math.inf:
+            raise OnwardError(f"--memory must be above 0 GB, got {self.memory}")
 
     def check_served(self) -> None:
         """Refuse what a new run cannot serve. Folders of older versions say it of every run, and are read."""
@@ -220,7 +252,7 @@ class Learn:
         return max(1, math.ceil(math.log(REST) / math.log(self.discount))) if self.discount > 0 else 1
 
     @property
-    def share(self) -> float:
+    def whole(self) -> float:
         """The return of a target that is always 1, over `lag` rows; 1 if no return is predicted."""
         return (1 - self.discount**self.lag) / (1 - self.discount) if self.task == "return" else 1.0
 
@@ -242,7 +274,7 @@ class Learn:
             discount=self.discount,
             step_size=self.step_size,
             components=self.components if self.coverage else 0,
-            experts=() if self.experts == ("network",) else tuple(e for e in self.experts if e in there),
+            experts=() if self.by or self.experts == ("network",) else tuple(e for e in self.experts if e in there),
             seed=self.seed,
         )
 

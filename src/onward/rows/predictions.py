@@ -89,17 +89,20 @@ class Format:
     """How predictions stand in predictions.csv.
 
     `targets`: their names. `extra`: what is said of each besides, 0: nothing, 1: a probability, 2: the ends of an
-    interval. `odds`: whether it is said how odd a row was. Numbers have 7 digits; a class stands by its name.
+    interval. `odds`: whether it is said how odd a row was. `by`: the columns that name entities. Numbers have 7 digits;
+    a class stands by its name.
     """
 
-    def __init__(self, targets: Sequence[str], extra: int, *, classes: bool, odds: bool = False):
-        self.targets, self.extra, self.classes, self.odds = targets, extra, classes, odds
+    def __init__(
+        self, targets: Sequence[str], extra: int, *, classes: bool, odds: bool = False, by: Sequence[str] = ()
+    ):
+        self.targets, self.extra, self.classes, self.odds, self.by = targets, extra, classes, odds, by
 
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
         parts = ("target", "prediction", *_EXTRA[self.extra], "error", *(["score"] * self.odds))
-        return ["row", "time", *self._named(parts), *self._flags, "strange"]
+        return ["row", "time", *self.by, *self._named(parts), *self._flags, "strange"]
 
     @property
     def _flags(self) -> tuple[str, ...]:
@@ -121,10 +124,12 @@ class Format:
         labels: Sequence[str],
         marks: Sequence[str],
         odds: Odds | None = None,
+        whose: Sequence[Sequence[str]] = (),
     ) -> str:
         """Lines for predictions of which `arrived` came true at these rows; `labels` are the names of classes.
 
         `marks`: the column of these rows whose reading was not believed, or nothing. `odds`: how odd they were.
+        `whose`: the entity of each row, a sequence a column of `by`.
         """
         names = [quoted(label) for label in labels]
 
@@ -135,6 +140,7 @@ class Format:
 
         when = [quoted(each) if each else each for each in times]
         columns: list[Sequence[str]] = [[str(row or "") for row in numbers], when]
+        columns += [[quoted(each) for each in part] for part in whose]
         for i in range(arrived.shape[1]):
             columns += [text(arrived[:, i]), text(judged.said[:, i])]
             columns += map(as_text, judged.extra[:, self.extra * i : self.extra * (i + 1)].T)
@@ -149,10 +155,20 @@ class Format:
     def stream_header(self, *, ahead: bool) -> str:
         """The first line of `answers`; `ahead`: whether they are of the row that is predicted."""
         names = self._named(("prediction", *_EXTRA[self.extra], *(["score"] * self.odds)))
-        return csv_line(["of_row" if ahead else "from_row", *names, *self._flags])
+        return csv_line(["of_row" if ahead else "from_row", *self.by, *names, *self._flags])
 
-    def answers(self, said: Waiting, ahead: int, labels: Sequence[str], odds: Odds | None = None) -> str:
-        """Lines for what was said at rows of a stream, of the rows `ahead` after them; `odds`: of these rows."""
+    def answers(
+        self,
+        said: Waiting,
+        ahead: int,
+        labels: Sequence[str],
+        odds: Odds | None = None,
+        whose: Sequence[Sequence[str]] = (),
+    ) -> str:
+        """Lines for what was said at rows of a stream, of the rows `ahead` after them; `odds`: of these rows.
+
+        `whose`: as in `lines`; rows are then counted as they came, and `ahead` is 0.
+        """
         own = said.extra[:, : self.extra * said.said.shape[1]]
         parts = [said.said[..., None], own.reshape(*said.said.shape, self.extra)]
         if self.odds:
@@ -160,8 +176,9 @@ class Format:
         each = np.concatenate(parts, 2)
         flags = [_flag(part) for part in odds[1:]] if odds else [[""] * len(each)] * (2 * self.odds)
         lines = []
-        for row, values, *flagged in zip(said.rows, each.tolist(), *flags, strict=True):
-            cells = []
+        named = zip(*whose, strict=True) if whose else [()] * len(each)
+        for row, values, entity, *flagged in zip(said.rows, each.tolist(), named, *flags, strict=True):
+            cells = [*entity]
             for told in values:
                 last = [_number(told.pop())] if self.odds else []
                 if self.classes:

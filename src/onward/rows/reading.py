@@ -52,7 +52,7 @@ class Reading:
         self.judged = self.begun = False
         self.units_rows = 0  # rows at the top of a table which hold no values, that are still to be left out
         self.wild: dict[str, list[int]] = {}  # rows of a column whose numbers are not believed, by its sample
-        self.beginning, self.anew = Beginning(), dict[str, float]()
+        self.beginning, self.anew = CLOSED if options.by else Beginning(), dict[str, float]()
         self.clock = -np.inf
 
     def _encoder(self, columns: Mapping[str, Column] = {}) -> Encoder:
@@ -67,7 +67,14 @@ class Reading:
     def choose(self, names: Sequence[str], source: str, *, whole: bool) -> None:
         """Check the columns that were asked for; `whole`: the source cannot bring others later."""
         options = self.options
-        asked = (*options.target, *self.time_columns(names), *options.features, *options.categories, *options.numbers)
+        asked = (
+            *options.target,
+            *options.by,
+            *self.time_columns(names),
+            *options.features,
+            *options.categories,
+            *options.numbers,
+        )
         for name in (*asked, *options.ignore):
             if name not in names and whole:
                 if len(names) == 1 and name in re.split(r"\W+", names[0]):
@@ -84,7 +91,7 @@ class Reading:
     def inputs(self, names: Collection[str]) -> list[str]:
         """The columns that the network reads."""
         options = self.options
-        passed = {options.time, *self.time_columns(names), *options.ignore}
+        passed = {options.time, *self.time_columns(names), *options.ignore, *options.by}
         if options.task != "return" and options.horizon == 0:
             passed |= set(options.target)
         return [
@@ -123,7 +130,8 @@ class Reading:
             column = known.get(name)
             values, odd = numbers(cells.get(name, ()), column.numerals if column else PLAIN)
             found += surprises(name, cells.get(name, ()), column, values, rows)
-            if column and column.kind == "number" and (at := wild(values)):
+            # What is far off for one entity is usual for another.
+            if column and column.kind == "number" and not self.options.by and (at := wild(values)):
                 self.wild[name] = [rows[i] for i in at]
                 counts = "it counts" if len(at) == 1 else f"{len(at)} such numbers count"
                 found.append(
@@ -280,15 +288,25 @@ class Reading:
                     "--time-format '%d.%m.%Y %H:%M'"
                 )
                 self.complain(Remark(text, block.numbers[i], f"cells of column {name!r} that are no time"))
-        latest = np.maximum.accumulate(np.concatenate([[self.clock], np.where(np.isfinite(moments), moments, -np.inf)]))
-        for i in np.flatnonzero(moments < latest[:-1]).tolist():
+        told = ["" if cell is None else str(cell) for cell in column]
+        if not self.options.by:  # of entities each has its own
+            known = np.where(np.isfinite(moments), moments, -np.inf)
+            latest = np.maximum.accumulate(np.concatenate([[self.clock], known]))
+            self.backwards(np.flatnonzero(moments < latest[:-1]).tolist(), block.numbers, told)
+            self.clock = float(latest[-1])
+        return moments, told
+
+    def backwards(
+        self, rows: Sequence[int], numbers: Sequence[int], told: Sequence[str], whose: Sequence[str] = ()
+    ) -> None:
+        """Complain of rows of a block whose time lies before one that was there already; `whose`: of which entity."""
+        for i in rows:
+            name, entity = self.options.time, f" of {whose[i]!r:.80}" if whose else ""
             text = (
-                f"row {block.numbers[i]}, column {name!r}: the clock runs backwards, to {column[i]}; "
-                "rows are taken in the order they come"
+                f"row {numbers[i]}, column {name!r}: the clock{entity} runs backwards, to {told[i]}; rows are taken in "
+                "the order they come"
             )
-            self.complain(Remark(text, block.numbers[i], f"rows in which the clock {name!r} runs backwards"))
-        self.clock = float(latest[-1])
-        return moments, ["" if cell is None else str(cell) for cell in column]
+            self.complain(Remark(text, numbers[i], f"rows in which the clock {name!r} runs backwards"))
 
     def _moment(self, cell: Cell, row: int) -> float:
         """A time, where the column may yet turn out to be written in another way."""

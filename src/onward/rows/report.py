@@ -16,6 +16,7 @@ from onward.lab.page import COLOURS, GREY, Picture, Table, number
 from onward.rows.class_figures import confused
 from onward.rows.expert_figures import carried
 from onward.rows.figures import WINDOWS, of_target, panels_of, short
+from onward.rows.fleet.page import entities
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.path_figures import by_ahead, ends, last_path, narrowed, spans_of
@@ -64,7 +65,12 @@ def write_report(folder: Path) -> Path:
         classes = scores["task"] == "classification"
         odds = said.alarm is not None
         parts += [*_oddest(scores, said)] if odds else []
-        parts += [_classes(folder, targets[0], odds)] if classes else _tail(folder, outputs, spans, said.coverage, odds)
+        if "entities" in scores:
+            parts += entities(folder, PREDICTIONS, scores["entities"], said)
+        elif classes:
+            parts.append(_classes(folder, targets[0], odds))
+        else:
+            parts += _tail(folder, outputs, spans, said.coverage, odds)
     parts += [read_as(scores), *_kinds(scores), *_remarks(scores, said)]
     verdicts = " ".join(_verdict(scores, i, what) for i in range(len(targets)))
     lead = (

@@ -41,6 +41,8 @@ LEARNER = "learner."  # what the names of the learner's arrays begin with in a c
 class Session(Notes):
     """One learning: all that changes from row to row, the files it writes, and its checkpoints."""
 
+    least = 1  # rows of a file that are taken at once, where there are as many
+
     def __init__(
         self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK, live: bool = False
     ):
@@ -56,7 +58,7 @@ class Session(Notes):
         self.baselines = Baselines(
             len(options.target), max(options.lag, 1), period=options.period, classes=classes, path=options.path
         )
-        ahead = options.horizon > 0 and options.task == "regression"
+        ahead = options.horizon > 0 and options.task == "regression" and not options.by
         self.seasonal = tuple(f"{name} one season before" for name in options.target) if ahead else ()
         self.reading = Reading(options, self.complain, self.seasonal)
         holidays = Holidays(options.holidays) if options.holidays else None
@@ -64,7 +66,8 @@ class Session(Notes):
         self.targets = Targets(options, self.reading)
         self.extras = self.targets.extras
         self.oddness = Oddness(options.alarm, k) if options.alarm else None
-        self.format = Format(options.outputs, self.extras, classes=classes, odds=self.oddness is not None)
+        odds = self.oddness is not None
+        self.format = Format(options.outputs, self.extras, classes=classes, odds=odds, by=options.by)
         self.waiting = self._nothing_waits()
         self.before = np.zeros((0, len(options.target)))  # targets of the rows before, of returns and of paths
         self.constant = [True] * k
@@ -75,6 +78,7 @@ class Session(Notes):
         self.metrics: list[str] = []
         self.answered = self.waiting
         self.odds: Odds | None = None  # of the rows that are answered
+        self.whose: list[list[str]] = [[] for _ in options.by]  # and their entities, a list a column
 
     def judge(self, sample: Rows, *, whole: bool) -> None:
         """Say what the columns of a table are by its first rows (`whole`: all of them), before the first is read."""
@@ -260,6 +264,21 @@ class Session(Notes):
         """Judge what the rows make known, window by window, and write it down."""
         every_one, n = self.waiting.then(asked), len(numbers)
         judged, self.waiting = every_one.pick(slice(n)), every_one.pick(slice(n, None))
+        self._judge(judged, numbers, times, arrived, others, marks, doubted)
+        self.answered = self.answered.then(asked)
+
+    def _judge(
+        self,
+        judged: Waiting,
+        numbers: Sequence[int],
+        times: Sequence[str],
+        arrived: np.ndarray,
+        others: np.ndarray,
+        marks: Sequence[str],
+        doubted: np.ndarray,
+        whose: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Judge what was said of rows by what they are; `whose`: the entity of each, as in `Format.lines`."""
         said = np.concatenate([judged.said[None], judged.linear[None], others])
         classes = self.options.task == "classification"
         wrong = said != arrived[None] if classes else said - arrived[None]
@@ -294,8 +313,7 @@ class Session(Notes):
             made = [i for i, row in enumerate(judged.rows) if row]  # nothing was said before the first row
             judged, arrived, errors = judged.pick(made), arrived[made], errors[:, made]
             numbers, times, marks = judged.rows, judged.times, [""] * len(made)
-        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks, odds))
-        self.answered = self.answered.then(asked)
+        self.lines.append(self._lines(judged, numbers, times, arrived, errors[0], marks, odds, whose))
 
     def _odds(self, judged: Waiting, arrived: np.ndarray, numbers: Sequence[int], times: Sequence[str]) -> Odds | None:
         """How odd the rows are by what was said of them before."""
@@ -337,6 +355,11 @@ class Session(Notes):
         """Whether a prediction stands at the row it was made at: what it is of are several rows."""
         return self.options.task == "return" or self.options.path
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether an answer is told with the row it was made at: that of an entity comes nobody knows when."""
+        return self.of_origin or bool(self.options.by)
+
     # What is written.
 
     @property
@@ -353,8 +376,10 @@ class Session(Notes):
         error: np.ndarray,
         marks: Sequence[str],
         odds: Odds | None = None,
+        whose: Sequence[Sequence[str]] = (),
     ) -> str:
-        return self.format.lines(judged, numbers, times, arrived, error, list(self.targets.classes), marks, odds)
+        labels = list(self.targets.classes)
+        return self.format.lines(judged, numbers, times, arrived, error, labels, marks, odds, whose)
 
     def future(self) -> str:
         """Lines for the predictions whose targets are still to come."""
@@ -373,6 +398,10 @@ class Session(Notes):
         kept, came = waiting.pick(made), came[made]
         wrong = kept.said - came
         return self._lines(kept, [rows[i] for i in made], [times[i] for i in made], came, wrong, [""] * len(made))
+
+    def more(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What else summary.json holds, and other files that are written once in the end, by name."""
+        return {}, {}
 
     def forget_waiting(self) -> None:
         """Start a new count of rows: no prediction waits."""
@@ -403,6 +432,9 @@ class Session(Notes):
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
         run_folder.prune(folder, JOB)
+
+    def opened(self, folder: Path) -> None:
+        """Checkpoints are going to be kept in this folder."""
 
     def load(self, path: Path, check: Callable[[dict[str, Any]], None] = lambda meta: None) -> dict[str, Any]:
         """Go on from a checkpoint; returns its meta. `check` is told of it before, and may refuse it.

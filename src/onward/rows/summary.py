@@ -200,6 +200,10 @@ def load_summary(folder: Path) -> dict[str, Any]:
         check_targets(left, content["targets"], int, f"{file}, {WITHOUT}")
     if "odd" in content:
         _check_odd(content["odd"], f"{file}, odd")
+    if "entities" in content:
+        from onward.rows.fleet.ranking import check_ranking
+
+        check_ranking(content["entities"], f"{file}, entities")
     if "classes" in content:
         _check_classes(content["classes"], f"{file}, classes")
     kinds = {"scored": int, "constant": bool, "interval": dict[str, float], "experts": list[dict[str, Any]]}

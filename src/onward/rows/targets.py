@@ -106,7 +106,7 @@ class Targets:
 
     def from_units(self, u: np.ndarray) -> np.ndarray:
         """Real values again; of a return, that of the real rewards."""
-        share = self.options.share
+        share = self.options.whole
         units = self._units(u.shape[1])
         return np.stack([unit.origin * share + unit.length * u[:, i] for i, unit in enumerate(units)], 1)
 
@@ -115,7 +115,7 @@ class Targets:
         if self.options.task != "return":
             return self.to_units(arrived)
         unit = self.units.get(self.options.target[0], Unit(0.0))
-        return (arrived - unit.origin * self.options.share) / unit.length
+        return (arrived - unit.origin * self.options.whole) / unit.length
 
     def answered(
         self, answers: Answers, y: np.ndarray, numbers: Sequence[int], times: Sequence[str], *, block: int

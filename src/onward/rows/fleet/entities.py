@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -131,12 +132,14 @@ class Entities:
             return None
         with self._filing():
             found = self._file.execute(_NEWEST, (name,)).fetchone()
-        return None if found is None else self._record(name, *found, self.records.dtype)
+        return None if found is None else self._record(name, found[0], found[1])
 
-    def _record(self, name: str, data: bytes, crc: int, dtype: np.dtype) -> np.ndarray:
+    def _record(self, name: str, data: Any, crc: Any) -> np.ndarray:
+        dtype = self.records.dtype
         if not isinstance(data, bytes) or len(data) != dtype.itemsize or zlib.crc32(data) != crc:
             raise Unreadable(f"{self._path} is damaged: the record of {name!r:.80} is not what was written")
-        return np.frombuffer(data, dtype)[0]
+        record: np.ndarray = np.frombuffer(data, dtype)[0]
+        return record
 
     @contextmanager
     def _filing(self) -> Iterator[None]:
@@ -144,7 +147,8 @@ class Entities:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise Unwritable(f"{self._path}: {error}; free some room, or see who else has the file open") from error
+            assert self._path is not None
+            raise Unwritable(self._path, OSError(0, str(error))) from error
         except sqlite3.DatabaseError as error:
             raise Unreadable(f"{self._path} is damaged: {error}") from error
 

@@ -94,7 +94,8 @@ class FleetPrograms:
 
     def _lanes(self, read: bool) -> Any:
         """(floats (L, f), whole (L, w), x (R, L, capacity), plain, y (R, L, targets), counts (L,)) -> the first two
-        after as many rows as each lane has, and the answers (R, L, numbers)."""
+        after as many rows as each lane has, and the answers (R, L, numbers).
+        """
         step = self.stream.read if read else self.stream.step
 
         def lanes(floats: Array, whole: Array, x: Array, plain: Array, y: Array, counts: Array) -> Any:

@@ -17,9 +17,10 @@ from onward.rows.packed import Packed
 from onward.rows.scores import CONTESTANTS
 from onward.rows.stream import Answers, RowLearner, RowRecipe, placed
 from onward.rows.units import SMALL, in_units
+from onward.saving import from_named_arrays
 
-# Of the usual error of late, the share that a row brings.
-RECENT = 0.02
+# Scored rows of an entity after which what came before them is no longer of late: between this and twice as many are.
+LATE = 128
 # Rows of which the ends of intervals are found at once.
 ENDS = 512
 
@@ -89,7 +90,7 @@ class Shard:
         """The record of an entity before its first row."""
         k, start = self.recipe.targets, self.programs.start()
         nothing = {"rows": np.int64(0), "scored": np.zeros(k), "sums": np.zeros((len(CONTESTANTS), k))}
-        nothing |= {name: np.zeros(k) for name in ("total", "count", "late")}
+        nothing |= {name: np.zeros(k) for name in ("total", "count")} | {"marks": np.zeros((2, 2, k))}
         none = {"origin": (self.capacity + k,), "clock": (), "last": (k,), "season": (self.back, k)}
         none |= {"waiting": (self.recipe.lag, self._width), "baselines": (self.ahead, len(NAMES), k)}
         fields: dict[str, Any] = {"floats": start.floats, "whole": start.whole} | nothing
@@ -108,7 +109,8 @@ class Shard:
     def _flat(self, said: Said) -> np.ndarray:
         return np.concatenate([part.reshape(len(part), -1) for part in said], 1)
 
-    def _said(self, flat: np.ndarray) -> Said:
+    def said(self, flat: np.ndarray) -> Said:
+        """What a row of `waiting` holds."""
         k = self.recipe.targets
         said, linear, extra, experts = np.split(flat, np.cumsum([k, k, self.extras * k]), 1)
         return Said(said, linear, extra, experts.reshape(len(flat), k, 2, -1))
@@ -162,7 +164,7 @@ class Shard:
         answers = RowLearner(self.recipe, self.capacity).split(learned(rows, at, inputs, plain, targets, learn))
         asked = self._answered(answers, origin[:, -k:], length[:, -k:])
         seen = records["rows"][at]
-        judged = self._said(self._ring("waiting", rows, at, self._flat(asked), seen))
+        judged = self.said(self._ring("waiting", rows, at, self._flat(asked), seen))
         baselines = self._ring("baselines", rows, at, self._baselines(rows, at, y, seen), seen)
         told = np.concatenate([judged.said[:, None], judged.linear[:, None], baselines], 1)
         self._score(rows, at, np.abs(told - y[:, None]))
@@ -229,18 +231,21 @@ class Shard:
         return np.stack([last, np.where(np.isnan(season), last, season), mean], 1)
 
     def _score(self, rows: Groups, at: np.ndarray, errors: np.ndarray) -> None:
-        """Sums of errors (rows, contestants, targets) of each entity, and its usual error of late."""
+        """Sums of errors (rows, contestants, targets) of each entity; `marks`: what they were, at the last two times
+        that `LATE` more had been scored, of rows and of the first contestant.
+        """
         records = self.entities.records
         known = np.isfinite(errors).all(1)
         clean = np.where(known[:, None], errors, 0)
         scored = rows.sums(known.astype(float), records["scored"][at])
-        sums = rows.sums(clean.reshape(len(clean), -1), records["sums"][at].reshape(len(at), -1))
-        # Of the last of n errors the share is RECENT, of the one before RECENT (1 - RECENT), and so on.
-        upto = rows.last(scored)
-        fade = np.where(known, (1 - RECENT) ** (upto[rows.group] - scored), 0)
-        late = rows.last(rows.sums(RECENT * fade * clean[:, 0], np.zeros((len(at), clean.shape[2]))))
-        records["late"][at] = late + (1 - RECENT) ** (upto - records["scored"][at]) * records["late"][at]
-        records["scored"][at], records["sums"][at] = upto, rows.last(sums).reshape(records["sums"][at].shape)
+        flat = rows.sums(clean.reshape(len(clean), -1), records["sums"][at].reshape(len(at), -1))
+        sums, marks = flat.reshape(clean.shape), records["marks"][at]
+        for row, target in np.argwhere(known & (scored % LATE == 0)).tolist():
+            group = rows.group[row]
+            marks[group, 0, :, target] = marks[group, 1, :, target]
+            marks[group, 1, :, target] = scored[row, target], sums[row, 0, target]
+        records["marks"][at] = marks
+        records["scored"][at], records["sums"][at] = rows.last(scored), rows.last(sums)
 
     # Learning.
 
@@ -254,7 +259,10 @@ class Shard:
         for groups in rows.abreast(LANES):
             square, there = rows.square(groups)
             lanes = len(groups)
-            own: Any = _filled(records["floats"][at[groups]], start.floats), _filled(records["whole"][at[groups]], start.whole)
+            own: Any = (
+                _filled(records["floats"][at[groups]], start.floats),
+                _filled(records["whole"][at[groups]], start.whole),
+            )
             for first in range(0, len(square), ROUNDS):
                 some, known = square[first : first + ROUNDS], there[first : first + ROUNDS]
                 place = lambda a, some=some, lanes=lanes: _placed(a[some], (ROUNDS, LANES))
@@ -281,7 +289,10 @@ class Shard:
             begins = np.flatnonzero(np.diff(who, prepend=-1))
             cuts = np.full(ROWS + 1, stop - first, np.int32)
             cuts[: len(begins)] = begins
-            own = _filled(records["floats"][entities], start.floats, AMONG), _filled(records["whole"][entities], start.whole, AMONG)
+            own = (
+                _filled(records["floats"][entities], start.floats, AMONG),
+                _filled(records["whole"][entities], start.whole, AMONG),
+            )
             numbers = [_placed(part[first:stop], (ROWS,)) for part in came]
             each = _placed(who[begins].astype(np.int32), (ROWS,))
             shared, floats, whole, answers = programs.run(
@@ -295,6 +306,11 @@ class Shard:
 
     def widen(self, capacity: int) -> None:
         """Room for rows of more numbers."""
+        if not self.entities.count:
+            self.capacity = capacity
+            self.shared = self.programs.start().shared
+            self.entities.begin(self._start())
+            return
         before, old, k = self.programs, self.capacity, self.recipe.targets
         shared, self.capacity = self.shared, capacity
         start = self._start()
@@ -320,14 +336,15 @@ class Shard:
     def save(self, generation: int) -> dict[str, np.ndarray]:
         """Commit the records, and give what all entities share."""
         self.entities.commit(generation)
-        floats, whole, long = jax.device_get(self.shared)
-        return {"floats": floats, "whole": whole} | {f"long{i}": part for i, part in enumerate(long)}
+        floats, whole, _ = jax.device_get(self.shared)
+        return {"floats": floats, "whole": whole}
 
-    def load(self, generation: int, capacity: int, arrays: dict[str, np.ndarray]) -> None:
-        """Go on as it was then."""
-        self.capacity = capacity
-        start, shared = self._start(), self.programs.start().shared
-        self.shared = Packed(arrays["floats"], arrays["whole"], tuple(arrays[f"long{i}"] for i in range(len(shared.long))))
+    def load(self, generation: int, capacity: int, arrays: dict[str, np.ndarray], what: str) -> None:
+        """Go on as it was then; `what` says in errors where the arrays are from."""
+        like = fleet_programs(self.recipe, capacity, self.share).start().shared
+        named: dict[str, Any] = from_named_arrays(arrays, {"floats": like.floats, "whole": like.whole}, what)
+        self.capacity, self.shared = capacity, Packed(named["floats"], named["whole"], ())
+        start = self._start()
         self.entities.begin(start)
         self.entities.restore(generation)
 

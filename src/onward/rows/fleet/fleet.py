@@ -1,0 +1,266 @@
+"""What goes on between the rows of a table of many entities and what learns them."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from onward import saving
+from onward.errors import NotFinite
+from onward.lab import folder as run_folder
+from onward.rows.checkpoint import _Reading, _Strange, _Where
+from onward.rows.encoder import Encoder
+from onward.rows.fleet.shard import Said, Shard
+from onward.rows.options import Learn
+from onward.rows.predictions import Waiting
+from onward.rows.remarks import Remark, Remarks
+from onward.rows.session import JOB, Session
+from onward.rows.sources import Cell, Rows, is_missing
+from onward.rows.strange import Strange
+from onward.rows.stream import RowLearner
+from onward.rows.units import Unit
+
+# Rows of a file that are taken at once: the more, the more entities are learned side by side.
+BLOCK = 2**16
+# Numbers and words that a checkpoint holds as they are.
+AS_IT_IS = ("rows", "last_row", "constant", "first_target", "notes", "cpu", "unnamed")
+
+
+class _Kept(TypedDict):
+    """The meta of a checkpoint."""
+
+    rows: int
+    last_row: int
+    constant: list[bool]
+    first_target: list[float | None]
+    notes: list[str]
+    cpu: float
+    unnamed: int
+    strange: _Strange
+    remarks: dict[str, _Where]
+    reading: _Reading
+    capacity: int
+    generation: int
+
+
+class Fleet(Session):
+    """The learning of many entities: as a `Session`, with a prediction, a unit and a score for each of them.
+
+    What columns are is one thing for all entities; a number is in units of its entity's first.
+    """
+
+    least = BLOCK
+
+    def __init__(
+        self, options: Learn, name: str, say: Callable[[str], None], *, block: int = BLOCK, live: bool = False
+    ):
+        super().__init__(options, name, say, block=block, live=live)
+        # Targets as they stand: units are the shard's.
+        self.targets.units = {name: Unit(0.0) for name in options.target}
+        size = int(options.memory * 1e9)
+        self.shard = Shard(options.recipe, options.share, period=options.period, coverage=options.coverage, size=size)
+        self.unnamed = 0  # rows without an entity
+
+    # Rows.
+
+    def take(self, block: Rows, *, learn: bool = True) -> None:
+        """Predict, score and learn a block of rows; the lines of predictions.csv are added to `lines`."""
+        self.whose = [[] for _ in self.options.by]
+        super().take(block, learn=learn)
+
+    def _take(self, block: Rows, learn: bool) -> None:
+        block = self._named_rows(block)
+        reading, encoder, numbers = self.reading, self.reading.encoder, block.numbers
+        if not numbers:
+            return
+        moments, times = reading.times(block)
+        with self._named():
+            y = self.targets.read(block.cells, numbers)
+        cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))}
+        whose = [list(map(str, block.cells[name])) for name in self.options.by]
+        names = whose[0] if len(whose) == 1 else [_as_line(each) for each in zip(*whose, strict=True)]
+        waves, start = reading.waves(moments), 0
+        while start < len(numbers):
+            stop = encoder.give_slots(cells, start, len(numbers))
+            if stop > start:
+                x = encoder.encode(cells, start, stop, numbers, waves, raw=True)
+                rows = slice(start, stop)
+                self._learned(
+                    names[rows],
+                    [each[rows] for each in whose],
+                    numbers[rows],
+                    times[rows],
+                    moments[rows],
+                    x,
+                    y[rows],
+                    {name: column[rows] for name, column in block.cells.items()},
+                    learn,
+                )
+            start = stop
+
+    def _named_rows(self, block: Rows) -> Rows:
+        """The rows that name an entity; of the others it is told."""
+        n = len(block.numbers)
+        columns = [block.cells.get(name) or [None] * n for name in self.options.by]
+        there = [not any(map(is_missing, each)) for each in zip(*columns, strict=True)]
+        if all(there):
+            return block
+        for i in (i for i, known in enumerate(there) if not known):
+            self.unnamed += 1
+            name = next(name for name, column in zip(self.options.by, columns, strict=True) if is_missing(column[i]))
+            text = f"row {block.numbers[i]}, column {name!r}: it names no entity; the row is passed over"
+            self.complain(Remark(text, block.numbers[i], f"rows without an entity in column {name!r}, passed over"))
+        kept = [i for i, known in enumerate(there) if known]
+        if not kept:
+            self.last_row = block.numbers[-1]
+        cells: dict[str, Sequence[Cell]] = {name: [column[i] for i in kept] for name, column in block.cells.items()}
+        return block._replace(numbers=[block.numbers[i] for i in kept], cells=cells)
+
+    def _learned(
+        self,
+        names: Sequence[str],
+        whose: Sequence[Sequence[str]],
+        numbers: Sequence[int],
+        times: Sequence[str],
+        moments: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        cells: dict[str, Sequence[Cell]],
+        learn: bool,
+    ) -> None:
+        encoder = self.reading.encoder
+        if self.learner is None:
+            self.learner = RowLearner(self.options.recipe, encoder.capacity)
+        told = self.shard.take(names, moments, x, encoder.plain, y, learn=learn)
+        broken = ~np.isfinite(told.asked.said).all(1) & np.isfinite(y).all(1)
+        if broken.any():
+            at = int(np.argmax(broken))
+            raise NotFinite(
+                f"{self.name}: the prediction of {names[at]!r:.80} became NaN or infinite at row {numbers[at]}; the "
+                "last checkpoint is good. Try a smaller --step-size"
+            )
+        self.reading.backwards(np.flatnonzero(told.earlier).tolist(), numbers, times, names)
+        marks = self.strange.names(told.strange, encoder, self.options.target, ())
+        self.strange.see(marks, numbers, cells, self.complain)
+        judged = _waiting(told.judged, numbers, times)
+        self._judge(judged, numbers, times, y, told.others, marks, told.doubted, whose)
+        self.answered = self.answered.then(_waiting(told.asked, numbers, times))
+        for kept, more in zip(self.whose, whose, strict=True):
+            kept += more
+        self.rows += len(numbers)
+        self.last_row = numbers[-1]
+
+    # What is written.
+
+    def future(self) -> str:
+        """Lines for the predictions whose targets are still to come, by entity; nobody knows yet which rows these will be."""
+        lag, k = self.options.lag, len(self.options.target)
+        lines = []
+        for name, record in self.shard.entities.all() if lag else ():
+            place = (int(record["rows"]) + np.arange(lag)) % lag
+            said = self.shard.said(record["waiting"][place])
+            made = np.flatnonzero(np.isfinite(said.said).any(1))
+            waiting = _waiting(Said(*(part[made] for part in said)), [0] * len(made), [""] * len(made))
+            none = np.full((len(made), k), np.nan)
+            whose = [[each] * len(made) for each in self.columns_of(name)]
+            lines.append(self._lines(waiting, waiting.rows, waiting.times, none, none, [""] * len(made), None, whose))
+        return "".join(lines)
+
+    def columns_of(self, name: str) -> list[str]:
+        """What the columns of `by` hold of an entity."""
+        return [name] if len(self.options.by) == 1 else next(csv.reader([name]))
+
+    def more(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The ranking of entities for summary.json, and the file that has them all."""
+        from onward.rows.fleet.ranking import FILE, ranked
+
+        ranking, text = ranked(self)
+        return {"entities": ranking}, {FILE: text}
+
+    def forget_waiting(self) -> None:
+        """Nothing of the kind: entities go on as they come."""
+
+    # What survives.
+
+    def opened(self, folder: Path) -> None:
+        """Records are going to be kept in this folder."""
+        self.shard.open(folder)
+
+    def save(self, folder: Path, **more: Any) -> None:
+        """A checkpoint: records by the shard, then all else in a file, which says of which records it is."""
+        generation = self.shard.entities.generation + 1
+        shared = {f"shared.{name}": part for name, part in self.shard.save(generation).items()}
+        scores = {f"scores.{name}": part for name, part in vars(self.scores).items()}
+        meta = {
+            **{name: getattr(self, name) for name in AS_IT_IS},
+            **more,
+            "strange": self.strange.as_dict(),
+            "remarks": self.remarks.as_dict(),
+            "reading": self.reading.as_dict(),
+            "capacity": self.shard.capacity,
+            "generation": generation,
+        }
+        saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), shared | scores, meta)
+        run_folder.prune(folder, JOB)
+
+    def load(self, path: Path, check: Callable[[dict[str, Any]], None] = lambda meta: None) -> dict[str, Any]:
+        """Go on from a checkpoint; returns its meta. `check` is told of it before, and may refuse it.
+
+        Raises `onward.saving.Unreadable` for one that is damaged, or of another learning; nothing has changed then.
+        """
+        what = f"checkpoint {path}"
+        meta, kept = saving.load_arrays(path)
+        with saving.reading(what):
+            saving.check_meta(meta, _Kept, what)
+            check(meta)
+            encoder = Encoder.from_dict(
+                meta["reading"]["encoder"], judge=self.options.judge, complain=self.complain, what=what
+            )
+            self._require_true(meta, encoder, what)
+            shared = {name: a for name, a in kept.items() if name.startswith("shared.")}
+            scores = {f"scores.{name}": part for name, part in vars(self.scores).items()}
+            mine: dict[str, Any] = saving.from_named_arrays(
+                {name: a for name, a in kept.items() if name not in shared}, scores, what
+            )
+            self.shard.load(
+                meta["generation"],
+                meta["capacity"],
+                {name.removeprefix("shared."): a for name, a in shared.items()},
+                what,
+            )
+        vars(self.scores).update({name.removeprefix("scores."): a for name, a in mine.items()})
+        self.reading.restore(meta["reading"], encoder)
+        vars(self).update({name: meta[name] for name in AS_IT_IS})
+        self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
+        self.learner = RowLearner(self.options.recipe, self.shard.capacity)
+        return meta
+
+    def _require_true(self, meta: dict[str, Any], encoder: Encoder, what: str) -> None:
+        """Refuse a meta whose values cannot be those of a learning with these options."""
+        targets = len(self.options.target)
+        allowed = {
+            "rows": 0 < meta["rows"] <= meta["last_row"],
+            "constant": len(meta["constant"]) == targets,
+            "first_target": len(meta["first_target"]) == targets,
+            "unnamed": meta["unnamed"] >= 0,
+            "capacity": meta["capacity"] == encoder.capacity,
+            "generation": meta["generation"] > 0,
+        }
+        if wrong := [name for name, good in allowed.items() if not good]:
+            value = str(meta[wrong[0]])[:60]
+            raise saving.Unreadable(f"{what} says that {wrong[0]} is {value}, which cannot be: it is damaged")
+
+
+def _waiting(said: Said, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
+    nothing = np.zeros((*said.said.shape, 0))
+    return Waiting(said.said, said.linear, said.extra, said.experts, nothing, list(numbers), list(times))
+
+
+def _as_line(cells: Sequence[str]) -> str:
+    """Several cells as one name: a line of a CSV."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="").writerow(cells)
+    return file.getvalue()
