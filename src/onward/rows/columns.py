@@ -98,6 +98,8 @@ def describe(
     """What a column was read as, in words; and the option with which a person says otherwise."""
     if "time" in roles:
         return clock.words if clock else "times, none of which was read", "--time-format"
+    if "entity" in roles:
+        return "names of entities", ""
     if not roles:
         return "not read", f"--features {name}" if name not in options.ignore else ""
     if "target" in roles and options.task == "classification":

@@ -319,6 +319,7 @@ def learn(
         if replace and rows and path.resolve() in Path(source).resolve().parents:
             raise OnwardError(f"--replace would delete {source}, which is in {path}: move it, or choose another --out")
         folder = held.enter_context(RunFolder(path, "learn"))
+        held.callback(session.close)
         if resume:
             before = folder.resume()["fields"]
             same_fields(path, before, fields, FREE)

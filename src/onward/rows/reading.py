@@ -342,7 +342,7 @@ class Reading:
         found, names = [], list(self.names)
         inputs, times = self.inputs(names), self.time_columns(names)
         for name in names:
-            parts = {"target": self.options.target, "time": times, "input": inputs}
+            parts = {"target": self.options.target, "entity": self.options.by, "time": times, "input": inputs}
             roles = [role for role, those in parts.items() if name in those]
             kind, hint = describe(name, roles, self.encoder.columns.get(name), self.moments, self.options)
             counts = {"missing": self.encoder.missing.get(name, 0), "odd": self.encoder.odd.get(name, 0)}

@@ -436,6 +436,9 @@ class Session(Notes):
     def opened(self, folder: Path) -> None:
         """Checkpoints are going to be kept in this folder."""
 
+    def close(self) -> None:
+        """No checkpoints are kept there any more."""
+
     def load(self, path: Path, check: Callable[[dict[str, Any]], None] = lambda meta: None) -> dict[str, Any]:
         """Go on from a checkpoint; returns its meta. `check` is told of it before, and may refuse it.
 

@@ -4,9 +4,10 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -21,6 +22,8 @@ CREATE TABLE IF NOT EXISTS states (
   name TEXT NOT NULL, generation INTEGER NOT NULL, record BLOB NOT NULL, crc INTEGER NOT NULL,
   PRIMARY KEY (name, generation)
 )"""
+_NAMES = "SELECT DISTINCT name FROM states"
+_AS_OF = "SELECT record, crc FROM states WHERE name = ? AND generation <= ? ORDER BY generation DESC LIMIT 1"
 _NEWEST = "SELECT record, crc FROM states WHERE name = ? ORDER BY generation DESC LIMIT 1"
 _PUT = "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)"
 # Of what is no longer the newest, the newest is kept: what the checkpoint before is made of.
@@ -65,6 +68,11 @@ class Entities:
 
     # The file.
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
     def open(self, folder: Path) -> None:
         """From now on with a file in a folder: that of before, or a new one."""
         self.close()
@@ -76,6 +84,20 @@ class Entities:
             self._file.execute(_TABLE)
             self._file.execute("BEGIN IMMEDIATE")
         self.forget()
+
+    def read(self, folder: Path, generation: int) -> None:
+        """All records of a folder as they were at this generation, into memory; the folder stays as it is."""
+        self.close()
+        self.most, self._path = 2**62, folder / FILE
+        with self._filing():
+            file = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", uri=True)
+            with closing(file):
+                names = [row[0] for row in file.execute(_NAMES + " WHERE generation <= ?", (generation,))]
+                self.places(names)
+                for name in names:
+                    found = file.execute(_AS_OF, (name, generation)).fetchone()
+                    self.records[self._places[name]] = self._record(name, *found)
+        self.generation = generation
 
     def forget(self) -> None:
         """Nothing is in memory, and nothing was done since the last commit."""
@@ -206,7 +228,7 @@ class Entities:
             yield from ((name, self.records[self._places[name]]) for name in mine)
             return
         with self._filing():
-            names = [row[0] for row in self._file.execute("SELECT DISTINCT name FROM states")]
+            names = [row[0] for row in self._file.execute(_NAMES)]
         for name in sorted({*names, *mine}):
             place = self._places.get(name)
             record = self._fetch(name) if place is None else self.records[place]
@@ -235,4 +257,4 @@ class Entities:
         if self._file is None or not self._filed:
             return []
         with self._filing():
-            return [row[0] for row in self._file.execute("SELECT DISTINCT name FROM states ORDER BY name")]
+            return [row[0] for row in self._file.execute(_NAMES + " ORDER BY name")]

@@ -25,8 +25,10 @@ from onward.rows.units import Unit
 
 # Rows of a file that are taken at once: the more, the more entities are learned side by side.
 BLOCK = 2**16
+# Of a sample of at least so many rows, the share of entities that is told of.
+MANY, MOSTLY = 100, 0.7
 # Numbers and words that a checkpoint holds as they are.
-AS_IT_IS = ("rows", "last_row", "constant", "first_target", "notes", "cpu", "unnamed")
+AS_IT_IS = ("rows", "last_row", "constant", "first_target", "notes", "cpu", "unnamed", "full")
 
 
 class _Kept(TypedDict):
@@ -39,6 +41,7 @@ class _Kept(TypedDict):
     notes: list[str]
     cpu: float
     unnamed: int
+    full: bool
     strange: _Strange
     remarks: dict[str, _Where]
     reading: _Reading
@@ -63,6 +66,19 @@ class Fleet(Session):
         size = int(options.memory * 1e9)
         self.shard = Shard(options.recipe, options.share, period=options.period, coverage=options.coverage, size=size)
         self.unnamed = 0  # rows without an entity
+        self.full = False  # whether there are more entities than memory holds
+
+    def judge(self, sample: Rows, *, whole: bool) -> None:
+        """Say what the columns of a table are by its first rows, before the first is read."""
+        super().judge(sample, whole=whole)
+        n = len(sample.numbers)
+        names = {*zip(*(sample.cells.get(name) or [None] * n for name in self.options.by), strict=True)}
+        if n >= MANY and len(names) > MOSTLY * n:
+            by = " and ".join(map(repr, self.options.by))
+            self.complain(
+                f"{by} names {len(names):,} entities in the first {n:,} rows: of one with a row or two nothing can be "
+                "learned. Is it the right column?"
+            )
 
     # Rows.
 
@@ -135,6 +151,14 @@ class Fleet(Session):
         if self.learner is None:
             self.learner = RowLearner(self.options.recipe, encoder.capacity)
         told = self.shard.take(names, moments, x, encoder.plain, y, learn=learn)
+        entities = self.shard.entities
+        if not self.full and entities.count > entities.most:
+            self.full = True
+            each = entities.start.dtype.itemsize
+            self.complain(
+                f"there are more entities than --memory {self.options.memory:g} GB holds ({entities.most:,}, at "
+                f"{each / 1e3:.0f} kB each): those not needed for longest wait on disk"
+            )
         broken = ~np.isfinite(told.asked.said).all(1) & np.isfinite(y).all(1)
         if broken.any():
             at = int(np.argmax(broken))
@@ -156,7 +180,7 @@ class Fleet(Session):
     # What is written.
 
     def future(self) -> str:
-        """Lines for the predictions whose targets are still to come, by entity; nobody knows yet which rows these will be."""
+        """Lines for the predictions whose targets are still to come, by entity; of which rows, nobody knows yet."""
         lag, k = self.options.lag, len(self.options.target)
         lines = []
         for name, record in self.shard.entities.all() if lag else ():
@@ -181,13 +205,19 @@ class Fleet(Session):
         return {"entities": ranking}, {FILE: text}
 
     def forget_waiting(self) -> None:
-        """Nothing of the kind: entities go on as they come."""
+        """No prediction waits, and no time was."""
+        for name in ("waiting", "baselines", "clock"):
+            self.shard.entities.records[name] = np.nan
 
     # What survives.
 
     def opened(self, folder: Path) -> None:
         """Records are going to be kept in this folder."""
         self.shard.open(folder)
+
+    def close(self) -> None:
+        """What was not saved is gone."""
+        self.shard.entities.close()
 
     def save(self, folder: Path, **more: Any) -> None:
         """A checkpoint: records by the shard, then all else in a file, which says of which records it is."""
@@ -230,6 +260,7 @@ class Fleet(Session):
                 meta["capacity"],
                 {name.removeprefix("shared."): a for name, a in shared.items()},
                 what,
+                None if self.shard.entities.is_open else path.parent,
             )
         vars(self.scores).update({name.removeprefix("scores."): a for name, a in mine.items()})
         self.reading.restore(meta["reading"], encoder)

@@ -27,8 +27,8 @@ def entities(folder: Path, file: str, ranking: dict[str, Any], options: Learn) -
     few = ranking["count"] - ranking["scored"]
     short_ones = f", not counting {counted(few, 'entity', 'entities')} of few scored rows" if few else ""
     text = (
-        f"{counted(ranking['count'], 'entity', 'entities')}, each by itself. Onward is ahead of whichever alternative was "
-        f"best for an entity in {ranking['ahead']:,} of {ranking['scored']:,}{short_ones}. entities.csv has all of "
+        f"{counted(ranking['count'], 'entity', 'entities')}, each by itself. Onward is ahead of whichever alternative "
+        f"was best for an entity in {ranking['ahead']:,} of {ranking['scored']:,}{short_ones}. entities.csv has all of "
         f"them.{left}"
     )
     tables = [_table(ranking[name], what, options) for name, what in _LISTS.items() if ranking[name]]

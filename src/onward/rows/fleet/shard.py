@@ -339,14 +339,20 @@ class Shard:
         floats, whole, _ = jax.device_get(self.shared)
         return {"floats": floats, "whole": whole}
 
-    def load(self, generation: int, capacity: int, arrays: dict[str, np.ndarray], what: str) -> None:
-        """Go on as it was then; `what` says in errors where the arrays are from."""
+    def load(
+        self, generation: int, capacity: int, arrays: dict[str, np.ndarray], what: str, folder: Path | None = None
+    ) -> None:
+        """Go on as it was then; `what` says in errors where the arrays are from. `folder`: of records that are to stay
+        as they are; left out, they are those of the folder that is open.
+        """
         like = fleet_programs(self.recipe, capacity, self.share).start().shared
         named: dict[str, Any] = from_named_arrays(arrays, {"floats": like.floats, "whole": like.whole}, what)
         self.capacity, self.shared = capacity, Packed(named["floats"], named["whole"], ())
-        start = self._start()
-        self.entities.begin(start)
-        self.entities.restore(generation)
+        self.entities.begin(self._start())
+        if folder is None:
+            self.entities.restore(generation)
+        else:
+            self.entities.read(folder, generation)
 
 
 def programs_of(learn: bool, what: str) -> str:
