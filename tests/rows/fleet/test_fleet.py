@@ -111,10 +111,10 @@ def test_what_comes_between_makes_no_difference(tmp_path):
 
 
 FAULTS = {
-    "the ring is read one place too far": (
+    "what was said of another row is taken": (
         Groups,
         "before",
-        lambda self, values, ring, seen, right=Groups.before: right(self, values, ring, seen + 1),
+        lambda self, values, ring, seen, right=Groups.before: np.roll(right(self, values, ring, seen), 1, 0),
     ),
     "a unit is that of the first row of a block": (
         Shard,
