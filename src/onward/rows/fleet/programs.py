@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from onward.devices import must_compute
+from onward.learners.late import LateState
 from onward.rows.packed import Packed, Packing
 from onward.rows.stream import RowRecipe, as_usual
 from onward.rows.stream.step import Stream, StreamState
@@ -142,11 +143,17 @@ class FleetPrograms:
             who: Array,
             cuts: Array,
             runs: Array,
+            pace: Array,
         ) -> Any:
             static = eqx.filter(eqx.filter_eval_shape(self.stream.init), _is_static)
+            slower = lambda old, new, pace: jax.tree.map(
+                lambda a, b: a + pace * (b - a) if eqx.is_inexact_array(a) else b, old, new
+            )
 
             def row(i: Array, state: PyTree) -> tuple[PyTree, Array]:
-                after, answer = step(eqx.combine(state, static), x[i], plain, y[i], y[i], self.stream.nowhere)
+                before = eqx.combine(state, static)
+                after, answer = step(before, x[i], plain, y[i], y[i], self.stream.nowhere)
+                after = eqx.tree_at(_cell, after, slower(_cell(before), _cell(after), pace[i]))
                 return eqx.filter(after, eqx.is_array), answer
 
             taken = lambda shared, mine, counted: eqx.filter(self._state(shared, mine, counted), eqx.is_array)
@@ -193,6 +200,12 @@ def _doubled(some: np.ndarray) -> np.ndarray:
     """As many as the next power of two, the first of them again."""
     more = (1 << max(len(some) - 1, 0).bit_length()) - len(some)
     return np.concatenate([some, np.repeat(some[:1], more, 0)])
+
+
+def _cell(state: StreamState) -> PyTree:
+    """The recurrent weights."""
+    learned = state.learned.online if isinstance(state.learned, LateState) else state.learned
+    return learned.model.cell
 
 
 def _is_static(leaf: Any) -> bool:

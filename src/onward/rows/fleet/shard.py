@@ -76,6 +76,7 @@ class Shard:
         self.back = period * -(-self.ahead // period) - self.ahead if period else 0
         self.extras = 2 if recipe.components and coverage else 0
         self.shared = self.programs.start().shared
+        self.known = 0  # entities that had a row
         start = self._start()
         self.entities = Entities(start, max(AMONG, size // start.dtype.itemsize))
 
@@ -283,6 +284,11 @@ class Shard:
         records, programs, what = self.entities.records, self.programs, programs_of(learn, "line")
         start, place = programs.start(), at[rows.back(rows.group)]
         came, parts = (rows.back(x), rows.back(y)), []
+        # All entities move the network's shared weights: each by less, the more there are. By the root of their number,
+        # between a step a row (too fast for readouts to follow, of 148 entities) and one of all together.
+        new = rows.back((rows.rank == 0) & (records["rows"][at] == 0)[rows.group])
+        pace = (1 / np.sqrt(self.known + np.cumsum(new))).astype(np.float32)
+        self.known += int(new.sum())
         for first, stop in _stretches(place):
             some = place[first:stop]
             entities, who = np.unique(some, return_inverse=True)
@@ -295,8 +301,9 @@ class Shard:
             )
             numbers = [_placed(part[first:stop], (ROWS,)) for part in came]
             each = _placed(who[begins].astype(np.int32), (ROWS,))
+            slow = _placed(pace[first:stop], (ROWS,))
             shared, floats, whole, answers = programs.run(
-                what, self.shared, *own, numbers[0], plain, numbers[1], each, cuts, np.int32(len(begins))
+                what, self.shared, *own, numbers[0], plain, numbers[1], each, cuts, np.int32(len(begins)), slow
             )
             self.shared = shared
             records["floats"][entities] = np.asarray(floats)[: len(entities)]
@@ -353,6 +360,7 @@ class Shard:
             self.entities.restore(generation)
         else:
             self.entities.read(folder, generation)
+        self.known = self.entities.count
 
 
 def programs_of(learn: bool, what: str) -> str:
