@@ -26,8 +26,8 @@ ROOMS = [
     {"types", "trees", "batching", "random", "errors", "devices", "text"},
 ]
 RANK = {name: i for i, room in enumerate(ROOMS) for name in room}
-# What rows take from the lab: the run folder, and what a person sees of a run.
-SHARED = {"folder", "signals", "page", "progress"}
+# What rows take from the lab: the run folder, what a person sees of a run, and processes that share work.
+SHARED = {"folder", "signals", "page", "progress", "cluster"}
 
 
 def public_names():

@@ -15,6 +15,7 @@ import numpy as np
 
 from onward import saving
 from onward.errors import OnwardError, Stopped
+from onward.lab.cluster import Lost
 from onward.lab.folder import CONFIG, RunFolder, newest_first, newest_good, read_config, same_fields
 from onward.lab.progress import Progress
 from onward.lab.signals import Stop, stopping
@@ -99,14 +100,22 @@ class _Run:
         try:
             if self.stream:
                 self._tell(self.session.format.stream_header(ahead=not self.session.of_rows))
-            blocks = gathered(self.rows.blocks(self.session.block), 1 if self.stream else self.session.least)
-            while (block := next_block(self.rows, blocks, self.stop)) is not None:
-                self.whole = False
-                self.session.take(block)
-                self.position = block.position
-                self._write()
-                self.whole = True
-                self._look_around()
+            ended = False
+            while not ended:
+                blocks = gathered(self.rows.blocks(self.session.block), 1 if self.stream else self.session.least)
+                try:
+                    while (block := next_block(self.rows, blocks, self.stop)) is not None:
+                        self.whole = False
+                        self.session.take(block)
+                        self.position = block.position
+                        self._write()
+                        self.whole = True
+                        self._look_around()
+                    self.session.settle()
+                    self._write()
+                    ended = True
+                except Lost as lost:
+                    self._recover(lost)
         except (KeyboardInterrupt, BrokenPipeError) as end:
             self._keep()
             why = "stopped"
@@ -118,6 +127,16 @@ class _Run:
             self._keep()
             raise
         self._end()
+
+    def _recover(self, lost: Lost) -> None:
+        """Go back to the last checkpoint, with the workers that there are now."""
+        self.whole = False
+        if self.stream or not newest_first(self.folder.checkpoints, JOB):
+            raise lost
+        self.progress.say(f"{lost}; going on from the last checkpoint")
+        self.session.reconnect()
+        self.restore()
+        self.whole = True
 
     def _write(self) -> None:
         """The lines of a block."""
@@ -165,6 +184,9 @@ class _Run:
 
     def _keep(self) -> None:
         """A checkpoint; none in the middle of a block."""
+        if self.whole:
+            self.session.settle()
+            self._write()
         if self.whole and self.session.learner is not None and self.position is not None:
             self.session.save(
                 self.folder.checkpoints,
@@ -319,6 +341,7 @@ def learn(
         if replace and rows and path.resolve() in Path(source).resolve().parents:
             raise OnwardError(f"--replace would delete {source}, which is in {path}: move it, or choose another --out")
         folder = held.enter_context(RunFolder(path, "learn"))
+        session.connect(held)
         held.callback(session.close)
         if resume:
             before = folder.resume()["fields"]

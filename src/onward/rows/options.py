@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onward.errors import OnwardError
+from onward.lab.cluster import require_place
 from onward.rows.clock import clock_of
 from onward.rows.holidays import Holidays
 from onward.rows.kinds import Judge, decimal_of
@@ -14,7 +15,17 @@ from onward.rows.stream import EXPERTS, Kind, RowRecipe, experts_of
 REST = 1e-3
 KINDS: dict[str, Kind] = {"regression": "number", "classification": "class", "return": "return"}
 MOST_ALARM = 0.1
-LEAST = {"horizon": 0, "skip": 0, "units": 1, "stages": 1, "stage_rows": 1, "components": 1, "every": 1, "seed": 0}
+LEAST = {
+    "horizon": 0,
+    "workers": 0,
+    "skip": 0,
+    "units": 1,
+    "stages": 1,
+    "stage_rows": 1,
+    "components": 1,
+    "every": 1,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,10 @@ class Learn:
     """What the entities of --by share: nothing, the network with a readout each, or all but scales and states."""
     memory: float = 4.0
     """GB that the states of the entities of --by may take in memory; the others are kept on disk until needed."""
+    workers: int = 0
+    """Processes among which the entities of --by are divided, with the extra dask. 0: this one alone."""
+    scheduler: str = ""
+    """Dask scheduler whose workers they are, as tcp://HOST:PORT or a scheduler file. Empty: of this machine."""
     features: tuple[str, ...] = ()
     """Columns to read. Empty: all but the time."""
     ignore: tuple[str, ...] = ()
@@ -176,6 +191,10 @@ class Learn:
         if not self.by:
             if self.share != "none":
                 raise OnwardError(f"--share {self.share} is of the entities that --by names a column of")
+            if self.workers or self.scheduler:
+                raise OnwardError(
+                    "--workers divide the entities that --by names a column of: one stream is one process"
+                )
             return
         taken = {"target": self.target, "time": (self.time, *self.time.split("+")), "features": self.features}
         taken |= {"categories": self.categories, "numbers": self.numbers, "ignore": self.ignore}
@@ -192,6 +211,11 @@ class Learn:
                 raise OnwardError(f"--{name} is not there for the entities of --by yet: leave it out")
         if self.experts not in (EXPERTS, ("network",)):
             raise OnwardError("--experts: with --by the network answers alone; leave it out")
+        if self.workers and self.share != "none":
+            raise OnwardError(f"--share {self.share} is learned in one process: leave --workers out")
+        if self.scheduler and not self.workers:
+            raise OnwardError("--scheduler: say among how many of its workers entities are divided, with --workers")
+        require_place(self.workers, self.scheduler)
         if not 0 < self.memory < math.inf:
             raise OnwardError(f"--memory must be above 0 GB, got {self.memory}")
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +432,15 @@ class Session(Notes):
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), kept, meta)
         run_folder.prune(folder, JOB)
+
+    def connect(self, held: ExitStack) -> None:
+        """Start what learns beside this process, for as long as `held` is open."""
+
+    def reconnect(self) -> None:
+        """Start it anew, where some of it was lost."""
+
+    def settle(self) -> None:
+        """Wait for what is still learned elsewhere."""
 
     def opened(self, folder: Path) -> None:
         """Checkpoints are going to be kept in this folder."""

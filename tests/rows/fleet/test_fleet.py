@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from shops import SMALL, learned, options, panel, write
 
 from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.rows import learn
 from onward.rows.fleet import shard
-from onward.rows.fleet.entities import FILE, Entities
+from onward.rows.fleet.entities import Entities
 from onward.rows.fleet.fleet import Fleet
 from onward.rows.fleet.panel import Groups
 from onward.rows.fleet.shard import LATE, Shard, Told
@@ -23,36 +24,12 @@ from onward.rows.sources import Rows
 from onward.rows.summary import load_summary
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
-SMALL = {"units": 4, "every": 50, "checkpoint_seconds": 1e9}
 PLAIN = np.zeros(8, bool)
 
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     monkeypatch.setattr("onward.rows.report.write_report", lambda folder: folder / "report.html")
-
-
-def options(**fields):
-    return Learn(**({"target": ("y",), "by": ("shop",)} | SMALL | fields))
-
-
-def panel(entities=7, rows=40, seed=0, gone=0.2):
-    """Rows of shops of very different sizes, some of them left out: (shop, time, x, y), by time."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for t in range(rows):
-        for e in rng.permutation(entities).tolist():
-            if rng.random() > gone:
-                size = 10.0 ** (e - 3)
-                y = size * (5 + np.sin(t / 3 + e) + 0.1 * rng.normal())
-                found.append((f"s{e}", t, float(f"{rng.normal() + e:.6g}"), float(f"{y:.7g}")))
-    return found
-
-
-def write(file, rows, names=("shop", "t", "x", "y")):
-    with open(file, "w", newline="") as out:
-        csv.writer(out, lineterminator="\n").writerows([names, *rows])
-    return str(file)
 
 
 def predictions(folder):
@@ -63,12 +40,6 @@ def predictions(folder):
 def of_shop(lines, shop):
     """The lines of a shop, without what says which row of the table it was."""
     return [[cell for name, cell in line.items() if name != "row"] for line in lines if line["shop"] == shop]
-
-
-def learned(tmp_path, rows, name="out", **fields):
-    source = write(tmp_path / f"{name}.csv", rows)
-    learn.learn(options(**fields), source, tmp_path / name)
-    return tmp_path / name
 
 
 # An entity among others is an entity alone
@@ -259,7 +230,7 @@ def test_a_column_that_comes_late_makes_room(tmp_path):
             cells = {name: [row[i] for row in part] for i, name in enumerate(names)}
             fleet.take(Rows(start + 1, list(range(start + 1, start + 1 + len(part))), cells, {}))
         lines.append("".join(fleet.lines))
-    assert fleet.shard.capacity == 16
+    assert fleet.shards.shard.capacity == 16
     assert lines[0] == lines[1]
     plain = Fleet(options(), source, lambda text: None)
     cells = {name: [row[i] for row in rows] for i, name in enumerate(names[:4])}
@@ -276,7 +247,7 @@ def test_records_that_do_not_fit_are_fetched(tmp_path):
     rows, chosen = panel(12, 30), options()
     few = Shard(chosen.recipe, "none", period=4, coverage=0.9)
     few.entities.most = 4
-    few.open(tmp_path)
+    few.open(tmp_path / "entities.sqlite")
     x = np.full((len(rows), 8), np.nan)
     x[:, 0] = [row[2] for row in rows]
     y, when = np.array([[row[3]] for row in rows]), np.array([float(row[1]) for row in rows])
@@ -290,7 +261,7 @@ def test_records_that_do_not_fit_are_fetched(tmp_path):
 def records(tmp_path, most=2):
     start = np.zeros(1, [("a", float, 3)])
     found = Entities(start, most)
-    found.open(tmp_path)
+    found.open(tmp_path / "entities.sqlite")
     return found
 
 
@@ -326,7 +297,7 @@ def test_a_file_of_records_keeps_two_of_each_at_most(tmp_path):
             add(found, name, 1)
         found.commit(generation)
     found.close()
-    with sqlite3.connect(tmp_path / FILE) as file:
+    with sqlite3.connect(tmp_path / "entities.sqlite") as file:
         assert file.execute("SELECT count(*), min(generation) FROM states").fetchone() == (8, 4)
 
 
@@ -361,12 +332,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_byte(share, tmp_path, monkeypatch
 
 def test_a_damaged_record_is_told(tmp_path):
     folder = learned(tmp_path, panel())
-    with sqlite3.connect(folder / "checkpoints" / FILE) as file:
+    with sqlite3.connect(folder / "checkpoints" / "entities.sqlite") as file:
         file.execute("UPDATE states SET record = zeroblob(length(record)) WHERE name = 's3'")
     write(tmp_path / "out.csv", panel(rows=50))
     with pytest.raises(saving.Unreadable, match=r"entities.sqlite is damaged: the record of 's3'"):
         learn.learn(options(), str(tmp_path / "out.csv"), folder, resume=True)
-    (folder / "checkpoints" / FILE).write_bytes(b"nothing of the kind" * 100)
+    (folder / "checkpoints" / "entities.sqlite").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(saving.Unreadable, match=r"entities.sqlite is damaged"):
         learn.learn(options(), str(tmp_path / "out.csv"), folder, resume=True)
 

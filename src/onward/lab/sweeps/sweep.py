@@ -12,13 +12,14 @@ import numpy as np
 from onward import saving
 from onward.devices import Process, precision
 from onward.errors import OnwardError, Stopped
+from onward.lab.cluster import require_place
 from onward.lab.folder import CONFIG, RunFolder, read_config
 from onward.lab.own import keep, kept_of, require_kept
 from onward.lab.precision import require_precision
 from onward.lab.progress import Progress
 from onward.lab.signals import stopping
 from onward.lab.sweeps import jobs, report, results
-from onward.lab.sweeps.cluster import Cluster, Here, Task, place, require_place
+from onward.lab.sweeps.cluster import Cluster, Here, Task, place
 from onward.lab.sweeps.plan import (
     PLAN,
     Defined,

@@ -14,7 +14,6 @@ import numpy as np
 from onward.errors import OnwardError
 from onward.saving import Unreadable, Unwritable
 
-FILE = "entities.sqlite"
 # Records of a file that are converted at once.
 CHUNK = 1024
 _TABLE = """
@@ -73,11 +72,11 @@ class Entities:
         """Whether there is a file."""
         return self._file is not None
 
-    def open(self, folder: Path) -> None:
-        """From now on with a file in a folder: that of before, or a new one."""
+    def open(self, path: Path) -> None:
+        """From now on with a file: that of before, or a new one."""
         self.close()
-        self._path = folder / FILE
-        folder.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         with self._filing():
             self._file = sqlite3.connect(self._path, isolation_level=None)
             self._file.execute("PRAGMA trusted_schema = OFF")
@@ -85,19 +84,17 @@ class Entities:
             self._file.execute("BEGIN IMMEDIATE")
         self.forget()
 
-    def read(self, folder: Path, generation: int) -> None:
-        """All records of a folder as they were at this generation, into memory; the folder stays as it is."""
+    def read(self, paths: Sequence[Path], generation: int) -> None:
+        """All records of some files as they were at this generation, into memory; the files stay as they are."""
         self.close()
-        self.most, self._path = 2**62, folder / FILE
-        with self._filing():
-            file = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", uri=True)
-            with closing(file):
+        self.most, self.generation = 2**62, generation
+        for self._path in paths:
+            with self._filing(), closing(sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", uri=True)) as file:
                 names = [row[0] for row in file.execute(_NAMES + " WHERE generation <= ?", (generation,))]
                 self.places(names)
                 for name in names:
                     found = file.execute(_AS_OF, (name, generation)).fetchone()
                     self.records[self._places[name]] = self._record(name, *found)
-        self.generation = generation
 
     def forget(self) -> None:
         """Nothing is in memory, and nothing was done since the last commit."""

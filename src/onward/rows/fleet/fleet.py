@@ -3,6 +3,8 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,7 +15,8 @@ from onward.errors import NotFinite
 from onward.lab import folder as run_folder
 from onward.rows.checkpoint import _Reading, _Strange, _Where
 from onward.rows.encoder import Encoder
-from onward.rows.fleet.shard import Said, Shard
+from onward.rows.fleet.shard import Said, Told, said_of
+from onward.rows.fleet.shards import FILES, Here, Shards, shards
 from onward.rows.options import Learn
 from onward.rows.predictions import Waiting
 from onward.rows.remarks import Remark, Remarks
@@ -63,8 +66,11 @@ class Fleet(Session):
         super().__init__(options, name, say, block=block, live=live)
         # Targets as they stand: units are the shard's.
         self.targets.units = {name: Unit(0.0) for name in options.target}
-        size = int(options.memory * 1e9)
-        self.shard = Shard(options.recipe, options.share, period=options.period, coverage=options.coverage, size=size)
+        self._shards: Shards | None = None
+        self._made: Callable[[], Shards] = lambda: Here(options)
+        self._pending: Callable[[], None] | None = None  # what is to be done with rows that were sent to workers
+        self.generation = self._capacity = 0
+        self._opened = False
         self.unnamed = 0  # rows without an entity
         self.full = False  # whether there are more entities than memory holds
 
@@ -79,6 +85,26 @@ class Fleet(Session):
                 f"{by} names {len(names):,} entities in the first {n:,} rows: of one with a row or two nothing can be "
                 "learned. Is it the right column?"
             )
+
+    # Where it is learned.
+
+    @property
+    def shards(self) -> Shards:
+        """Of this process, unless `connect` has said otherwise."""
+        if self._shards is None:
+            self._shards = self._made()
+        return self._shards
+
+    def connect(self, held: ExitStack) -> None:
+        """Where options say so, on workers; for as long as `held` is open."""
+        self._made = held.enter_context(shards(self.options))
+        self._shards = self._made()
+
+    def reconnect(self) -> None:
+        """On the workers that there are now; what had been sent to others is gone."""
+        self.shards.close()
+        self._shards, self._pending = self._made(), None
+        self.lines, self.metrics = [], []
 
     # Rows.
 
@@ -150,14 +176,40 @@ class Fleet(Session):
         encoder = self.reading.encoder
         if self.learner is None:
             self.learner = RowLearner(self.options.recipe, encoder.capacity)
-        told = self.shard.take(names, moments, x, encoder.plain, y, learn=learn)
-        entities = self.shard.entities
-        if not self.full and entities.count > entities.most:
+        if encoder.capacity != self._capacity:
+            self.settle()
+            self._capacity = encoder.capacity
+        wait = self.shards.take(names, moments, x, encoder.plain, y, learn=learn)
+        before, self._pending = self._pending, partial(self._came, wait, names, whose, numbers, times, y, cells)
+        if before is not None:
+            before()
+        if self.live or not self.shards.waits:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for what workers still learn."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending()
+
+    def _came(
+        self,
+        wait: Callable[[], Told],
+        names: Sequence[str],
+        whose: Sequence[Sequence[str]],
+        numbers: Sequence[int],
+        times: Sequence[str],
+        y: np.ndarray,
+        cells: dict[str, Sequence[Cell]],
+    ) -> None:
+        """What came of rows: judged and written."""
+        told, encoder = wait(), self.reading.encoder
+        facts = self.shards.facts
+        if not self.full and facts.known > facts.most:
             self.full = True
-            each = entities.start.dtype.itemsize
             self.complain(
-                f"there are more entities than --memory {self.options.memory:g} GB holds ({entities.most:,}, at "
-                f"{each / 1e3:.0f} kB each): those not needed for longest wait on disk"
+                f"there are more entities than --memory {self.options.memory:g} GB holds ({facts.most:,}, at "
+                f"{facts.each / 1e3:.0f} kB each): those not needed for longest wait on disk"
             )
         broken = ~np.isfinite(told.asked.said).all(1) & np.isfinite(y).all(1)
         if broken.any():
@@ -183,9 +235,9 @@ class Fleet(Session):
         """Lines for the predictions whose targets are still to come, by entity; of which rows, nobody knows yet."""
         lag, k = self.options.lag, len(self.options.target)
         lines = []
-        for name, record in self.shard.entities.all() if lag else ():
+        for name, record in self.shards.standing() if lag else ():
             place = (int(record["rows"]) + np.arange(lag)) % lag
-            said = self.shard.said(record["waiting"][place])
+            said = said_of(self.options.recipe, self.extras, record["waiting"][place])
             made = np.flatnonzero(np.isfinite(said.said).any(1))
             waiting = _waiting(Said(*(part[made] for part in said)), [0] * len(made), [""] * len(made))
             none = np.full((len(made), k), np.nan)
@@ -206,23 +258,24 @@ class Fleet(Session):
 
     def forget_waiting(self) -> None:
         """No prediction waits, and no time was."""
-        for name in ("waiting", "baselines", "clock"):
-            self.shard.entities.records[name] = np.nan
+        self.shards.forget_waiting()
 
     # What survives.
 
     def opened(self, folder: Path) -> None:
         """Records are going to be kept in this folder."""
-        self.shard.open(folder)
+        self._opened = True
+        self.shards.open(folder)
 
     def close(self) -> None:
         """What was not saved is gone."""
-        self.shard.entities.close()
+        if self._opened:
+            self.shards.close()
 
     def save(self, folder: Path, **more: Any) -> None:
         """A checkpoint: records by the shard, then all else in a file, which says of which records it is."""
-        generation = self.shard.entities.generation + 1
-        shared = {f"shared.{name}": part for name, part in self.shard.save(generation).items()}
+        generation = self.generation + 1
+        shared = {f"shared.{name}": part for name, part in self.shards.save(generation).items()}
         scores = {f"scores.{name}": part for name, part in vars(self.scores).items()}
         meta = {
             **{name: getattr(self, name) for name in AS_IT_IS},
@@ -230,10 +283,11 @@ class Fleet(Session):
             "strange": self.strange.as_dict(),
             "remarks": self.remarks.as_dict(),
             "reading": self.reading.as_dict(),
-            "capacity": self.shard.capacity,
+            "capacity": self.reading.encoder.capacity,
             "generation": generation,
         }
         saving.save_arrays(run_folder.path_of(folder, JOB, self.rows), shared | scores, meta)
+        self.generation = generation
         run_folder.prune(folder, JOB)
 
     def load(self, path: Path, check: Callable[[dict[str, Any]], None] = lambda meta: None) -> dict[str, Any]:
@@ -255,18 +309,15 @@ class Fleet(Session):
             mine: dict[str, Any] = saving.from_named_arrays(
                 {name: a for name, a in kept.items() if name not in shared}, scores, what
             )
-            self.shard.load(
-                meta["generation"],
-                meta["capacity"],
-                {name.removeprefix("shared."): a for name, a in shared.items()},
-                what,
-                None if self.shard.entities.is_open else path.parent,
-            )
+            arrays = {name.removeprefix("shared."): a for name, a in shared.items()}
+            read = [] if self._opened else sorted(path.parent.glob(FILES))
+            self.shards.load(meta["generation"], meta["capacity"], arrays, what, read)
         vars(self.scores).update({name.removeprefix("scores."): a for name, a in mine.items()})
         self.reading.restore(meta["reading"], encoder)
         vars(self).update({name: meta[name] for name in AS_IT_IS})
         self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
-        self.learner = RowLearner(self.options.recipe, self.shard.capacity)
+        self.generation, self._capacity = meta["generation"], meta["capacity"]
+        self.learner = RowLearner(self.options.recipe, meta["capacity"])
         return meta
 
     def _require_true(self, meta: dict[str, Any], encoder: Encoder, what: str) -> None:

@@ -55,7 +55,7 @@ def ranked(fleet: Fleet) -> tuple[Ranking, str]:
     )
     found: list[Entity] = []
     count = 0
-    for name, record in fleet.shard.entities.all():
+    for name, record in fleet.shards.standing():
         count += 1
         sums, scored, marks = record["sums"], record["scored"], record["marks"]
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -19,6 +19,8 @@ from onward.rows.stream import Answers, RowLearner, RowRecipe, placed
 from onward.rows.units import SMALL, in_units
 from onward.saving import from_named_arrays
 
+# What is asked of every entity in the end.
+STANDING = ("rows", "scored", "sums", "marks", "waiting")
 # Scored rows of an entity after which what came before them is no longer of late: between this and twice as many are.
 LATE = 128
 # Rows of which the ends of intervals are found at once.
@@ -110,12 +112,6 @@ class Shard:
     def _flat(self, said: Said) -> np.ndarray:
         return np.concatenate([part.reshape(len(part), -1) for part in said], 1)
 
-    def said(self, flat: np.ndarray) -> Said:
-        """What a row of `waiting` holds."""
-        k = self.recipe.targets
-        said, linear, extra, experts = np.split(flat, np.cumsum([k, k, self.extras * k]), 1)
-        return Said(said, linear, extra, experts.reshape(len(flat), k, 2, -1))
-
     # Rows.
 
     def take(
@@ -165,7 +161,7 @@ class Shard:
         answers = RowLearner(self.recipe, self.capacity).split(learned(rows, at, inputs, plain, targets, learn))
         asked = self._answered(answers, origin[:, -k:], length[:, -k:])
         seen = records["rows"][at]
-        judged = self.said(self._ring("waiting", rows, at, self._flat(asked), seen))
+        judged = said_of(self.recipe, self.extras, self._ring("waiting", rows, at, self._flat(asked), seen))
         baselines = self._ring("baselines", rows, at, self._baselines(rows, at, y, seen), seen)
         told = np.concatenate([judged.said[:, None], judged.linear[:, None], baselines], 1)
         self._score(rows, at, np.abs(told - y[:, None]))
@@ -336,9 +332,24 @@ class Shard:
 
     # What survives.
 
-    def open(self, folder: Path) -> None:
-        """Keep records in a folder."""
-        self.entities.open(folder)
+    def standing(self) -> Iterator[tuple[str, Any]]:
+        """Every entity, by name, with what a ranking and the last predictions are made of."""
+        dtype = self.entities.start.dtype
+        few = np.dtype([(name, dtype[name]) for name in STANDING])
+        for name, record in self.entities.all():
+            some = np.zeros((), few)
+            for field in STANDING:
+                some[field] = record[field]
+            yield name, some[()]
+
+    def forget_waiting(self) -> None:
+        """As if nothing had been said, and no time was."""
+        for name in ("waiting", "baselines", "clock"):
+            self.entities.records[name] = np.nan
+
+    def open(self, path: Path) -> None:
+        """Keep records in a file."""
+        self.entities.open(path)
 
     def save(self, generation: int) -> dict[str, np.ndarray]:
         """Commit the records, and give what all entities share."""
@@ -347,20 +358,27 @@ class Shard:
         return {"floats": floats, "whole": whole}
 
     def load(
-        self, generation: int, capacity: int, arrays: dict[str, np.ndarray], what: str, folder: Path | None = None
+        self, generation: int, capacity: int, arrays: dict[str, np.ndarray], what: str, read: Sequence[Path] = ()
     ) -> None:
-        """Go on as it was then; `what` says in errors where the arrays are from. `folder`: of records that are to stay
-        as they are; left out, they are those of the folder that is open.
+        """Go on as it was then; `what` says in errors where the arrays are from. `read`: files of records that are to
+        stay as they are; else the records are those of the file that is open.
         """
         like = fleet_programs(self.recipe, capacity, self.share).start().shared
         named: dict[str, Any] = from_named_arrays(arrays, {"floats": like.floats, "whole": like.whole}, what)
         self.capacity, self.shared = capacity, Packed(named["floats"], named["whole"], ())
         self.entities.begin(self._start())
-        if folder is None:
-            self.entities.restore(generation)
+        if read:
+            self.entities.read(read, generation)
         else:
-            self.entities.read(folder, generation)
+            self.entities.restore(generation)
         self.known = self.entities.count
+
+
+def said_of(recipe: RowRecipe, extras: int, flat: np.ndarray) -> Said:
+    """What a row of `waiting` holds."""
+    k = recipe.targets
+    said, linear, extra, experts = np.split(flat, np.cumsum([k, k, extras * k]), 1)
+    return Said(said, linear, extra, experts.reshape(len(flat), k, 2, -1))
 
 
 def programs_of(learn: bool, what: str) -> str:
