@@ -56,7 +56,7 @@ def test_two_workers_learn_what_one_process_does_though_one_of_them_dies(tmp_pat
     learn.predict(there, source, str(tmp_path / "said.csv"), print)
     learn.predict(here, source, str(tmp_path / "said too.csv"), print)
     assert (tmp_path / "said.csv").read_bytes() == (tmp_path / "said too.csv").read_bytes()
-    with pytest.raises(OnwardError, match="workers was 2"):
+    with pytest.raises(OnwardError, match="was run with --workers 2, not 1"):
         learn.learn(dataclasses.replace(learn.load_options(there)[0], workers=1), source, there, resume=True)
 
 
