@@ -1,4 +1,4 @@
-"""The command line: onward list | run | sweep | learn | predict | report | verify | data.
+"""The command line: onward list | run | sweep | learn | serve | predict | report | verify | data.
 
 Every command first reads all its words, imports what it works with, and refuses what does not fit; then it works.
 The exit status is 0; 1 after a complaint, in one line, or a gradient that is not what its rule claims; 2 for usage that
@@ -39,6 +39,7 @@ USAGE = """onward: recurrent networks that learn as the data arrive
   onward compare FOLDER FOLDER              what two runs differ in, seed by seed
   onward learn SOURCE --target COLUMN       learn from your own rows: CSV, JSON lines, Parquet, or - for standard input
   onward learn SOURCE --resume FOLDER       go on after a stop, or after SOURCE has grown
+  onward serve FOLDER --target COLUMN       learn rows that come over HTTP, and answer them
   onward predict FOLDER SOURCE [--out FILE] predict with what FOLDER has learned, and learn nothing
   onward report FOLDER [--markdown]         draw the figures and report.html of a run again, or print its tables
   onward verify [FILE.py:NAME] [--quick]    compare every rule, or yours, with BPTT and finite differences
@@ -146,6 +147,36 @@ def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: boo
     page = learn.learn(options, source, folder, resume=resume, replace=replace, report=write_report)
     text = "\n".join(as_lines(folder))
     print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
+    return 0
+
+
+def _serve(arguments: Sequence[str]) -> Work:
+    from onward.rows.options import Learn
+    from onward.rows.serve.options import Serve
+
+    words = words_of(
+        *("serve", "FOLDER [--target COLUMN] [--field value ...]"),
+        "Learn rows that come over HTTP, and answer each: POST /rows learns and answers, POST /ask only answers, GET "
+        "/state, /metrics and / show how it goes. FOLDER goes on where it ended, or is new, with the fields of `onward "
+        "learn`.",
+        arguments,
+    )
+    words.add_fields(Serve)
+    words.add_fields(Learn, commas=False)
+    said = words.finish(most=1)
+    if not words.rest:
+        raise OnwardError("serve what? onward serve FOLDER --target COLUMN")
+    serve = Serve(**{name: said.pop(name) for name in [*said] if name in Serve.__dataclass_fields__})
+    serve.check()
+    import_module("onward.rows.serve.command")
+    return partial(_run_serve, Path(words.rest[0]), said, serve)
+
+
+def _run_serve(path: Path, fields: dict[str, Any], serve: Any) -> int:
+    from onward.rows.serve.command import run
+
+    set_up_jax(columns=False, single=True)
+    run(path, fields, serve)
     return 0
 
 
@@ -287,6 +318,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Work]] = {
     "sweep": commands.sweep,
     "compare": commands.compare,
     "learn": _learn,
+    "serve": _serve,
     "predict": _predict,
     "report": _report,
     "verify": _verify,

@@ -17,6 +17,7 @@ EXTRAS = {
     "parquet": "pyarrow",
     "river": "river",
     "safetensors": "safetensors",
+    "serve": "starlette and uvicorn",
     "sklearn": "scikit-learn",
     "tensorboard": "tensorboardX",
     "torch": "torch",

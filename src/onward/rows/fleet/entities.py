@@ -188,6 +188,14 @@ class Entities:
         self._dirty[out] = True
         return out
 
+    def as_it_is(self, name: str) -> np.ndarray:
+        """The record of an entity, the start where there is none; nothing changes."""
+        place = self._places.get(name)
+        if place is not None:
+            return self.records[place]
+        found = self._fetch(name)
+        return self.start if found is None else found
+
     def _take_in(self, names: Sequence[str]) -> None:
         free = self._free(len(names))
         for name, place in zip(names, free, strict=True):

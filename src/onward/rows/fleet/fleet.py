@@ -123,7 +123,7 @@ class Fleet(Session):
             y = self.targets.read(block.cells, numbers)
         cells = {name: block.cells[name] for name in reading.inputs(list(block.cells))}
         whose = [list(map(str, block.cells[name])) for name in self.options.by]
-        names = whose[0] if len(whose) == 1 else [_as_line(each) for each in zip(*whose, strict=True)]
+        names = whose[0] if len(whose) == 1 else list(map(self.name_of, zip(*whose, strict=True)))
         waves, start = reading.waves(moments), 0
         while start < len(numbers):
             stop = encoder.give_slots(cells, start, len(numbers))
@@ -244,6 +244,10 @@ class Fleet(Session):
             whose = [[each] * len(made) for each in self.columns_of(name)]
             lines.append(self._lines(waiting, waiting.rows, waiting.times, none, none, [""] * len(made), None, whose))
         return "".join(lines)
+
+    def name_of(self, cells: Sequence[str]) -> str:
+        """The name of the entity that the columns of `by` hold."""
+        return cells[0] if len(self.options.by) == 1 else _as_line(cells)
 
     def columns_of(self, name: str) -> list[str]:
         """What the columns of `by` hold of an entity."""

@@ -43,6 +43,9 @@ class Shards(Protocol):
     def take(self, names: Sequence[str], *numbers: Any, learn: bool) -> Callable[[], Told]:
         """As `Shard.take`."""
 
+    def few(self, names: Sequence[str]) -> "Shards":
+        """Some entities, as they are now, apart from all others."""
+
     def standing(self) -> Iterator[tuple[str, np.void]]:
         """As `Shard.standing`, of all, by name."""
 
@@ -74,7 +77,7 @@ class Here:
     waits = False
 
     def __init__(self, options: Learn):
-        self.shard = shard_of(options)
+        self.options, self.shard = options, shard_of(options)
         self.standing, self.save, self.load = self.shard.standing, self.shard.save, self.shard.load
         self.close, self.forget_waiting = self.shard.entities.close, self.shard.forget_waiting
 
@@ -87,6 +90,17 @@ class Here:
         """At once."""
         told = self.shard.take(names, *numbers, learn=learn)
         return lambda: told
+
+    def few(self, names: Sequence[str]) -> "Here":
+        """Some entities, as they are now, apart from all others."""
+        mine, apart = self.shard, Here(self.options)
+        apart.shard.capacity, apart.shard.shared, apart.shard.known = mine.capacity, mine.shared, mine.known
+        entities = apart.shard.entities
+        entities.begin(mine.entities.start)
+        for name in dict.fromkeys(names):
+            place = entities.places([name])
+            entities.records[place] = mine.entities.as_it_is(name)
+        return apart
 
     def open(self, folder: Path) -> None:
         """Keep records in a folder."""
@@ -151,6 +165,10 @@ class There:
             return Told(pick(both.judged), pick(both.asked), both.others[:, order], **rest)
 
         return wait
+
+    def few(self, names: Sequence[str]) -> "Shards":
+        """Not of workers."""
+        raise NotImplementedError("entities of workers are not copied")
 
     def standing(self) -> Iterator[tuple[str, np.void]]:
         """Of all, by name."""

@@ -116,6 +116,51 @@ class JsonSource(TextSource):
         self._learn(position["names"])
 
 
+_decode = json.JSONDecoder(object_pairs_hook=_Pairs).decode
+
+
+def rows_of(body: bytes) -> list[dict[str, Cell]]:
+    """The rows of a text that is whole: an object, a list of objects, or an object a line. ValueError in one line."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the body is not UTF-8 (byte {error.start:,})") from None
+    try:
+        found = _decode(text)
+    except RecursionError:
+        raise ValueError("the body has too many lists or objects within one another") from None
+    except ValueError:
+        return [_row_of(line, f"line {i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if isinstance(found, _Pairs):
+        return [_plain(found, "the object")]
+    if not isinstance(found, list):
+        raise ValueError("the body is no JSON object, no list of them, and no object a line")
+    return [_plain(each, f"row {i} of the list") for i, each in enumerate(found, 1)]
+
+
+def _row_of(line: str, what: str) -> dict[str, Cell]:
+    try:
+        return _plain(_decode(line), what)
+    except RecursionError:
+        raise ValueError(f"{what} of the body has too many lists or objects within one another") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{what} of the body is not JSON ({error.msg}, character {error.pos + 1:,})") from None
+
+
+def _plain(pairs: Any, what: str) -> dict[str, Cell]:
+    """A row; a list, and what lies too deep, counts as missing."""
+    if not isinstance(pairs, _Pairs):
+        raise ValueError(f"{what} is not a JSON object")
+    flat = _flat(pairs)
+    row = {key: None if isinstance(value, list) else value for key, value in flat}
+    if len(row) < len(flat):
+        twice = next(key for key, count in Counter(key for key, _ in flat).items() if count > 1)
+        raise ValueError(f"{what}: the key {twice!r:.80} comes twice")
+    if len(row) > MAX_COLUMNS:
+        raise ValueError(f"{what} has {len(row):,} keys, and {MAX_COLUMNS:,} is the most")
+    return row
+
+
 def _flat(pairs: Sequence[tuple[str, Any]], path: str = "", deep: int = 1) -> _Pairs:
     """Pairs of which no value is an object, but where it lies too deep; keys are joined by a dot."""
     flat = _Pairs()

@@ -1,0 +1,1 @@
+"""A learner that answers over HTTP."""
