@@ -35,6 +35,7 @@ from onward.rows.serve.options import Serve  # noqa: E402
 from onward.rows.serve.service import Full, Service  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("compile_fast"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+TOKEN = "known-to-few"
 SMALL = {"target": ("y",), "units": 2, "experts": ("network",), "every": 20, "checkpoint_seconds": 1e9}
 
 
@@ -224,7 +225,7 @@ def test_a_row_that_cannot_be_learned_is_refused_and_the_others_are_learned(serv
     with ThreadPoolExecutor(3) as pool:
         sent = [{"x": 0.0, "y": 10.0}, {"x": 0.0, "y": 10.1, "poison": 1}, {"x": 0.0, "y": 10.2}]
         found = list(pool.map(lambda row: post(client, "/rows", row), sent))
-    assert [each.status_code for each in found] == [200, 409, 200]
+    assert [each.status_code for each in found] == [200, 409, 200], [each.text for each in found]
     assert found[1].json()["error"] == "row of poison. Nothing of this request was learned"
     assert service.row == 7
     assert not service.broken
@@ -245,21 +246,21 @@ def test_old_files_of_the_journal_go(served, tmp_path):
 
 
 def test_no_route_answers_without_the_token(served, monkeypatch):
-    monkeypatch.setenv("ONWARD_TOKEN", "right")
+    monkeypatch.setenv("ONWARD_TOKEN", TOKEN)
     service = served()
     client = client_of(service)
     calls = [("POST", "/rows"), ("POST", "/ask"), ("GET", "/state"), ("GET", "/metrics")]
     for method, path in calls:
-        for value in (None, "Bearer", "Bearer wrong", "Basic right", "Bearer right2", "Bearer \xff"):
+        for value in (None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}2", "Bearer \xff"):
             headers = {} if value is None else {"Authorization": value.encode("latin-1")}
             answer = client.request(method, path, headers=headers, content=b'{"x": 1, "y": 2}')
             assert answer.status_code == 401, (method, path, value)
-            assert "right" not in answer.text
+            assert TOKEN not in answer.text
     assert service.row == 0
     page = client.get("/")
     assert page.status_code == 200
-    assert "right" not in page.text
-    assert client.get("/state", headers={"Authorization": "Bearer right"}).json()["rows"] == 0
+    assert TOKEN not in page.text
+    assert client.get("/state", headers={"Authorization": f"Bearer {TOKEN}"}).json()["rows"] == 0
 
 
 HOSTILE = [
@@ -293,7 +294,7 @@ def test_no_path_leads_out_of_it(served, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     service = served()
     client = client_of(service)
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     paths = ["/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/journal/00000001.jsonl", "/config.json"]
     paths += ["/checkpoints", "/static/../../secret.txt", "//etc/passwd", "/rows/../state/x", "/docs", "/openapi.json"]
     for path in paths:
@@ -303,7 +304,7 @@ def test_no_path_leads_out_of_it(served, tmp_path):
             assert "secret" not in answer.text
     for method, path in [("GET", "/rows"), ("DELETE", "/rows"), ("POST", "/"), ("PUT", "/state"), ("POST", "/metrics")]:
         assert client.request(method, path).status_code == 405
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
     assert client.get("/state", headers={"Host": "evil.example"}).status_code == 400  # DNS that was bound anew
 
 
@@ -378,12 +379,14 @@ def test_a_journal_is_read_from_where_it_was_left(tmp_path):
     journal.cut(Place(2, 0))
     assert [each.key for each in journal.read(place)] == ["b"]
     journal.forget(Place(2, 0))
-    with pytest.raises(saving.Unreadable, match="00000001.jsonl is missing"):
+    with pytest.raises(saving.Unreadable, match=r"00000001\.jsonl is missing"):
         list(journal.read(place))
     journal.close()
     (tmp_path / "00000002.jsonl").write_bytes(b"[1, 2, 3]\n")
+    damaged = Journal(tmp_path)
     with pytest.raises(saving.Unreadable, match="line 1 of what is left: it is damaged"):
-        list(Journal(tmp_path).read(Place(2, 0)))
+        list(damaged.read(Place(2, 0)))
+    damaged.close()
 
 
 @pytest.mark.parametrize(
@@ -399,10 +402,8 @@ def test_a_journal_is_read_from_where_it_was_left(tmp_path):
 )
 def test_options_that_do_not_fit(fields, match, monkeypatch):
     monkeypatch.delenv("ONWARD_TOKEN", raising=False)
-    serve = Serve(**fields)
     with pytest.raises(OnwardError, match=match):
-        serve.check()
-        serve.token  # noqa: B018
+        App(None, Serve(**fields)) if "token_file" in fields else Serve(**fields).check()
 
 
 def test_what_is_missing_is_told(monkeypatch):
@@ -441,7 +442,15 @@ class Command:
             if " answers at " in line:
                 self.url = line.split()[-1]
                 break
-        threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True).start()
+        self.rest = threading.Thread(target=lambda: self.lines.extend(self.process.stderr))
+        self.rest.start()
+
+    def end(self):
+        """By SIGKILL, where it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        self.rest.join()
+        self.process.stderr.close()
 
     def post(self, path, rows, **headers):
         request = urllib.request.Request(self.url + path, json.dumps(rows).encode(), headers, method="POST")
@@ -457,8 +466,7 @@ def test_a_command_that_is_killed_and_one_that_is_ended(tmp_path):
     try:
         for i, row in enumerate(rows):
             if i in (30, 77):
-                command.process.send_signal(signal.SIGKILL)
-                command.process.wait()
+                command.end()
                 command = Command(tmp_path / "run")
             sure += command.post("/rows", row, **{"Idempotency-Key": f"k{i}"})
         # Somebody who goes away in the middle of an answer, and somebody who says nothing.
@@ -471,8 +479,7 @@ def test_a_command_that_is_killed_and_one_that_is_ended(tmp_path):
         command.process.send_signal(signal.SIGTERM)
         assert command.process.wait(timeout=60) in (0, -signal.SIGTERM)
     finally:
-        command.process.kill()
-        command.process.wait()
+        command.end()
     assert [each["row"] for each in sure] == list(range(1, 121))
     assert any("go on with: onward serve" in line for line in command.lines)
     with open(tmp_path / "run" / "predictions.csv") as file:

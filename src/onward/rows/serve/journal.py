@@ -70,12 +70,13 @@ class Journal:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            os.ftruncate(self._file.fileno(), before)
+            self.cut(Place(self.part, before))
             raise Unwritable(self._path(self.part), error) from error
 
     def cut(self, place: Place) -> None:
         """As if nothing had been appended from a place on; it lies in the file that is appended to."""
-        os.ftruncate(self._file.fileno(), place.at)
+        self._file.truncate(place.at)
+        self._file.seek(place.at)
 
     def turn(self) -> None:
         """Begin a new file, so that the present one can be deleted in time."""
