@@ -68,7 +68,8 @@ class Fleet(Session):
         self.targets.units = {name: Unit(0.0) for name in options.target}
         self._shards: Shards | None = None
         self._made: Callable[[], Shards] = lambda: Here(options)
-        self._pending: Callable[[], None] | None = None  # what is to be done with rows that were sent to workers
+        # Of rows that were sent to workers: what waits for them, and what is then to be done.
+        self._pending: tuple[Callable[[], Told], Callable[[Told], None]] | None = None
         self.generation = self._capacity = 0
         self._opened = False
         self.unnamed = 0  # rows without an entity
@@ -179,10 +180,13 @@ class Fleet(Session):
         if encoder.capacity != self._capacity:
             self.settle()
             self._capacity = encoder.capacity
+        # What was sent before must have come back: else a worker may take the later rows first.
+        before, self._pending = self._pending, None
+        told = None if before is None else before[0]()
         wait = self.shards.take(names, moments, x, encoder.plain, y, learn=learn)
-        before, self._pending = self._pending, partial(self._came, wait, names, whose, numbers, times, y, cells)
-        if before is not None:
-            before()
+        self._pending = wait, partial(self._came, names, whose, numbers, times, y, cells)
+        if before is not None and told is not None:
+            before[1](told)
         if self.live or not self.shards.waits:
             self.settle()
 
@@ -190,20 +194,20 @@ class Fleet(Session):
         """Wait for what workers still learn."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending()
+            pending[1](pending[0]())
 
     def _came(
         self,
-        wait: Callable[[], Told],
         names: Sequence[str],
         whose: Sequence[Sequence[str]],
         numbers: Sequence[int],
         times: Sequence[str],
         y: np.ndarray,
         cells: dict[str, Sequence[Cell]],
+        told: Told,
     ) -> None:
         """What came of rows: judged and written."""
-        told, encoder = wait(), self.reading.encoder
+        encoder = self.reading.encoder
         facts = self.shards.facts
         if not self.full and facts.known > facts.most:
             self.full = True

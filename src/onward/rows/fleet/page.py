@@ -110,7 +110,7 @@ def _last_lines(path: Path, form: Format, wanted: list[tuple[str, ...]]) -> list
             file.readline()
         found: dict[tuple[str, ...], deque[list[str]]] = defaultdict(lambda: deque(maxlen=DRAWN))
         stop = 2 + len(form.by)
-        for line in csv.reader(io.StringIO(file.read().decode(), newline="")):
+        for line in csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")):
             if (name := tuple(line[2:stop])) in wanted:
                 found[name].append(line)
     return [list(found[name]) for name in wanted]

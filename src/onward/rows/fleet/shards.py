@@ -1,5 +1,6 @@
 """Where the entities of a fleet are learned: in this process, or divided among the workers of a Dask cluster."""
 
+import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -149,7 +150,8 @@ class There:
         for i, worker in enumerate(self._workers):
             rows = np.flatnonzero(whose == i)
             if len(rows):
-                named = [names[row] for row in rows.tolist()]
+                # As one: Dask looks at each item of a list.
+                named = json.dumps([names[row] for row in rows.tolist()]).encode()
                 with _losing():
                     sent.append((i, rows, worker.take(named, moments[rows], x[rows], plain, y[rows], learn)))
 
@@ -217,9 +219,9 @@ class Worker:
         """As of now."""
         return self._safe(facts_of, self.shard)
 
-    def take(self, names: list[str], moments: Any, x: Any, plain: Any, y: Any, learn: bool) -> tuple[str, Any]:
-        """What came of it, and the facts after it."""
-        work = lambda: (self.shard.take(names, moments, x, plain, y, learn=learn), facts_of(self.shard))
+    def take(self, names: bytes, moments: Any, x: Any, plain: Any, y: Any, learn: bool) -> tuple[str, Any]:
+        """What came of it, and the facts after it; `names` as JSON."""
+        work = lambda: (self.shard.take(json.loads(names), moments, x, plain, y, learn=learn), facts_of(self.shard))
         return self._safe(work)
 
     def standing(self) -> tuple[str, Any]:
