@@ -5,6 +5,7 @@ import hmac
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -25,6 +26,8 @@ from onward.rows.serve.service import WAITING, Full, Service
 from onward.rows.sources.jsonl import rows_of
 from onward.saving import Unwritable
 
+# Seconds for which a thread keeps Python to itself while another waits.
+TURN = 2e-4
 # Characters of a key, and callers whose rates are watched at a time.
 LONGEST_KEY, WATCHED = 200, 10_000
 SAFE = {
@@ -221,4 +224,9 @@ def run(service: Service, serve: Serve, place: socket.socket, began: Callable[[s
     )
     host, port = place.getsockname()[:2]
     began(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    uvicorn.Server(config).run(sockets=[place])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN)  # the learner and who answers take turns
+    try:
+        uvicorn.Server(config).run(sockets=[place])
+    finally:
+        sys.setswitchinterval(before)
