@@ -211,9 +211,10 @@ class Entities:
         used, size = len(self._places), len(self.records)
         needed = used + count
         if needed > size and size < self.most:
-            more = min(self.most, max(needed, 2 * size)) - size
-            self.records = np.concatenate([self.records, np.repeat(self.start[None], more)])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, bool)])
+            room = min(self.most, max(needed, 2 * size))
+            records, dirty = np.empty(room, self.records.dtype), np.zeros(room, bool)
+            records[:size], dirty[:size] = self.records, self._dirty
+            self.records, self._dirty = records, dirty
         free = list(range(used, min(needed, len(self.records))))  # those in use are the first
         while len(free) < count:
             name, place = self._places.popitem(last=False)
