@@ -46,6 +46,7 @@ DONE = {
     ),
     "midi": (lambda path, patch: datasets.write_midi(np.zeros((4, 88)), path / "a.mid"), "reading and writing MIDI"),
     "parquet": (lambda path, patch: source("a.parquet", b"PAR1PAR1", path), "reading {path}/a.parquet"),
+    "serve": (lambda path, patch: read(["serve", "never", "--target", "y"]), "onward serve"),
     "tensorboard": (lambda path, patch: sweep("--tensorboard"), "--tensorboard"),
     "zstd": (lambda path, patch: source("a.csv.zst", b"\x28\xb5\x2f\xfd" + bytes(9), path), "reading {path}/a.csv.zst"),
     **{name: (lambda path, patch, name=name: adapter(name, patch), f"onward.adapters.{name}") for name in ADAPTERS},

@@ -17,7 +17,7 @@ EXTRAS = {
     "parquet": "pyarrow",
     "river": "river",
     "safetensors": "safetensors",
-    "serve": "starlette and uvicorn",
+    "serve": "starlette",
     "sklearn": "scikit-learn",
     "tensorboard": "tensorboardX",
     "torch": "torch",

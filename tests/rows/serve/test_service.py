@@ -408,7 +408,7 @@ def test_options_that_do_not_fit(fields, match, monkeypatch):
 
 def test_what_is_missing_is_told(monkeypatch):
     monkeypatch.setattr("onward.rows.serve.options.find_spec", lambda name: None)
-    with pytest.raises(OnwardError, match=r'onward serve needs starlette and uvicorn: pip install "onward\[serve\]"'):
+    with pytest.raises(OnwardError, match=r'onward serve needs starlette: pip install "onward\[serve\]"'):
         Serve().check()
 
 
