@@ -197,14 +197,18 @@ class Entities:
         return self.start if found is None else found
 
     def _take_in(self, names: Sequence[str]) -> None:
-        free = self._free(len(names))
-        for name, place in zip(names, free, strict=True):
+        new = []
+        for name, place in zip(names, self._free(len(names)), strict=True):
             record = self._fetch(name)
             if record is None:
                 self._unfiled[name] = None
-                record = self.start
-            self.records[place] = record
+                new.append(place)
+            else:
+                self.records[place] = record
             self._places[name] = place
+        # As bytes: record by record, field by field, takes ten times as long.
+        plain = self.records.view(np.uint8).reshape(len(self.records), -1)
+        plain[new] = np.frombuffer(self.start.tobytes(), np.uint8)
 
     def _free(self, count: int) -> list[int]:
         """So many places: new ones, then those of the entities that were not needed for longest."""
