@@ -2,7 +2,7 @@
 
 Every command first reads all its words, imports what it works with, and refuses what does not fit; then it works.
 The exit status is 0; 1 after a complaint, in one line, or a gradient that is not what its rule claims; 2 for usage that
-no command was named in; 130 after a stop.
+no command was named in; 3 after an alarm, where that is to be the end; 130 after a stop.
 """
 
 import os
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(stop.code or 0)
     except Stopped as stopped:
         print(f"onward: {stopped}", file=sys.stderr)
-        return 130
+        return stopped.status
     except OnwardError as error:
         print(f"onward: {error}", file=sys.stderr)
         return 1
@@ -110,15 +110,19 @@ def _version() -> int:
 
 
 def _learn(arguments: Sequence[str]) -> Work:
+    from onward.lab.fields import Field
     from onward.rows.options import Learn
 
     words = words_of("learn", "SOURCE --target COLUMN [--field value ...]", Learn.__doc__ or "", arguments)
     words.add_folder("runs/learn")
     words.add_fields(Learn, commas=False)  # the name of a column may hold one
+    about = "with --resume: which row of the stream comes next; those that were learned from are passed over"
+    words.add_value(Field("from_row", int, what="a row"), about)
     said = words.finish(most=1)
     if not words.rest:
         raise OnwardError("learn from what? onward learn SOURCE --target COLUMN, with a file or - for standard input")
     own: dict[str, Any] = {name: said.pop(name) for name in ("out", "replace", "resume", "device") if name in said}
+    from_row = said.pop("from_row", None)
     folder = words.folder(own, "runs/learn")
     if "resume" not in own:
         Learn(**said).check()
@@ -128,10 +132,20 @@ def _learn(arguments: Sequence[str]) -> Work:
         resume="resume" in own,
         replace="replace" in own,
         device=own.get("device", ""),
+        from_row=from_row,
     )
 
 
-def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: bool, replace: bool, device: str) -> int:
+def _run_learn(
+    source: str,
+    fields: dict[str, Any],
+    folder: Path,
+    *,
+    resume: bool,
+    replace: bool,
+    device: str,
+    from_row: int | None,
+) -> int:
     import dataclasses
 
     from onward.rows import learn
@@ -144,7 +158,7 @@ def _run_learn(source: str, fields: dict[str, Any], folder: Path, *, resume: boo
     if resume:
         require_source(source)
     options = dataclasses.replace(learn.load_options(folder)[0] if resume else Learn(), **fields)
-    page = learn.learn(options, source, folder, resume=resume, replace=replace, report=write_report)
+    page = learn.learn(options, source, folder, resume=resume, replace=replace, from_row=from_row, report=write_report)
     text = "\n".join(as_lines(folder))
     print(f"{text}\nreport: {page}", file=sys.stderr if source == "-" else sys.stdout)
     return 0

@@ -40,6 +40,8 @@ class NotFinite(OnwardError):
 class Stopped(OnwardError):
     """The run was asked to stop, and can be resumed."""
 
+    status = 130
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is a slip of: the nearest one, if few enough letters differ; None if there is none.

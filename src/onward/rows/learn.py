@@ -19,6 +19,9 @@ from onward.lab.cluster import Lost
 from onward.lab.folder import CONFIG, RunFolder, newest_first, newest_good, read_config, same_fields
 from onward.lab.progress import Progress
 from onward.lab.signals import Stop, stopping
+from onward.rows.again import Again, require_offsets
+from onward.rows.alarms import Alarmed, OnAlarm
+from onward.rows.answers import as_data, as_lines
 from onward.rows.beginning import CLOSED
 from onward.rows.checkpoint import require_same
 from onward.rows.options import Learn
@@ -26,14 +29,17 @@ from onward.rows.predictions import csv_line
 from onward.rows.remarks import Remarks
 from onward.rows.scores import CONTESTANTS, mean_errors
 from onward.rows.session import JOB, Session
-from onward.rows.sources import Cell, Rows, Source, open_rows, require_source
+from onward.rows.sources import Rows, Source, gathered, open_rows, require_source
 from onward.rows.stream import BLOCK, STREAM, as_usual
 from onward.rows.summary import SUMMARY, summary
 from onward.text import counted
 
 PREDICTIONS, METRICS = WRITTEN = "predictions.csv", "metrics.jsonl"
 # Options that may change from one call to the next.
-FREE = ("every", "checkpoint_seconds", "strict", "form", "delimiter", "encoding")
+FREE = (
+    *("every", "checkpoint_seconds", "strict", "form", "delimiter", "encoding"),
+    *("answers", "on_alarm", "stop_on_alarm"),
+)
 # Rows of a file by which is judged what its columns are.
 SAMPLE = 4096
 
@@ -50,13 +56,17 @@ class _Run:
         rows: Source,
         progress: Progress,
         stop: Stop,
+        from_row: int | None = None,
     ) -> None:
         self.source, self.folder, self.fields, self.session, self.rows = source, folder, fields, session, rows
         self.progress, self.stop = progress, stop
         self.options, self.stream = session.options, source == "-"
         self.position: Any = None
+        self.again = Again(self.options.offset, session.complain)
+        self.told: OnAlarm | None = None
         self.saved = self.started = time.monotonic()
         self.first = 0
+        self.from_row = from_row
         self.whole = True  # whether the session stands between two blocks, all written
 
     def restore(self) -> None:
@@ -85,6 +95,9 @@ class _Run:
             self.begin()
             return
         self.rows.resume(meta["position"])
+        self.again.restore(meta.get("again") or {"last": None, "passed": 0})
+        if self.from_row is not None:
+            self.again.from_row(self.from_row, meta["position"]["row"] - self.again.passed)
         self.position, self.first = meta["position"], self.session.rows
         self.progress.say(f"{self.rows.name}: going on after row {meta['last_row']:,}")
         self.folder.cut(meta["written"])
@@ -98,11 +111,13 @@ class _Run:
     def go(self) -> None:
         """Learn to the end of the source, or until somebody stops it; what was learned is kept either way."""
         try:
-            if self.stream:
+            self.told = OnAlarm(self.options.on_alarm, self.progress.say) if self.options.on_alarm else None
+            if self.stream and not self.as_json:
                 self._tell(self.session.format.stream_header(ahead=not self.session.of_rows))
             ended = False
             while not ended:
                 blocks = gathered(self.rows.blocks(self.session.block), 1 if self.stream else self.session.least)
+                blocks = self.again.new(blocks) if self.stream else blocks
                 try:
                     while (block := next_block(self.rows, blocks, self.stop)) is not None:
                         self.whole = False
@@ -126,6 +141,9 @@ class _Run:
         except OnwardError:
             self._keep()
             raise
+        finally:
+            if self.told:
+                self.told.close()
         self._end()
 
     def _recover(self, lost: Lost) -> None:
@@ -151,20 +169,45 @@ class _Run:
             session = self.session
             ahead = 0 if session.of_rows else self.options.lag
             labels = list(session.targets.classes)
-            self._tell(session.format.answers(session.answered, ahead, labels, session.odds, session.whose))
+            self._tell(
+                as_lines(as_data(session))
+                if self.as_json
+                else session.format.answers(session.answered, ahead, labels, session.odds, session.whose)
+            )
+        if self.session.odds is not None and self.session.odds.alarm.any():
+            self._alarmed()
         if self.stop():
             raise KeyboardInterrupt
         if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
             self._keep()
         self._show()
 
+    @property
+    def as_json(self) -> bool:
+        """Whether rows of a stream are answered by JSON lines."""
+        return self.options.answers == "jsonl" or (self.options.answers == "auto" and self.rows.form == "jsonl")
+
+    def _alarmed(self) -> None:
+        """Some of the last rows are alarms."""
+        answers = as_data(self.session)
+        if self.told:
+            self.told.tell(answers)
+        if self.options.stop_on_alarm:
+            self._keep()
+            first = next(each for each in answers if each["alarm"])
+            when = f" ({first['time']})" if first["time"] else ""
+            raise Alarmed(f"row {first['row']:,}{when} is an alarm{self._how_to_go_on()}")
+
     def _how_to_go_on(self) -> str:
         kept = newest_first(self.folder.checkpoints, JOB)
         if not kept:
             return " before anything was learned"
-        row = saving.read_meta(kept[0])["last_row"]
+        meta = saving.read_meta(kept[0])
         again = f"onward learn {self.source} --resume {self.folder}"
-        return f"; what was learned up to row {row:,} is kept, go on with: {again}"
+        upto = f"row {meta['last_row']:,}"
+        if self.options.offset:
+            upto += f", {self.options.offset} {meta['again']['last']},"
+        return f"; what was learned up to {upto} is kept, go on with: {again}"
 
     def _show(self) -> None:
         session, total = self.session, rows_expected(self.source, self.rows, self.position, self.session.rows)
@@ -194,6 +237,7 @@ class _Run:
                 position=self.position,
                 fingerprint=self.rows.fingerprint(self.position),
                 written=self.folder.sizes(*WRITTEN),
+                again=self.again.as_dict(),
             )
             self.folder.settle()
         self.saved = time.monotonic()
@@ -250,31 +294,6 @@ def next_block(rows: Source, blocks: Iterator[Rows], stop: Stop) -> Rows | None:
     return block
 
 
-def gathered(blocks: Iterator[Rows], least: int) -> Iterator[Rows]:
-    """Blocks, joined until they have at least so many rows."""
-    held: list[Rows] = []
-    for block in blocks:
-        held.append(block)
-        if sum(len(each.numbers) for each in held) >= least:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
-
-
-def _joined(blocks: list[Rows]) -> Rows:
-    if len(blocks) == 1:
-        return blocks[0]
-    cells: dict[str, list[Cell]] = {}
-    numbers: list[int] = []
-    for block in blocks:
-        for name in {**cells, **block.cells}:
-            more = block.cells.get(name) or [None] * len(block.numbers)
-            cells.setdefault(name, [None] * len(numbers)).extend(more)
-        numbers += block.numbers
-    return Rows(blocks[0].first, numbers, dict(cells), blocks[-1].position)
-
-
 def rows_expected(source: str, rows: Source, position: Any, done: int) -> int | None:
     """About how many rows there are; None where nobody can know."""
     if rows.form == "parquet" or not rows.moves or rows.packed:
@@ -323,15 +342,18 @@ def learn(
     *,
     resume: bool = False,
     replace: bool = False,
+    from_row: int | None = None,
     report: Callable[[Path], Path] | None = None,
 ) -> Path | None:
     """Learn from a source into the run folder `path`; what `report` makes of it in the end is returned.
 
     Rows of standard input (`-`) are taken as they come and answered on standard output at once. `resume` goes on where
-    the folder's newest checkpoint was made, `replace` deletes an older run once there is a first checkpoint. Raises
+    the folder's newest checkpoint was made, `replace` deletes an older run once there is a first checkpoint. Of a
+    stream that goes on, `from_row` is the row that comes first; those that were learned from are passed over. Raises
     OnwardError where source, options or folder do not allow it, and Stopped after Ctrl-C, with what was learned kept.
     """
     options.check()
+    require_offsets(options.offset, from_row, stream=source == "-", resume=resume)
     if not resume:
         options.check_served()
     progress = Progress()
@@ -351,7 +373,7 @@ def learn(
             folder.vacant(replace=replace)
         rows = rows or held.enter_context(_chosen(session, source))  # nobody types a row for a folder that is refused
         with as_usual(), progress, stopping() as stop, session.ahead:
-            run = _Run(source, folder, fields, session, rows, progress, stop)
+            run = _Run(source, folder, fields, session, rows, progress, stop, from_row)
             try:
                 if resume:
                     run.restore()

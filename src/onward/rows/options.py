@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from onward.errors import OnwardError
 from onward.lab.cluster import require_place
+from onward.rows.alarms import words_of
 from onward.rows.clock import clock_of
 from onward.rows.holidays import Holidays
 from onward.rows.kinds import Judge, decimal_of
@@ -104,6 +105,10 @@ class Learn:
     alarm: float | None = None
     """Say how odd each row is, and mark as an alarm a row whose score is below this, such as 1e-4. Not for returns and
     paths."""
+    on_alarm: str = ""
+    """Command to run for each alarm, without a shell; it gets the row's answer as JSON on its standard input."""
+    stop_on_alarm: bool = False
+    """End, with status 3, after the first rows with an alarm; what was learned is kept."""
     period: int | None = None
     """Rows in a season, for the seasonal baseline. Left out: found in the data."""
     seed: int = 0
@@ -118,6 +123,11 @@ class Learn:
     """What a line of a CSV begins with that is no row, such as #. Empty: # before the header only."""
     encoding: str = ""
     """Of text, such as latin-1 or cp1252. Empty: by the first bytes UTF-8 or UTF-16."""
+    answers: Literal["auto", "csv", "jsonl"] = "auto"
+    """How rows of standard input are answered. auto: JSON lines by JSON lines, all others by CSV."""
+    offset: str = ""
+    """Column of standard input that numbers its rows, rising (an offset, a sequence number): rows that come again after
+    a restart are passed over."""
     strict: bool = False
     """End at the first row that cannot be read, instead of passing over it."""
     every: int = 1_000
@@ -175,6 +185,13 @@ class Learn:
             if self.task == "return" or self.path or self.interval == 0:
                 what = "returns" if self.task == "return" else "a path" if self.path else "--interval 0"
                 raise OnwardError(f"--alarm needs the distribution of each row's target, and of {what} there is none")
+        for name in ("on_alarm", "stop_on_alarm"):
+            if getattr(self, name) and self.alarm is None:
+                raise OnwardError(f"--{name.replace('_', '-')} needs --alarm, which says what an alarm is")
+        if self.on_alarm:
+            words_of(self.on_alarm)
+        if self.offset and self.offset in (*self.target, *self.by, *self.features, *self.time.split("+")):
+            raise OnwardError(f"--offset names {self.offset!r}, which is learned from: it only numbers rows")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise OnwardError(f"--step-size must be positive and finite, or left out, got {self.step_size}")
         if not self.checkpoint_seconds >= 0:

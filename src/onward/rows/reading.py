@@ -69,6 +69,7 @@ class Reading:
         options = self.options
         asked = (
             *options.target,
+            *((options.offset,) if options.offset else ()),
             *options.by,
             *self.time_columns(names),
             *options.features,

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from onward.errors import OnwardError
 from onward.lab.folder import CONFIG, RunFolder, newest_good
 from onward.lab.folder import newest_first as checkpoints_of
+from onward.rows.answers import as_data
 from onward.rows.checkpoint import require_same
 from onward.rows.learn import METRICS, PREDICTIONS, WRITTEN, session_of
 from onward.rows.options import Learn
@@ -287,7 +286,7 @@ class Service:
             part = rows[start : start + session.block]
             first = self.row + 1
             session.take(self._rows(part, first))
-            answers += told(session, part, first, self.options)
+            answers += told(session, part, first)
             self.folder.append(PREDICTIONS, "".join(session.lines))
             self.folder.append(METRICS, "".join(line + "\n" for line in session.metrics))
             session.lines, session.metrics = [], []
@@ -331,7 +330,7 @@ class Service:
             for start in range(0, len(rows), apart.block):
                 part = rows[start : start + apart.block]
                 apart.take(self._rows(part, first + start), learn=False)
-                answers += told(apart, part, first + start, self.options)
+                answers += told(apart, part, first + start)
         finally:
             self.names = names
             apart.ahead.ready()
@@ -375,42 +374,16 @@ def _runs(batch: Iterable[Asked]) -> list[tuple[bool, list[Asked]]]:
     return runs
 
 
-def told(session: Session, rows: Sequence[Row], first: int, options: Learn) -> list[dict[str, Any]]:
+def told(session: Session, rows: Sequence[Row], first: int) -> list[dict[str, Any]]:
     """Answers as JSON holds them: for each row what came, what is said of the row `horizon` rows later, and how odd.
 
     The rows count from `first`; of one that was passed over it says no more.
     """
-    said = session.answered
     found: list[dict[str, Any]] = [{"row": first + i, "passed over": True} for i in range(len(rows))]
-    labels = list(session.targets.classes)
-    names, extra = list(options.outputs), session.format.extra
-    for i, row in enumerate(said.rows):
-        each: dict[str, Any] = {"row": row, "time": said.times[i] or None}
-        if options.by:
-            each["entity"] = {name: column[i] for name, column in zip(options.by, session.whose, strict=True)}
-        targets = {}
-        for j, name in enumerate(names):
-            value = said.said[i, j]
-            answer: dict[str, Any] = {"prediction": _class(value, labels) if session.format.classes else _number(value)}
-            if extra == 1:
-                answer["probability"] = _number(said.extra[i, 0])
-            elif extra == 2:
-                answer["low"], answer["high"] = (_number(v) for v in said.extra[i, 2 * j : 2 * j + 2])
-            came = rows[row - first].get(name)
+    for each in as_data(session):
+        row = rows[each["row"] - first]
+        for name, answer in each["targets"].items():
+            came = row.get(name)
             answer["came"] = came if isinstance(came, int | float | str) else None
-            if session.odds is not None:
-                answer["score"] = _number(session.odds.score[i, j])
-            targets[name] = answer
-        each["targets"] = targets
-        if session.odds is not None:
-            each["alarm"], each["shift"] = bool(session.odds.alarm[i]), bool(session.odds.shift[i])
-        found[row - first] = each
+        found[each["row"] - first] = each
     return found
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _class(value: float, labels: Sequence[str]) -> str | None:
-    return labels[int(value)] if value == value and value < len(labels) else None

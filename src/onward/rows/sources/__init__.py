@@ -6,6 +6,7 @@ row begins, so that a stopped reading goes on exactly there. A row that cannot b
 
 from onward.rows.sources.base import Rows as Rows
 from onward.rows.sources.base import Source as Source
+from onward.rows.sources.base import gathered as gathered
 from onward.rows.sources.cells import Cell as Cell
 from onward.rows.sources.cells import is_missing as is_missing
 from onward.rows.sources.cells import number_in as number_in

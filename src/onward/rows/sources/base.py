@@ -92,3 +92,28 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def gathered(blocks: Iterator[Rows], least: int) -> Iterator[Rows]:
+    """Blocks, joined until they have at least so many rows."""
+    held: list[Rows] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(each.numbers) for each in held) >= least:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: list[Rows]) -> Rows:
+    if len(blocks) == 1:
+        return blocks[0]
+    cells: dict[str, list[Cell]] = {}
+    numbers: list[int] = []
+    for block in blocks:
+        for name in {**cells, **block.cells}:
+            more = block.cells.get(name) or [None] * len(block.numbers)
+            cells.setdefault(name, [None] * len(numbers)).extend(more)
+        numbers += block.numbers
+    return Rows(blocks[0].first, numbers, dict(cells), blocks[-1].position)
