@@ -29,6 +29,7 @@ GOOD = {
     "run": ("run memory --methods rtrl --steps 120", "", "--out new"),
     "sweep": ("sweep memory --methods rtrl --units 2,3 --steps 120", "", "--out new"),
     "learn": ("learn --target y --units 2", "data.csv", "--out new"),
+    "serve": ("serve --target y --units 2 --port 0", "", "new"),
     "predict": ("predict", "data.csv", "learn"),
     "report": ("report", "", "run"),
     "compare": ("compare", "", "run run"),
@@ -102,6 +103,14 @@ OPTIONS = {
         "--unit 3": "did you mean --units?",
         "--device abacus": "--device is cpu, gpu or tpu",
     },
+    "serve": {
+        "--port 70000": "--port must be from 0 to 65535",
+        "--port many": "--port takes a whole number, got 'many'",
+        "--host 0.0.0.0": "put a token into a file",
+        "--token-file nowhere --host 0.0.0.0": "--token-file nowhere",
+        "--most-bytes 0": "--most-bytes must be at least 1",
+        "--unit 3": "did you mean --units?",
+    },
     "predict": {
         "--out mine": "--out mine: it is a folder",
         "--out nowhere/file.csv": "--out nowhere/file.csv: there is no folder nowhere",
@@ -141,6 +150,13 @@ PLACES = {
     "run": FOLDERS | OCCUPIED | RESUMED,
     "sweep": FOLDERS | {"--out {MINE}": "{MINE} holds another sweep"},
     "learn": FOLDERS | OCCUPIED | RESUMED,
+    "serve": {
+        "mine": "mine is not empty and not a run folder: name another folder",
+        "file": "file is a file; name a folder",
+        "file/below": "cannot make the folder file/below",
+        "run": "run belongs to onward run",
+        "sweep": "sweep belongs to onward sweep",
+    },
     "predict": READ | {"run": "run belongs to onward run", "learn-0": "learn-0 has no checkpoint"},
     "report": READ
     | {"run": "summary.json is missing", "sweep": "plan.json is missing", "learn-0": "summary.json is miss"},
@@ -167,6 +183,10 @@ ALSO = [
     ("run memory --resume run --steps 240", "run was run with --steps 120, not 240"),
     ("learn data.csv --target y --resume learn --horizon 2", "learn was run with --horizon 1, not 2"),
     ("learn data.csv --target x --resume learn", "learn was run with --target y, not x"),
+    ("serve learn --target x --port 0", "learn was run with --target y, not x"),
+    ("serve new --target y --horizon -1 --port 0", "--horizon must be at least 0"),
+    ("serve new --port 0", "--target: name the column to predict"),
+    ("serve new --target y --by x --workers 2 --port 0", "a service learns in one process"),
 ]
 
 
@@ -184,7 +204,7 @@ def starts():
                 options = f"{good[0]} {options}"
             order = (options, place, source) if command == "predict" else (options, source, place)
             words = " ".join(order).split()
-            for option in ("--units", "--target", "--methods", "--steps"):  # the last one counts
+            for option in ("--units", "--target", "--methods", "--steps", "--port"):  # the last one counts
                 at = [i for i, word in enumerate(words) if word == option]
                 for i in reversed(at[:-1]):
                     del words[i : i + 2]

@@ -182,6 +182,8 @@ def _serve(arguments: Sequence[str]) -> Work:
         raise OnwardError("serve what? onward serve FOLDER --target COLUMN")
     serve = Serve(**{name: said.pop(name) for name in [*said] if name in Serve.__dataclass_fields__})
     serve.check()
+    if not os.path.exists(words.rest[0]):
+        Learn(**said).check()
     import_module("onward.rows.serve.command")
     return partial(_run_serve, Path(words.rest[0]), said, serve)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onward.errors import OnwardError
-from onward.lab.folder import CONFIG, RunFolder, same_fields
+from onward.lab.folder import CONFIG, LOCK, RunFolder, same_fields
 from onward.lab.signals import stopping
 from onward.rows.learn import FREE, as_json, load_options
 from onward.rows.options import Learn
@@ -28,6 +28,8 @@ def run(path: Path, fields: dict[str, Any], serve: Serve) -> None:
             asked = as_json(dataclasses.replace(options, **fields))
             same_fields(path, as_json(options), asked, FREE)
             options = dataclasses.replace(options, **{name: value for name, value in fields.items() if name in FREE})
+        elif any(each.name != LOCK for each in path.iterdir()):
+            raise OnwardError(f"{path} is not empty and not a run folder: name another folder")
         else:
             options = Learn(**fields)
         options.check()
