@@ -92,6 +92,7 @@ from .objectives.td import TDLambda as TDLambda
 from .saving import Unreadable as Unreadable
 from .saving import load as load
 from .saving import save as save
+from .tasks.adding import Adding as Adding
 from .tasks.anbn import AnBn as AnBn
 from .tasks.animal import NoisyPatterning as NoisyPatterning
 from .tasks.animal import TraceConditioning as TraceConditioning
@@ -110,6 +111,7 @@ from .tasks.digits import SequentialDigits as SequentialDigits
 from .tasks.environment import AbstractEnvironment as AbstractEnvironment
 from .tasks.environment import Draw as Draw
 from .tasks.environment import Episode as Episode
+from .tasks.lag import solved as solved
 from .tasks.last_action import WithLastAction as WithLastAction
 from .tasks.memory_chain import KMemoryChain as KMemoryChain
 from .tasks.memory_chain import MemoryChain as MemoryChain
@@ -120,8 +122,10 @@ from .tasks.one_to_many import OneToManyClasses as OneToManyClasses
 from .tasks.one_to_many import OneToManyMixture as OneToManyMixture
 from .tasks.pendulum import Pendulum as Pendulum
 from .tasks.piano import PianoRoll as PianoRoll
+from .tasks.random_permutation import RandomPermutation as RandomPermutation
 from .tasks.streams import Streams as Streams
 from .tasks.t_maze import TMaze as TMaze
+from .tasks.temporal_order import TemporalOrder as TemporalOrder
 from .types import Carry as Carry
 from .types import Info as Info
 from .types import Sequence as Sequence

@@ -161,6 +161,10 @@ TASKS = {
     "Normalised": lambda: ow.Normalised(ow.TracePatterning(), rewards=ow.ReturnScale(0.9)),
     "OneToManyClasses": lambda: ow.OneToManyClasses(4, batch=3),
     "OneToManyMixture": lambda: ow.OneToManyMixture(4, batch=3, rows=5),
+    "TemporalOrder": lambda: ow.TemporalOrder(12, batch=3),
+    "TemporalOrder-3": lambda: ow.TemporalOrder(20, bits=3, batch=3),
+    "Adding": lambda: ow.Adding(12, batch=3),
+    "RandomPermutation": lambda: ow.RandomPermutation(6, symbols=5, batch=3),
 }
 LEARNERS = {
     "Online": lambda: ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)),
@@ -197,6 +201,6 @@ PLAIN |= {
     "on_head",
     "swift_td",
 }
-PLAIN |= {"chrono", "knots", "orthogonal", "ring"}
+PLAIN |= {"chrono", "knots", "orthogonal", "ring", "solved"}
 PLAIN |= {"Loop", "fit", "load", "save", "NotFinite", "OnwardError", "Unreadable", "verify"}
 PLAIN |= {name for name in ow.__all__ if name.startswith("Abstract")}
