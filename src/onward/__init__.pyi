@@ -55,6 +55,8 @@ from .heads.mlp import MLP as MLP
 from .heads.monte_carlo import MonteCarlo as MonteCarlo
 from .learners.base import AbstractLearner as AbstractLearner
 from .learners.bptt import BPTT as BPTT
+from .learners.carried import MemoryInverse as MemoryInverse
+from .learners.carried import SteadyInverse as SteadyInverse
 from .learners.frequencies import Frequencies as Frequencies
 from .learners.horizon import Horizon as Horizon
 from .learners.horizon import horizon as horizon
@@ -69,6 +71,7 @@ from .learners.optimisers import least_squares as least_squares
 from .learners.optimisers import rms as rms
 from .learners.optimisers import scale_by_rms as scale_by_rms
 from .learners.optimisers import scale_head as scale_head
+from .learners.preserving import Preserving as Preserving
 from .learners.staleness import Staleness as Staleness
 from .learners.staleness import staleness as staleness
 from .learners.step_rules import autostep as autostep

@@ -172,6 +172,7 @@ LEARNERS = {
     "Watched": lambda: ow.Watched(ow.Online(ow.Columnwise(), ow.Supervised(), optax.sgd(0.1)), (ow.SnAp(1),)),
     "BPTT": lambda: ow.BPTT(optax.sgd(0.1)),
     "Frequencies": ow.Frequencies,
+    "Preserving": lambda: ow.Preserving(optax.sgd(0.1), 0.5),
     "TPTT": lambda: ow.TPTT(ow.FeedbackInverse(), optax.sgd(0.1)),
 }
 INVERSES = {
@@ -181,6 +182,8 @@ INVERSES = {
     "AffineInverse-difference": lambda: ow.AffineInverse(training="difference"),
     "ResidualInverse": lambda: ow.ResidualInverse(width=3),
     "FeedbackInverse": ow.FeedbackInverse,
+    "MemoryInverse": ow.MemoryInverse,
+    "SteadyInverse": lambda: ow.SteadyInverse(ow.FeedbackInverse()),
 }
 OTHERS = {
     "Model": lambda: ow.Model(CELLS["Columns"](), ow.Linear(4)),

@@ -296,7 +296,7 @@ def shape_of_a_step(inverse, cell, rows=2, **options):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_inverse_fits_every_cell(cell):
     for name, inverse in zoo.INVERSES.items():
-        if name == "FeedbackInverse" and cell == "Stack":
+        if name in ("FeedbackInverse", "MemoryInverse", "SteadyInverse") and cell == "Stack":
             continue
         options = {"transitions": 2} if cell == "LSTM" else {}
         before, after, info = shape_of_a_step(inverse(), CELLS[cell], **options)
@@ -324,7 +324,9 @@ def test_shifts_are_linear_near_zero(inverse, key):
         for z, h, w in zip(zero[0], half[0], whole[0], strict=True):
             assert np.array_equal(z, 0 * z)
             np.testing.assert_allclose(2 * h, w, rtol=1e-5, atol=1e-13)
-            assert np.abs(w).max() > 0
+        # Of an LSTM's states its own memory is c, and nothing is carried to h.
+        carried = whole[0][:-1] if inverse == "MemoryInverse" else whole[0]
+        assert all(np.abs(w).max() > 0 for w in carried)
         assert np.isfinite(whole[1])
 
 

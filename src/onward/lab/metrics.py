@@ -8,14 +8,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from onward.cells.columns import Columns
+from onward.cells.dense import Dense
 from onward.learners.bptt import sequence_loss
-from onward.learners.inverses import FeedbackInverse, layer_of
-from onward.learners.tptt import TPTT, TPTTState
+from onward.learners.carried import MemoryInverse
+from onward.learners.inverses import AbstractInverse, FeedbackInverse, layer_of
+from onward.learners.tptt import TPTT, Propagation, TPTTState
 from onward.model import Model
+from onward.tasks.lag import AbstractLag
 from onward.types import Carry, Info, PyTree, Sequence, Step
 
 
@@ -124,6 +129,93 @@ def held_out_loss(
     return measure
 
 
+class LagErrors(eqx.Module):
+    """A measurement: answers to `count` sequences that no run is trained on, the same ones each time.
+
+    `wrong`: the share that is wrong by the published rule. `held_out`: the mean loss. Sequences are made and read in
+    blocks of at most `block`, of a size that divides their number, with as many trajectories as evaluation asks for.
+    """
+
+    task: AbstractLag
+    count: int = eqx.field(static=True)
+    seed: int = eqx.field(default=1, static=True)
+    block: int = eqx.field(default=500, static=True)
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Measure the state of one learner."""
+        model, blocks = state.model.evaluation(), _blocks(self.count, self.block)
+        size = self.count // blocks
+
+        def of_block(part: Any) -> Array:
+            first, key = part
+            example = self.task.held_out(size, self.seed, first)
+            loss, predictions = network_loss(model, state.stats, example, key)
+            means = jax.vmap(jax.vmap(model.head.mean))(predictions)
+            return jnp.stack([jnp.mean(self.task.wrong(means, example.y)), loss])
+
+        parts = (size * jnp.arange(blocks, dtype=jnp.int32), jax.random.split(jax.random.key(0), blocks))
+        wrong, loss = jnp.mean(lax.map(of_block, parts), 0)
+        return {"wrong": wrong, "held_out": loss}
+
+
+class Paths(eqx.Module):
+    """A measurement of how the gradient of a dense layer or of columns goes back in time, over the rows of `example`.
+
+    All of (time,), the first step first. `reach`: length of dE/dh_t to that of the last step. `others`: the share of
+    dE/dh_t that came through other units, 1 - <s, g> / <g, g>, with s what comes back where the recurrent Jacobian has
+    no entry off its diagonal. With a `learner`, also of its shifts: `shift_cosine` and `shift_ratio` to the gradient's,
+    `others_cosine` of shift - s to g - s (0 where nothing goes through others), and over the whole update of the cell
+    `update_cosine` and `update_ratio`.
+    """
+
+    learner: TPTT | None
+    example: Sequence
+
+    def __call__(self, state: Any) -> dict[str, Array]:
+        """Measure the state of one learner."""
+        cell = state.model.cell
+        dense = not isinstance(cell, Columns)
+        inverse: AbstractInverse = FeedbackInverse() if dense else MemoryInverse()
+        exact = TPTT(inverse, optax.sgd(1.0), inverse_steps=0)
+        weights = layer_of(cell).recurrent if dense else ()
+
+        def sweep(learner: TPTT, weights: PyTree) -> Propagation:
+            begun = TPTTState(state.model, state.stats, weights, None, None, state.key, state.steps)
+            return learner.propagate(begun, self.example, key=state.key, keep=True)
+
+        true = sweep(exact, weights)
+        stays = sweep(exact, weights * _own(layer_of(cell))).shifts if dense else true.shifts
+        less = lambda a: jax.tree.map(jnp.subtract, a, stays)
+        # Gradients of many steps back are small: each step at a scale of its own.
+        top = jax.vmap(lambda d: jnp.max(jnp.abs(ravel_pytree(d)[0])))(true.shifts)
+        lengths = jax.vmap(lambda d, s: s * jnp.linalg.norm(ravel_pytree(d)[0] / jnp.where(s > 0, s, 1)))
+        reach = lengths(true.shifts, top)
+        cosine, ratio = jax.vmap(_compare)(stays, true.shifts)
+        found = {"reach": reach / reach[-1], "others": 1 - cosine * ratio}
+        if self.learner is None:
+            return found
+        own = sweep(self.learner, state.inverse)
+        step = jax.vmap(_compare)(own.shifts, true.shifts)
+        through = jax.vmap(_compare)(less(own.shifts), less(true.shifts))
+        # Where next to nothing goes through others, its direction is that of rounding.
+        there = jax.vmap(_compare)(less(true.shifts), true.shifts)[1] > 1e-5
+        whole = _compare(own.gradient.cell, true.gradient.cell)
+        return found | {
+            "shift_cosine": step[0],
+            "shift_ratio": step[1],
+            "others_cosine": jnp.where(there, through[0], 0),
+            "update_cosine": whole[0],
+            "update_ratio": whole[1],
+        }
+
+
+def _own(layer: Dense) -> Array:
+    """1 where a recurrent weight is that of a unit to itself."""
+    if layer.sources is not None:
+        raise TypeError("Paths: the layer is sparse; only of a full square of weights the diagonal is known")
+    return jnp.eye(layer.units)[:, None]
+
+
 def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], dict[str, Array]]:
     """A measurement of target propagation on a dense or hybrid layer, against BPTT with the same random draws.
 
@@ -154,9 +246,12 @@ def credit_by_step(learner: TPTT, example: Sequence) -> Callable[[TPTTState], di
 def _compare(own: PyTree, true: PyTree) -> tuple[Array, Array]:
     """Cosine and norm ratio of two trees."""
     a, b = ravel_pytree(own)[0], ravel_pytree(true)[0]
+    # At scales of their own: squares of what comes from many steps back underflow.
+    tiny, tops = jnp.finfo(a.dtype).tiny, [jnp.max(jnp.abs(v)) for v in (a, b)]
+    a, b = (v / jnp.where(top > 0, top, 1) for v, top in zip((a, b), tops, strict=True))
     size, length = jnp.linalg.norm(a), jnp.linalg.norm(b)
-    tiny = jnp.finfo(a.dtype).tiny
-    return a @ b / jnp.maximum(size * length, tiny), size / jnp.maximum(length, tiny)
+    ratio = size / jnp.maximum(length, tiny) * (tops[0] / jnp.maximum(tops[1], tiny))
+    return a @ b / jnp.maximum(size * length, tiny), ratio
 
 
 def _bits(model: Model, predictions: Array, y: Array, mask: Array) -> Array:

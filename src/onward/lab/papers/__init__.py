@@ -44,6 +44,11 @@ EXPERIMENTS = {
         "OneToManyMixtureExperiment",
         "Manchev & Spratling 5.2: mixture densities after T steps; target propagation beside BPTT",
     ),
+    "long-memory": (
+        "onward.lab.papers.long_memory",
+        "LongMemoryExperiment",
+        "Manchev & Spratling 2020: order, adding, permutation; target propagation beside BPTT, by cell and length",
+    ),
     "memory-control": (
         "onward.lab.papers.memory_control",
         "MemoryControlExperiment",
