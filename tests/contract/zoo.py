@@ -182,6 +182,7 @@ INVERSES = {
     "AffineInverse-difference": lambda: ow.AffineInverse(training="difference"),
     "ResidualInverse": lambda: ow.ResidualInverse(width=3),
     "FeedbackInverse": ow.FeedbackInverse,
+    "FeedbackInverse-mirrored": lambda: ow.FeedbackInverse(mirrored=True),
     "MemoryInverse": ow.MemoryInverse,
     "SteadyInverse": lambda: ow.SteadyInverse(ow.FeedbackInverse()),
 }

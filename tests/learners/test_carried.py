@@ -87,3 +87,19 @@ def test_what_an_inverse_does_not_fit_is_refused(key):
             eqx.filter_eval_shape(lambda i=inverse: i.init(stack, key=key))
     with pytest.raises(TypeError, match="SteadyInverse: inverse is the class MemoryInverse, not a part made from it"):
         ow.SteadyInverse(ow.MemoryInverse)
+
+
+def test_mirrored_feedback_makes_the_updates_of_the_layer(key):
+    """V - U stays as it was, to rounding, and V itself does not; with a step of its own it moves on from there."""
+    example = vt.batch(5, 3)
+    with jax.enable_x64(True):
+        model = vt.small(lambda k: ow.GRU(INPUTS, UNITS, key=k))
+        mirrored = ow.FeedbackInverse(mirrored=True)
+        for inverse in (mirrored, ow.SteadyInverse(mirrored), ow.FeedbackInverse()):
+            learner = ow.TPTT(inverse, optax.adam(0.1), inverse_steps=0)
+            start = quick(lambda m, lr=learner: lr.init(m, example, key=key))(model)
+            after = quick(lambda s, lr=learner: lr.step(s, example)[0])(start)
+            change = after.model.cell.recurrent - start.model.cell.recurrent
+            assert np.abs(change).max() > 0.05
+            follows = inverse != ow.FeedbackInverse()
+            np.testing.assert_allclose(after.inverse - start.inverse, follows * np.asarray(change), atol=1e-14)

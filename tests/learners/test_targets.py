@@ -296,7 +296,7 @@ def shape_of_a_step(inverse, cell, rows=2, **options):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_inverse_fits_every_cell(cell):
     for name, inverse in zoo.INVERSES.items():
-        if name in ("FeedbackInverse", "MemoryInverse", "SteadyInverse") and cell == "Stack":
+        if name.startswith(("FeedbackInverse", "MemoryInverse", "SteadyInverse")) and cell == "Stack":
             continue
         options = {"transitions": 2} if cell == "LSTM" else {}
         before, after, info = shape_of_a_step(inverse(), CELLS[cell], **options)

@@ -83,6 +83,10 @@ class SteadyInverse(AbstractInverse):
         """What the other learns by."""
         return self.inverse.loss(weights, cell, transition, key=key)
 
+    def follow(self, weights: PyTree, before: AbstractCell, after: AbstractCell) -> PyTree:
+        """As the other's."""
+        return self.inverse.follow(weights, before, after)
+
 
 def _length(vector: Array) -> Array:
     top = jnp.max(jnp.abs(vector))

@@ -54,6 +54,10 @@ class AbstractInverse(AbstractPart):
     def loss(self, weights: PyTree, cell: AbstractCell, transition: Transition, *, key: PRNGKeyArray) -> Array:
         """What training of the weights lowers, for one transition."""
 
+    def follow(self, weights: PyTree, before: AbstractCell, after: AbstractCell) -> PyTree:
+        """The weights once the cell has made an update, from `before` to `after`. Default: as they are."""
+        return weights
+
 
 class IdentityInverse(AbstractInverse):
     """Hold: d_{t-1} = d_t. Nothing to learn; right where the state changes slowly."""
@@ -232,9 +236,13 @@ class FeedbackInverse(AbstractInverse):
     is learned well targets move along the gradient; where V is fixed (no inverse steps) this is feedback alignment
     through time.
     Fits a `Dense` layer of any gates, and a `Hybrid` one. Cost of a shift: that of the recurrent weights.
+
+    `mirrored`: V makes every update of U too (Kolen & Pollack, 1994): what a pair of units hands to U is at hand for V.
+    Then V - U stays as it is while U learns, and V's own learning has only the start to make up for.
     """
 
     scale: float = eqx.field(default=1.0, static=True)
+    mirrored: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
         if not 0 <= self.scale < math.inf:
@@ -282,6 +290,10 @@ class FeedbackInverse(AbstractInverse):
         response = jax.tree.map(jnp.subtract, _response(cell, transition, xi), kept)
         size = self._back(weights, cell, seen, eta)[1]
         return 0.5 * jnp.vdot(size, size) - jnp.vdot(xi[-1], self._back(weights, cell, seen, response)[1])
+
+    def follow(self, weights: Array, before: AbstractCell, after: AbstractCell) -> Array:
+        """V, moved as U was if `mirrored`."""
+        return weights + (layer_of(after).recurrent - layer_of(before).recurrent) if self.mirrored else weights
 
 
 def layer_of(cell: AbstractCell) -> Dense:

@@ -141,8 +141,9 @@ class TPTT(AbstractLearner):
         loss = passed.loss / passed.weight
         parameters, optimiser = descend(self.optimiser, gradient, state.optimiser, parameters, self.step_size, loss)
         model = eqx.combine(parameters, rest)
-        state = state._replace(model=model, stats=passed.stats, optimiser=optimiser, steps=state.steps + 1)
-        return state, Info(passed.predictions, loss)
+        inverse = self.inverse.follow(state.inverse, state.model.cell, model.cell)
+        state = state._replace(model=model, stats=passed.stats, inverse=inverse, optimiser=optimiser)
+        return state._replace(steps=state.steps + 1), Info(passed.predictions, loss)
 
     def _train_inverse(self, state: TPTTState, passed: Propagation) -> TPTTState:
         gradient = jax.tree.map(lambda g: g / passed.transitions, passed.inverse_gradient)

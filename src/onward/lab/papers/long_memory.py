@@ -55,6 +55,9 @@ RULES = {
     "norm": Rule(None, 0, "BPTT, clipped, lengths of gradients kept", preserving=True),
     "tptt": Rule(FEEDBACK, 1, "TPTT, feedback weights learned by difference reconstruction"),
     "tptt-5": Rule(FEEDBACK, 5, "the same, 5 updates of the inverse for each of the network"),
+    "mirrored": Rule(
+        ow.FeedbackInverse(0.1, mirrored=True), 1, "the same as tptt, feedback makes the updates of the layer"
+    ),
     "steady": Rule(ow.SteadyInverse(FEEDBACK), 1, "the same as tptt, all targets of a row equally far"),
     "random": Rule(ow.FeedbackInverse(1.0), 0, "TPTT, feedback weights fixed at random"),
     "memory": Rule(ow.MemoryInverse(), 0, "TPTT, only each unit's own memory carries targets back"),
@@ -80,7 +83,7 @@ NETWORKS = {
     "mingru": "minimal GRU columns, linear and diagonal,",
 }
 # What a network cannot have: the inverse in the form of a dense layer, or lengths kept.
-UNFIT = {"mingru": ("norm", "tptt", "tptt-5", "steady", "random"), "hybrid": ("norm",)}
+UNFIT = {"mingru": ("norm", "tptt", "tptt-5", "mirrored", "steady", "random"), "hybrid": ("norm",)}
 STEP_SIZES = {"elman": 1e-3, "paper": 1e-2}
 OTHER_STEP_SIZE = 3e-3
 
