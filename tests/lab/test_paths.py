@@ -102,6 +102,14 @@ def test_targets_beside_the_gradient():
     assert memory["shift_cosine"][-1] == pytest.approx(1)
 
 
+def test_where_there_is_no_gradient_nothing_is_undefined():
+    model = ow.Model(ow.Elman(vt.INPUTS, 4, key=jax.random.key(0)), ow.Categorical(4, vt.CLASSES))
+    example = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32 if a.dtype == float else None), vt.batch(4, 2))
+    found = measure(Paths(None, example), state_of(model))
+    assert not np.asarray(found["reach"]).any()
+    assert np.isfinite(found["others"]).all()
+
+
 def test_a_gradient_that_vanishes_keeps_its_direction():
     """float32, and a layer from which 1e-30 of the gradient comes back: cosines do not fall to 0."""
     model = vt.small(lambda k: ow.Elman(vt.INPUTS, vt.UNITS, key=k))

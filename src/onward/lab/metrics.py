@@ -191,7 +191,8 @@ class Paths(eqx.Module):
         lengths = jax.vmap(lambda d, s: s * jnp.linalg.norm(ravel_pytree(d)[0] / jnp.where(s > 0, s, 1)))
         reach = lengths(true.shifts, top)
         cosine, ratio = jax.vmap(_compare)(stays, true.shifts)
-        found = {"reach": reach / reach[-1], "others": 1 - cosine * ratio}
+        # Before a head has learned anything there is no gradient, and nothing to share.
+        found = {"reach": reach / jnp.where(reach[-1] > 0, reach[-1], 1), "others": 1 - cosine * ratio}
         if self.learner is None:
             return found
         own = sweep(self.learner, state.inverse)

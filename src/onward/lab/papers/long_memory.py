@@ -116,6 +116,8 @@ class LongMemoryExperiment(Experiment):
     """Sequences of an update."""
     units: int = 64
     """Hidden units."""
+    warm_up: int = 100
+    """Updates over which the step size of the network rises, a quarter of all at most; the inverse learns from the first."""
     clip: float = 1.0
     """Length that gradients are clipped to."""
     inverse_step_size: float = 3e-3
@@ -156,7 +158,9 @@ class LongMemoryExperiment(Experiment):
                 f"--lengths must be whole numbers of at least {least} for {self.task}, each once, got {self.lengths}"
             )
         require_positive(self, "iterations", "batch", "units", "clip", "inverse_step_size", "target_step_size")
-        require_positive(self, "transitions", "held_out", "samples", "evaluation", "paper_iterations", "paper_units")
+        require_positive(
+            self, "warm_up", "transitions", "held_out", "samples", "evaluation", "paper_iterations", "paper_units"
+        )
         require_positive(self, "paper_target_step_size", "paper_inverse_step_size")
         if not 0 <= self.preserve < math.inf:
             raise ow.OnwardError(f"--preserve must not be negative, got {self.preserve}")
@@ -239,7 +243,7 @@ class LongMemoryExperiment(Experiment):
             optimiser = optax.chain(*clip, *momentum, optax.scale(-1.0))
             of_inverse = optimiser
         else:
-            warm = min(100, self.iterations // 4)
+            warm = min(self.warm_up, self.iterations // 4)
             rising = optax.warmup_cosine_decay_schedule(0.0, -1.0, warm, self.iterations)
             optimiser = optax.chain(*clip, optax.scale_by_adam(), optax.scale_by_schedule(rising))
             falling = optax.cosine_decay_schedule(-1.0, self.iterations, 0.1)
