@@ -39,7 +39,9 @@ class _Beginning(TypedDict):
     passed: dict[str, list[int]]
 
 
-class _Reading(TypedDict):
+class ReadingMeta(TypedDict):
+    """What a checkpoint keeps of how cells are read."""
+
     encoder: dict[str, Any]
     moments: list[Any] | None
     clock: float | None
@@ -48,13 +50,17 @@ class _Reading(TypedDict):
     beginning: _Beginning
 
 
-class _Where(TypedDict):
+class WhereMeta(TypedDict):
+    """How many rows a remark was made of, and where the first were."""
+
     rows: int
     at: list[list[int]]
     told: int
 
 
-class _Strange(TypedDict):
+class StrangeMeta(TypedDict):
+    """Rows unlike any before, and the first of them."""
+
     rows: int
     first: list[dict[str, Any]]
 
@@ -91,11 +97,11 @@ class Kept(TypedDict):
     first_target: list[float | None]
     notes: list[str]
     cpu: float
-    strange: _Strange
+    strange: StrangeMeta
     odd: _Odd | None
-    remarks: dict[str, _Where]
+    remarks: dict[str, WhereMeta]
     learner: _Learner
-    reading: _Reading
+    reading: ReadingMeta
     calendar: _Calendar
     none: dict[str, int]
     units: dict[str, float]
@@ -117,13 +123,23 @@ class _Fingerprint(TypedDict):
     tail: NotRequired[str]
 
 
+class _Again(TypedDict):
+    last: int | None
+    passed: int
+
+
 class _Files(TypedDict):
-    """What a checkpoint holds besides the session: the fields of config.json, and how far source and files were."""
+    """What a checkpoint holds besides the session: the fields of config.json, and how far source and files were.
+
+    `again` is of `onward learn`, `keys` of `onward serve`: either goes on from the other's.
+    """
 
     options: dict[str, Any]
     position: _Position
     fingerprint: _Fingerprint
     written: dict[str, int]
+    again: NotRequired[_Again]
+    keys: NotRequired[dict[str, list[int]]]
 
 
 def room_for(classes: int) -> int:

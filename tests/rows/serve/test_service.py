@@ -156,6 +156,22 @@ def test_a_request_that_comes_again_is_not_learned_again(served):
     assert other.row == 6
 
 
+@pytest.mark.parametrize(
+    "keys", [None, {"a": None}, {"a": [0]}, {"a": [0, 1, 2]}, {"a": [-1, 3]}, {"a": ["0", 3]}, ["a"]]
+)
+@pytest.mark.parametrize("name", ["keys", "again"])
+def test_a_checkpoint_whose_requests_cannot_be_true_is_refused(name, keys, served, tmp_path):
+    service = served()
+    post(client_of(service), "/rows", rows_of(3), Idempotency_Key="a")
+    served.stop(service)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        meta, arrays = saving.load_arrays(path)
+        meta = {key: value for key, value in meta.items() if key not in ("format", "onward")}
+        saving.save_arrays(path, arrays, meta | {name: keys})
+    with pytest.raises(OnwardError, match=r"no checkpoint in .* can be read"):
+        served()
+
+
 @pytest.mark.parametrize("fields", [{}, {"by": ("x",), "experts": ("network",)}])
 def test_who_only_asks_changes_nothing(fields, served, tmp_path):
     rows, service = rows_of(20), served(**fields)

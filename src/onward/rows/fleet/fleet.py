@@ -13,7 +13,7 @@ import numpy as np
 from onward import saving
 from onward.errors import NotFinite
 from onward.lab import folder as run_folder
-from onward.rows.checkpoint import _Reading, _Strange, _Where
+from onward.rows.checkpoint import ReadingMeta, StrangeMeta, WhereMeta
 from onward.rows.encoder import Encoder
 from onward.rows.fleet.shard import Said, Told, said_of
 from onward.rows.fleet.shards import FILES, Here, Shards, shards
@@ -45,9 +45,9 @@ class _Kept(TypedDict):
     cpu: float
     unnamed: int
     full: bool
-    strange: _Strange
-    remarks: dict[str, _Where]
-    reading: _Reading
+    strange: StrangeMeta
+    remarks: dict[str, WhereMeta]
+    reading: ReadingMeta
     capacity: int
     generation: int
 

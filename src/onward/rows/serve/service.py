@@ -24,7 +24,7 @@ from onward.rows.serve.journal import Journal, Place, Request, Row
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Cell, Rows
 from onward.rows.stream import as_usual
-from onward.saving import Unwritable
+from onward.saving import Unreadable, Unwritable
 
 # Requests whose keys are remembered, rows that the page draws, and requests that may wait.
 KEYS, RECENT, WAITING = 10_000, 300, 1024
@@ -78,11 +78,15 @@ class Service:
         """Go on where the folder's checkpoint and its journal end; whoever calls has locked the folder."""
         with as_usual():
             self.journal = Journal(self.folder / "journal")
-            behind = self._catch_up()
-            if behind:
-                self.say(f"{behind:,} rows that no checkpoint held were learned again, from the journal")
-            self._warm()
-            self._keep()
+            try:
+                behind = self._catch_up()
+                if behind:
+                    self.say(f"{behind:,} rows that no checkpoint held were learned again, from the journal")
+                self._warm()
+                self._keep()
+            except BaseException:
+                self.journal.close()
+                raise
         self._thread.start()
 
     def _catch_up(self) -> int:
@@ -99,6 +103,8 @@ class Service:
     def _restore(self) -> Place:
         def check(meta: dict[str, Any]) -> None:
             require_same(self.folder / CONFIG, self.fields, meta, WRITTEN)
+            if any(len(rows) != 2 or min(rows) < 0 for rows in meta.get("keys", {}).values()):
+                raise Unreadable(f"the keys of a checkpoint beside {self.folder / CONFIG} are damaged")
 
         meta = newest_good(self.folder.checkpoints, JOB, partial(self.session.load, check=check), self.say)
         if meta is None:
@@ -114,7 +120,7 @@ class Service:
         self.folder.cut(meta["written"])
         self.row = meta["position"]["row"]
         self.names = dict.fromkeys(meta["position"].get("names", []))
-        self.keys = OrderedDict((key, (first, count)) for key, first, count in meta.get("keys", []))
+        self.keys = OrderedDict((key, (first, count)) for key, (first, count) in meta.get("keys", {}).items())
         if meta["fingerprint"]["form"] != FORM:
             self.say(
                 f"goes on after row {meta['last_row']:,}, to which it was learned from {meta['fingerprint']['form']}"
@@ -348,7 +354,7 @@ class Service:
             position={"at": place.at, "row": self.row, "line": place.part, "names": list(self.names)},
             fingerprint={"form": FORM, "names": list(self.names)},
             written=self.folder.sizes(*WRITTEN),
-            keys=[[key, first, count] for key, (first, count) in self.keys.items()],
+            keys={key: [first, count] for key, (first, count) in self.keys.items()},
         )
         self.folder.settle()
         self.journal.turn()
