@@ -221,7 +221,7 @@ def swept(place: Path) -> Iterator[Case]:
 
     def read() -> Any:
         config = read_config(folder, "sweep", same_version=True)
-        saving.check_meta(config, plan.Defined, "config.json")
+        plan.require_defined(config, "config.json")
         if differs := plan.covers(sweep.as_dict(), config["fields"]):
             raise OnwardError(differs)
         found = [jobs.read_result(folder, job) for _, job in plan.read_plan(folder)[0]]

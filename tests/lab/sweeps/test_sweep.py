@@ -169,6 +169,22 @@ def test_a_folder_from_another_version_is_refused(done, tmp_path, capsys, change
     assert "damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["seeds", "draws", "eta", "axes"])
+def test_a_definition_that_was_changed_is_refused(done, tmp_path, capsys, name):
+    """A sweep of more seeds takes one of fewer over: a number that only seems to be of one must not pass."""
+    folder = shutil.copytree(done, tmp_path / "s")
+    config = json.loads((folder / "config.json").read_text())
+    kept = config["fields"][name]
+    config["fields"][name] = {**kept, "methods": []} if isinstance(kept, dict) else kept - 1
+    (folder / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    for words in (["sweep", *SMALL, *AXES, "--seeds", "4", "--tile", "8", "--out"], ["report"]):
+        assert main([*words, str(folder)]) == 1
+        err = capsys.readouterr().err
+        assert "config.json is damaged, or was changed" in err
+        assert err.count("\n") == 1
+
+
 def test_a_damaged_result_is_made_again(done, tmp_path):
     folder = sweep(tmp_path / "s", "--methods", "columnar", "--step-sizes", "1e-3", "--seeds", "2")
     before = table(folder)

@@ -4,11 +4,11 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -226,6 +226,19 @@ class Defined(TypedDict):
 
     fields: Definition
     settings: _Settings
+    defined: NotRequired[str]
+
+
+def defined(definition: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The digest of what defines a sweep, for its config.json."""
+    return _digest([definition, settings])
+
+
+def require_defined(config: Mapping[str, Any], what: str) -> None:
+    """Refuse a config.json that is not of a sweep, or not as it was written; raises `Unreadable`."""
+    saving.check_meta(config, Defined, what)
+    if config.get("defined", "") not in ("", defined(config["fields"], config["settings"])):
+        raise saving.Unreadable(f"{what} is damaged, or was changed: its digest is another")
 
 
 @dataclass(frozen=True)

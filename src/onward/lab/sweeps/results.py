@@ -18,7 +18,7 @@ from onward.lab.page import ENOUGH, interval, span
 from onward.lab.papers import kind_of
 from onward.lab.results import SUMMARY, load_json
 from onward.lab.sweeps import jobs
-from onward.lab.sweeps.plan import Defined, Definition, Job, read_plan
+from onward.lab.sweeps.plan import Definition, Job, read_plan, require_defined
 from onward.lab.train import read_metrics
 from onward.saving import Number
 from onward.text import counted
@@ -68,7 +68,7 @@ def jobs_of(folder: Path) -> Iterator[tuple[int, Job, dict[str, Any]]]:
 def read(folder: Path) -> Ended:
     """Everything that ended."""
     config = read_config(folder, "sweep")
-    saving.check_meta(config, Defined, str(folder / CONFIG))
+    require_defined(config, str(folder / CONFIG))
     definition = config["fields"]
     kind: type[Experiment] = kind_of(definition["experiment"], folder)
     last = max((rung for rung, _ in read_plan(folder)[0]), default=0)

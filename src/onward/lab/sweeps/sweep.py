@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from onward import saving
 from onward.devices import Process, precision
 from onward.errors import OnwardError, Stopped
 from onward.lab.cluster import require_place
@@ -22,15 +21,16 @@ from onward.lab.sweeps import jobs, report, results
 from onward.lab.sweeps.cluster import Cluster, Here, Task, place
 from onward.lab.sweeps.plan import (
     PLAN,
-    Defined,
     Job,
     Options,
     Run,
     Sweep,
     covers,
+    defined,
     group,
     into_jobs,
     read_plan,
+    require_defined,
     write_plan,
 )
 from onward.lab.watch import Watch
@@ -73,7 +73,7 @@ class _State:
         before: dict[str, Any] = {}
         if folder.holds_run and not fresh:
             before = read_config(folder.path, "sweep", same_version=True)
-            saving.check_meta(before, Defined, str(folder / CONFIG))
+            require_defined(before, str(folder / CONFIG))
             if differs := covers(sweep.as_dict(), before["fields"]):
                 raise OnwardError(
                     f"{folder} holds another sweep: {differs}; choose another --out, or delete it with --replace"
@@ -92,7 +92,7 @@ class _State:
         }
         jobs.set_up(self.settings)  # before anything asks JAX for its devices
         more = {"experiment": sweep.experiment.reference, "settings": chosen, "precision": precision()}
-        more |= kept_of(sweep.experiment)
+        more |= kept_of(sweep.experiment) | {"defined": defined(sweep.as_dict(), chosen)}
         if before:
             require_kept(sweep.experiment, before, folder.path)
             folder.resume()
