@@ -13,7 +13,8 @@ from scipy.integrate import quad
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.rows import oddness, report
-from onward.rows.oddness import Calibration, Oddness, Shift, is_true, surprise, surprise_of_class
+from onward.rows.calibration import Calibration
+from onward.rows.oddness import Oddness, Shift, is_true, surprise, surprise_of_class
 from onward.rows.options import Learn
 from onward.rows.predictions import Format
 from onward.rows.session import Session

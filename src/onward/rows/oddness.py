@@ -1,30 +1,22 @@
 """How odd a row is: the chance of a value at least as unlikely under what was said before, and whether it shifted."""
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
+from onward.rows import calibration
+from onward.rows.calibration import ODDEST, Calibration
 from onward.rows.predictions import Odds, Waiting
 
-# Surprises that a score is held against: of the last so many rows, at first of so many imagined ones.
-WINDOW, IMAGINED = 2000, 100
-# The share of them that the tail is fitted to, after every so many rows, at first so many; and bounds of its shape.
-TAIL, REFIT, EARLY, SHAPES = 0.1, 50, 5, (-1.0, 0.7)
-# What a shape is taken for beforehand: as if so many surprises had had this one.
-USUAL = 40, 0.2
-# No score is smaller than this, and no value counts for more than this in what later ones are held against.
-ODDEST, WEIGHED = 1e-12, 1e-4
-# The least scale of a tail: of a target that never changes surprises differ by roundings.
-NARROWEST = 1e-3
 # For a shift no row counts as odder: it takes several.
 FOR_SHIFT = 0.01
-# Statistics of a shift: upwards, downwards, and either way.
-WAYS = 3
+# Statistics of a shift: upwards, downwards, and either way; and one of values that stand still, of runs up to `RUNS`.
+WAYS, RUNS = 3, 64
+# What is left of a statistic after each row.
+FADES = 0.97
 # Alarms and shifts that are listed with what they were; all are marked and counted.
 LISTED = 10
 
@@ -66,104 +58,81 @@ def surprises_of_classes(judged: Waiting, came: np.ndarray, known: np.ndarray) -
     return odd, came != judged.said
 
 
-class Calibration:
-    """Turns surprises into scores that hold what they say: of calm rows a share p has a score below p.
+class Runs:
+    """How rare it is that a value stays the same for so long: in how many rows a run got as long once.
 
-    A surprise is held against those of the last `WINDOW` rows: by rank, and in the tail, of which there are few, by a
-    generalised Pareto distribution, fitted by probability-weighted moments (Hosking and Wallis, 1987). It begins as if
-    chances held what they say, and the score of row n is n^-1.5 at least: of few rows nobody can say that one is very
-    odd. Costs some microseconds a row; WINDOW numbers.
+    Of a sensor that is stuck, whatever was predicted. With n rows and c runs before that were as long, n / (1 + c): so
+    where nights are all zero a night is not rare.
     """
 
     def __init__(self) -> None:
-        self._recent = deque(-math.log((i + 0.5) / IMAGINED) for i in range(IMAGINED))
-        self._seen = 0
-        self._sort()
-        self._fit()
+        self.rows, self.length, self.last, self.reached = 0, 0, math.nan, [0] * RUNS
 
-    def _sort(self) -> None:
-        self._sorted = sorted(self._recent)
+    def rarity(self, value: float) -> float:
+        """With this value; 0 where it is another one, or the run is longer than what is counted."""
+        length = self.length + 1
+        return self.rows / (1 + self.reached[length - 1]) if value == self.last and length <= RUNS else 0.0
 
-    def _fit(self) -> None:
-        """The tail: from where on, how many, and shape and scale."""
-        ranked = self._sorted
-        count = max(2, round(TAIL * len(ranked)))
-        self._from = ranked[-count - 1]
-        over = np.array(ranked[-count:]) - self._from
-        mean = over.mean()
-        weighted = (over * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean()
-        gap = mean - 2 * weighted
-        shape = 2 - mean / gap if gap > 0 else SHAPES[1]
-        few, usual = USUAL
-        self._shape = (count * float(np.clip(shape, *SHAPES)) + few * usual) / (count + few)
-        self._scale = max(float(mean) * (1 - self._shape), NARROWEST)
-        self._share = count / len(ranked)
-
-    def _survival(self, surprise: float) -> float:
-        over, shape = (surprise - self._from) / self._scale, self._shape
-        if abs(shape) < 1e-6:
-            return self._share * math.exp(-over)
-        return self._share * max(0.0, 1 + shape * over) ** (-1 / shape)
-
-    def _surprise(self, score: float) -> float:
-        """Where the tail has this score."""
-        ratio, shape = score / self._share, self._shape
-        over = -math.log(ratio) if abs(shape) < 1e-6 else (ratio**-shape - 1) / shape
-        return self._from + self._scale * over
-
-    def see(self, surprise: float) -> float:
-        """The score of a surprise; later ones are held against this one, too."""
-        if surprise > self._from:
-            score = self._survival(surprise)
-        else:
-            ranked = self._sorted
-            score = (len(ranked) - bisect_left(ranked, surprise) + 1) / (len(ranked) + 1)
-        kept = min(surprise, self._surprise(WEIGHED))
-        if len(self._recent) == WINDOW or self._seen < IMAGINED:
-            oldest = self._recent.popleft()
-            del self._sorted[bisect_left(self._sorted, oldest)]
-        self._recent.append(kept)
-        insort(self._sorted, kept)
-        self._seen += 1
-        if self._seen % REFIT == 0 or (self._seen < WINDOW and self._seen % EARLY == 0):
-            self._fit()
-        return min(max(score, ODDEST, self._seen**-1.5), 1.0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold, whole."""
-        fit = {name: getattr(self, f"_{name}") for name in ("from", "shape", "scale", "share")}
-        return {"recent": list(self._recent), "seen": self._seen, "fit": fit}
-
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Go on as if never stopped."""
-        self._recent, self._seen = deque(kept["recent"]), kept["seen"]
-        self._sort()
-        for name, value in kept["fit"].items():
-            setattr(self, f"_{name}", value)
+    def see(self, value: float) -> None:
+        """Count it."""
+        self.length = self.length + 1 if value == self.last else 0
+        if 0 < self.length <= RUNS:
+            self.reached[self.length - 1] += 1
+        self.rows, self.last = self.rows + 1, value
 
 
 class Shift:
-    """Whether scores have shifted: a Shiryaev-Roberts statistic of bets against them, R <- (1 + R) b(p).
+    """Whether scores have shifted: a Shiryaev-Roberts statistic of bets against them, R <- `FADES` (1 + R) b(p).
 
     b(p) = 1 / (2 sqrt(p)), of p at least `FOR_SHIFT`, has a mean below 1 where scores are uniform and independent. So R
     less the number of rows is a supermartingale: with no shift the mean time until R first exceeds r is at least r
-    rows. The mean of three is taken: of the scores, and of the one-sided ones upwards and downwards. It begins anew
-    after each shift.
+    rows; that it fades lets old evidence go, and makes it rarer still. The mean of three is taken: of the scores, and
+    of the one-sided ones upwards and downwards. Beside it stands what the `Runs` of equal values say. Each may err once
+    in twice as many `rows` as are asked for. The three begin anew after each shift, and a run tells of one once.
     """
 
     def __init__(self, rows: float):
-        self.rows, self.evidence = rows, [0.0] * WAYS
+        self.rows, self.evidence, self.runs, self.told = rows, [0.0] * WAYS, Runs(), False
 
-    def see(self, score: float, above: bool) -> bool:
-        """Whether with this row it is a shift; `above`: its value lies above the middle of what was said."""
+    def _next(self, score: float, above: bool) -> list[float]:
         half = score / 2
         sides = (half, 1 - half) if above else (1 - half, half)
         bets = [0.5 / math.sqrt(max(p, FOR_SHIFT)) for p in (*sides, score)]
-        self.evidence = [(1 + r) * b for r, b in zip(self.evidence, bets, strict=True)]
-        found = sum(self.evidence) / WAYS >= self.rows
-        if found:
-            self.evidence = [0.0] * WAYS
+        return [FADES * (1 + r) * b for r, b in zip(self.evidence, bets, strict=True)]
+
+    def strength(self, score: float, above: bool, value: float) -> float:
+        """The evidence with this row, in rows; `above`: its value lies above the middle of what was said."""
+        run = 0.0 if self.told and value == self.runs.last else self.runs.rarity(value)
+        return max(sum(self._next(score, above)) / WAYS, run) / 2
+
+    def see(self, score: float, above: bool, value: float = math.nan) -> bool:
+        """Whether with this row it is a shift."""
+        found = self.strength(score, above, value) >= self.rows
+        self.evidence = [0.0] * WAYS if found else self._next(score, above)
+        same = value == self.runs.last
+        self.told = same and (found or self.told)
+        self.runs.see(value)
         return found
+
+    def copy(self) -> Self:
+        """One that goes on by itself."""
+        other = type(self)(self.rows)
+        other.restore(self.as_dict())
+        return other
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold, whole."""
+        runs = self.runs
+        last = runs.last if math.isfinite(runs.last) else None
+        counts = {"rows": runs.rows, "length": runs.length, "last": last, "reached": [*runs.reached]}
+        return {"evidence": [*self.evidence], "told": self.told, "runs": counts}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Go on as if never stopped."""
+        self.evidence, self.told = [*kept["evidence"]], kept["told"]
+        vars(self.runs).update(kept["runs"] | {"reached": [*kept["runs"]["reached"]]})
+        if self.runs.last is None:
+            self.runs.last = math.nan
 
 
 class Oddness:
@@ -180,17 +149,26 @@ class Oddness:
         self.scored = self.alarms = self.shifted = 0
         self.first: list[dict[str, Any]] = []
 
-    def see(self, surprise: np.ndarray, above: np.ndarray, rows: Sequence[int], times: Sequence[str]) -> Odds:
+    def see(
+        self,
+        surprise: np.ndarray,
+        above: np.ndarray,
+        values: np.ndarray,
+        rows: Sequence[int],
+        times: Sequence[str],
+    ) -> Odds:
         """The scores of rows, one after the other.
 
         `surprise` (rows, targets): NaN where nothing is known. `above`: whether the value lies above the middle.
+        `values`: what came.
         """
         scores, shift = np.full(surprise.shape, np.nan), np.zeros(len(surprise), bool)
-        for j, (calibration, moved) in enumerate(zip(self.calibrations, self.shifts, strict=True)):
-            for i, (value, side) in enumerate(zip(surprise[:, j].tolist(), above[:, j].tolist(), strict=True)):
-                if value == value:
-                    scores[i, j] = score = calibration.see(value)
-                    shift[i] |= moved.see(score, side)
+        for j, (scale, moved) in enumerate(zip(self.calibrations, self.shifts, strict=True)):
+            each = zip(surprise[:, j].tolist(), above[:, j].tolist(), values[:, j].tolist(), strict=True)
+            for i, (odd, side, value) in enumerate(each):
+                if odd == odd:
+                    scores[i, j] = score = scale.see(odd)
+                    shift[i] |= moved.see(score, side, value)
         with np.errstate(invalid="ignore"):
             alarm = (scores < self.alarm / scores.shape[1]).any(1)
         self.scored += int(np.isfinite(scores).any(1).sum())
@@ -207,17 +185,16 @@ class Oddness:
             "counts": [self.scored, self.alarms, self.shifted],
             "first": self.first,
             "calibrations": [each.as_dict() for each in self.calibrations],
-            "evidence": [each.evidence for each in self.shifts],
+            "shifts": [each.as_dict() for each in self.shifts],
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Go on as if never stopped."""
         self.scored, self.alarms, self.shifted = kept["counts"]
         self.first = [dict(each) for each in kept["first"]]
-        for calibration, its in zip(self.calibrations, kept["calibrations"], strict=True):
-            calibration.restore(its)
-        for shift, evidence in zip(self.shifts, kept["evidence"], strict=True):
-            shift.evidence = list(evidence)
+        for name, mine in (("calibrations", self.calibrations), ("shifts", self.shifts)):
+            for each, its in zip(mine, kept[name], strict=True):
+                each.restore(its)
 
 
 def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows: int) -> bool:
@@ -225,22 +202,28 @@ def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows
     if kept is None or not alarm:
         return kept is None and not alarm
     scored, *marked = counts = kept["counts"]
-    finite = lambda values: all(map(math.isfinite, values))
     return (
         len(counts) == 3
         and all(0 <= count <= scored for count in marked)
         and scored <= rows
         and len(kept["first"]) <= LISTED
-        and len(kept["calibrations"]) == len(kept["evidence"]) == targets
-        and all(len(each) == WAYS and finite(each) and min(each) >= 0 for each in kept["evidence"])
-        and all(
-            IMAGINED <= len(each["recent"]) <= WINDOW
-            and finite(each["recent"])
-            and each["seen"] >= 0
-            and {*each["fit"]} == {"from", "shape", "scale", "share"}
-            and finite(each["fit"].values())
-            and each["fit"]["scale"] > 0
-            and 0 < each["fit"]["share"] < 1
-            for each in kept["calibrations"]
-        )
+        and len(kept["calibrations"]) == len(kept["shifts"]) == targets
+        and all(map(calibration.is_true, kept["calibrations"]))
+        and all(map(is_shift, kept["shifts"]))
+    )
+
+
+def is_shift(kept: dict[str, Any]) -> bool:
+    """Whether these can be numbers of a shift."""
+    evidence, runs = kept["evidence"], kept["runs"]
+    return (
+        len(evidence) == WAYS
+        and all(map(math.isfinite, evidence))
+        and min(evidence) >= 0
+        and kept["told"] in (True, False)
+        and len(runs["reached"]) == RUNS
+        and 0 <= runs["length"] <= runs["rows"]
+        and all(0 <= count <= runs["rows"] for count in runs["reached"])
+        and (runs["last"] is None or math.isfinite(runs["last"]))
+        and {*runs} == {"rows", "length", "last", "reached"}
     )

@@ -324,7 +324,7 @@ class Session(Notes):
             odd, above = surprises_of_classes(judged, arrived, known)
         else:
             odd, above = surprises(judged, self.targets.arrived_to_units(arrived), known)
-        odds = self.oddness.see(odd, above, numbers, times)
+        odds = self.oddness.see(odd, above, arrived, numbers, times)
         self.odds = odds if self.odds is None else Odds(*map(np.concatenate, zip(self.odds, odds, strict=True)))
         return odds
 
