@@ -15,11 +15,12 @@ from onward.errors import NotFinite, needs
 from onward.rows.features import FeatureLearner, Past, ahead
 from onward.rows.keeper import Keeper
 from onward.rows.places import Told, is_unknown, number_of, single, value_of
-from onward.rows.stream import NETWORKS, RULES, RowRecipe, experts_of
+from onward.rows.stream import NETWORKS, RULES, RowRecipe, experts_of, interval
 from onward.rows.stream.recipe import Kind
 
 try:
     from river import base
+    from river.conf.interval import Interval
     from river.time_series.base import Forecaster
 except ImportError as error:
     raise ImportError(needs(__name__, "river")) from error
@@ -28,13 +29,16 @@ except ImportError as error:
 CLASSES = 2
 # Forecasts are made in stretches of powers of two, of at least so many rows.
 AHEAD = 16
+SHARE = "a number between 0 and 1"
+# Gaussians of the distribution of a number.
+COMPONENTS = 3
 # What a forecaster reads besides the features: the target's last value, and its last change.
 LAST = ("last value", "last change")
 
 
 @dataclass(eq=False, repr=False)
 class _Network(abc.ABC):
-    """What the three estimators share: their parameters, and the keeper of a core, made when the first row comes."""
+    """What the estimators share: their parameters, and the keeper of a core, made when the first row comes."""
 
     network: str = "columnar"
     units: int = 32
@@ -68,9 +72,10 @@ class _Network(abc.ABC):
         if self.network == "ccn" and self.units % self.stages:
             raise ValueError(f"{name}: stages must divide units, got {self.stages!r} and {self.units!r}")
         grows: Any = {"stages": int(self.stages), "stage_rows": int(self.stage_rows)} if self.network == "ccn" else {}
-        mixed = getattr(self, "experts", False)
-        if not isinstance(mixed, bool):
-            raise ValueError(f"{name}: experts must be True or False, got {mixed!r}")
+        for parameter in ("experts", "intervals"):
+            if not isinstance(said := getattr(self, parameter, False), bool):
+                raise ValueError(f"{name}: {parameter} must be True or False, got {said!r}")
+        mixed, spread = getattr(self, "experts", False), getattr(self, "intervals", False)
         return RowRecipe(
             kind=kind,
             network=self.network,  # type: ignore[arg-type]
@@ -79,6 +84,7 @@ class _Network(abc.ABC):
             horizon=0,
             lag=0,
             step_size=None if step is None else float(step),
+            components=COMPONENTS if spread else 0,
             experts=experts_of(kind, 0) if mixed else (),
             seed=int(self.seed),
             **grows,
@@ -128,7 +134,8 @@ class _Numbers(_Network):
     _predicts_change: ClassVar[bool] = False
 
     def _new_core(self) -> FeatureLearner:
-        return FeatureLearner.start(self._recipe("number"), LAST if self.autoregressive else (), memory=Past())
+        reserved = LAST if self.autoregressive else ()
+        return FeatureLearner.start(self._recipe("number"), reserved, memory=self._nothing())
 
     def _learn(self, x: Mapping[Any, Any], y: Any) -> None:
         value = _number(self, y)
@@ -140,7 +147,16 @@ class _Numbers(_Network):
     def _learned(self, core: FeatureLearner, x: Mapping[Any, Any], value: float) -> FeatureLearner:
         core, row = core.placed(x)
         core, value = core.watched(x, row, value)
-        return core.learn(row, self._fill(core.memory or Past(), row, value))
+        return core.learn(row, self._fill(core.memory or self._nothing(), row, value))
+
+    def _nothing(self) -> Any:
+        """What is remembered before the first target."""
+        return Past()
+
+    def _distribution(self, core: FeatureLearner, x: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Of a row that would come next: the mixture (1, 3 components), and the prediction (1,), in units."""
+        said = core.peek(self._with_past(core.memory, core.places.known(x)))
+        return self._finite(said.spread[:, 0]), said.outputs[:, 0]
 
     def _with_past(self, target: Past, row: list[float]) -> list[float]:
         if self.autoregressive:
@@ -179,7 +195,8 @@ class OnlineRegressor(_Numbers, base.Regressor):
     start. `autoregressive`: whether the last target that is known and its change are two more inputs; say False where
     targets come late, so that the network would rely on what is old by then. `experts`: whether boosted trees over the
     last 4,096 rows, a linear model, the mean and a stack of all answer beside the network, mixed by how well each did:
-    for rows that mostly stand alone.
+    for rows that mostly stand alone. `intervals`: whether a distribution around the prediction is learned as well, for
+    `predict_interval_one` and `predict_quantile_one`; it costs half as much again.
 
     Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
     Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.
@@ -194,6 +211,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
 
     autoregressive: bool = field(default=True, kw_only=True)
     experts: bool = field(default=False, kw_only=True)
+    intervals: bool = field(default=False, kw_only=True)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         """Read a row and learn from its target. Where y is missing (None, NaN, NA) the row is read only.
@@ -234,6 +252,39 @@ class OnlineRegressor(_Numbers, base.Regressor):
         if not math.isfinite(u):
             self._finite(np.array(u))
         return unit.origin + unit.length * u
+
+    def predict_interval_one(self, x: dict[Any, Any], level: float = 0.9) -> Interval:
+        """The interval in which the target of a row that would come next lies with probability `level`, 0 < level < 1.
+
+        As much lies below it as above. River's `conf.interval.Interval`: its ends are `lower` and `upper`, and `y in
+        interval` says whether y lies within. Nothing changes. 0 to 0 before any target is known. ValueError: `level` is
+        not allowed, or the model was made without `intervals`.
+        """
+        require_real(self, SHARE, lambda share: 0 < share < 1, level=level)
+        return Interval(*self._ends(x, level)[:2])
+
+    def predict_quantile_one(self, x: dict[Any, Any], q: float) -> float:
+        """The value below which the target of a row that would come next lies with probability q, 0 < q < 1.
+
+        The median is the prediction. All else as in `predict_interval_one`.
+        """
+        require_real(self, SHARE, lambda share: 0 < share < 1, q=q)
+        low, high, middle = self._ends(x, abs(2 * q - 1))
+        return middle if q == 0.5 else low if q < 0.5 else high
+
+    def _ends(self, x: Mapping[Any, Any], level: float) -> tuple[float, float, float]:
+        """The ends of an interval, and the prediction."""
+        if self.intervals is not True:
+            raise ValueError(
+                f"{type(self).__name__}: intervals and quantiles need intervals=True, got {self.intervals!r}"
+            )
+        core = self._keeper.core
+        if core is None or core.memory.unit is None:
+            return 0.0, 0.0, 0.0
+        spread, point = self._distribution(core, x)
+        low, high = interval(spread, point.astype(float), level, 1)[0].tolist()
+        back = core.memory.unit.back
+        return back(low), back(high), back(point.item())
 
     def predict_many(self, rows: Any) -> Any:
         """The predictions (rows,) for each row as if it came next; nothing changes.

@@ -15,7 +15,7 @@ from onward.rows.beginning import Beginning
 from onward.rows.encoder import Encoder
 from onward.rows.packed import Packed
 from onward.rows.places import Places
-from onward.rows.stream import MANY, RowLearner, RowRecipe
+from onward.rows.stream import MANY, Answers, RowLearner, RowRecipe
 from onward.rows.stream.programs import held, programs_of
 from onward.rows.units import REACH, Unit
 from onward.types import PyTree
@@ -134,6 +134,11 @@ class FeatureLearner(NamedTuple):
     def ask(self, row: list[float]) -> np.ndarray:
         """The outputs for a row; nothing changes."""
         return np.asarray(self.places.ask(self.learner.packed, np.array(row, np.float32), self.places.plain))
+
+    def peek(self, row: list[float]) -> Answers:
+        """All that is said of a row; nothing changes."""
+        values, at = np.array(row, np.float32), self.learner.capacity
+        return self.learner.peek(values[:at], self.places.plain, values[at:])  # type: ignore[arg-type]
 
     def ask_all(self, rows: list[list[float]]) -> np.ndarray:
         """The outputs for each of many rows as if it came next, in compiled calls of `MANY`."""
