@@ -69,13 +69,28 @@ class _Calibration(TypedDict):
     recent: list[float]
     seen: int
     fit: dict[str, float]
+    scored: float
+    below: list[float]
+
+
+class _Runs(TypedDict):
+    rows: int
+    length: int
+    last: float | None
+    reached: list[int]
+
+
+class _Shift(TypedDict):
+    evidence: list[float]
+    told: bool
+    runs: _Runs
 
 
 class _Odd(TypedDict):
     counts: list[int]
     first: list[dict[str, Any]]
     calibrations: list[_Calibration]
-    evidence: list[list[float]]
+    shifts: list[_Shift]
 
 
 class _Calendar(TypedDict):

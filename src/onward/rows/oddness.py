@@ -192,9 +192,10 @@ class Oddness:
         """Go on as if never stopped."""
         self.scored, self.alarms, self.shifted = kept["counts"]
         self.first = [dict(each) for each in kept["first"]]
-        for name, mine in (("calibrations", self.calibrations), ("shifts", self.shifts)):
-            for each, its in zip(mine, kept[name], strict=True):
-                each.restore(its)
+        for scale, its in zip(self.calibrations, kept["calibrations"], strict=True):
+            scale.restore(its)
+        for shift, its in zip(self.shifts, kept["shifts"], strict=True):
+            shift.restore(its)
 
 
 def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows: int) -> bool:
