@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.interfaces, pytest.mark.usefixtures("compile_fast")]
 
 KINDS = (OnlineRegressor, OnlineClassifier, OnlineForecaster)
 ALL = pytest.mark.parametrize("kind", KINDS)
-MIXED = {"experts": True}
-MIXING = [(OnlineRegressor, MIXED), (OnlineClassifier, MIXED)]
+MIXED, SPREAD = {"experts": True}, {"intervals": True}
+MIXING = [(OnlineRegressor, MIXED), (OnlineClassifier, MIXED), (OnlineRegressor, SPREAD)]
 EVERY = pytest.mark.parametrize(("kind", "more"), [*((kind, {}) for kind in KINDS), *MIXING])
 
 
@@ -39,8 +39,8 @@ def river_checks():
     for kind, more in [*((kind, {}) for kind in KINDS), *MIXING]:
         for number, check in enumerate(checks.yield_checks(kind(units=4, **more))):
             name = getattr(check, "__name__", None) or check.func.__name__
-            experts = "-experts" if more else ""
-            yield pytest.param(kind, more, number, id=f"{kind.__name__}{experts}-{number}-{name}")
+            of = "".join(f"-{each}" for each in more)
+            yield pytest.param(kind, more, number, id=f"{kind.__name__}{of}-{number}-{name}")
 
 
 @pytest.mark.filterwarnings("ignore:.*one of the first values is far from all others")

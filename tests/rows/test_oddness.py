@@ -99,6 +99,38 @@ def test_of_calm_rows_a_share_p_has_a_score_below_p(law):
     assert np.mean(scores[:1000] < 1e-4) <= 0.005
 
 
+@pytest.mark.parametrize("stretch", [50, 200, 500])
+def test_where_calm_and_wild_times_take_turns_a_score_still_holds_what_it_says(stretch):
+    """The noise is five times as wide in every tenth stretch. A planted fault, the count left out, is caught."""
+    rng, rows = np.random.default_rng(4), 40_000
+    wide = np.repeat(rng.random(rows // stretch) < 0.1, stretch)
+    odd = normal(rng.normal(size=rows) * np.where(wide, 5, 1)).tolist()
+
+    def shares(calibration):
+        late = np.array([calibration.see(each) for each in odd])[5000:]
+        return [np.mean(late < level) / level for level in (0.01, 0.001)]
+
+    class Uncounted(Calibration):
+        def _come_true(self, score):
+            return score
+
+    for share, most in zip(shares(Calibration()), (1.6, 3), strict=True):
+        assert 0.5 < share < most
+    assert max(shares(Uncounted())) > 3
+
+
+def test_a_copy_of_a_calibration_goes_on_by_itself():
+    one = Calibration()
+    odd = normal(np.random.default_rng(2).normal(size=400)).tolist()
+    for each in odd[:300]:
+        one.see(each)
+    kept, other = json.loads(json.dumps(one.as_dict())), one.copy()
+    for each in odd[300:]:
+        assert other.score(each) == other.score(each)
+        other.see(each)
+    assert one.as_dict() == kept
+
+
 def test_scores_fall_as_surprises_rise():
     calibration = Calibration()
     for each in normal(np.random.default_rng(0).normal(size=3000)).tolist():
@@ -157,6 +189,32 @@ def test_a_shift_is_found_within_some_tens_of_rows(what, most):
         found = [i for i in range(1200) if shift.see(float(scores[i]), bool(z[i] > 0))]
         late.append(next((i - 1000 for i in found if i >= 1000), 200))
     assert np.median(late) < most
+
+
+@pytest.mark.parametrize("long", [1, 3, 10])
+def test_runs_of_equal_values_err_once_in_so_many_rows_at_most(long):
+    """Calm values that stand still now and then, for `long` rows in the mean: to four standard errors."""
+    rng, rows, limit = np.random.default_rng(6), 100_000, 500.0
+    new = rng.random(rows) < 1 / long
+    values = np.cumsum(new).astype(float) if long > 1 else rng.normal(size=rows).round(2)
+    shift, found = Shift(limit), 0
+    for value in values.tolist():
+        found += shift.see(0.5, True, value)
+    assert found <= rows / limit + 4 * (rows / limit) ** 0.5
+
+
+def test_a_sensor_that_is_stuck_is_told_of_once():
+    """And a night of zeros, which comes every day, is not."""
+    rng, shift, found = np.random.default_rng(7), Shift(1e3), []
+    for i in range(6000):
+        night = i % 24 < 8
+        value = 0.0 if night else float(rng.normal())
+        if 5000 <= i < 5040:
+            value = 1.5
+        if shift.see(0.5, True, value):
+            found.append(i)
+    assert [i for i in found if i >= 2500] == [i for i in found if 5000 <= i < 5040]
+    assert sum(5000 <= i < 5040 for i in found) == 1
 
 
 def test_one_odd_row_is_no_shift():
@@ -351,9 +409,15 @@ def damaged(kept, change):
 CHANGES = {
     "counts": lambda kept: kept["counts"].__setitem__(1, 10_000),
     "rows": lambda kept: kept["counts"].__setitem__(0, 10_000),
-    "evidence": lambda kept: kept["evidence"][0].__setitem__(0, -1.0),
-    "not a number": lambda kept: kept["evidence"][0].__setitem__(0, math.nan),
-    "targets": lambda kept: kept["evidence"].append([0.0] * 3),
+    "evidence": lambda kept: kept["shifts"][0]["evidence"].__setitem__(0, -1.0),
+    "not a number": lambda kept: kept["shifts"][0]["evidence"].__setitem__(0, math.nan),
+    "targets": lambda kept: kept["shifts"].append(kept["shifts"][0]),
+    "a run": lambda kept: kept["shifts"][0]["runs"].update(length=10_000),
+    "runs": lambda kept: kept["shifts"][0]["runs"]["reached"].pop(),
+    "a value": lambda kept: kept["shifts"][0]["runs"].update(last=math.inf),
+    "below": lambda kept: kept["calibrations"][0]["below"].__setitem__(2, 1e6),
+    "levels": lambda kept: kept["calibrations"][0]["below"].pop(),
+    "scored": lambda kept: kept["calibrations"][0].update(scored=math.nan),
     "too few": lambda kept: kept["calibrations"][0].update(recent=[1.0]),
     "a scale": lambda kept: kept["calibrations"][0]["fit"].update(scale=0.0),
     "a share": lambda kept: kept["calibrations"][0]["fit"].update(share=2.0),
@@ -387,6 +451,7 @@ def test_many_targets_share_the_chance_of_an_alarm():
     rng = np.random.default_rng(5)
     odd = Oddness(0.01, 10)
     rows = 4000
-    odds = odd.see(normal(rng.normal(size=(rows, 10))), rng.random((rows, 10)) < 0.5, range(rows), [""] * rows)
+    z = rng.normal(size=(rows, 10))
+    odds = odd.see(normal(z), rng.random((rows, 10)) < 0.5, z, range(rows), [""] * rows)
     assert odds.alarm[1000:].mean() == pytest.approx(0.01, rel=0.5)
     assert len(odd.first) == oddness.LISTED

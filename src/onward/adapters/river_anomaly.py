@@ -178,7 +178,8 @@ class OnlineAnomalyDetector(_Network, AnomalyDetector):
         if watch.spread is None:
             return None
         numbers = core.places.numbers(x)
-        u = np.array([float(encoder.units[name].to(numbers.get(name, math.nan))) for name in watch.features])
+        units, nan = encoder.units, math.nan
+        u = np.array([float(units[n].to(numbers.get(n, nan))) if n in units else nan for n in watch.features])
         odd, above = np.full(len(u), np.nan), np.zeros(len(u), bool)
         known = np.isfinite(u)
         odd[known], above[known] = surprise(self._finite(watch.spread)[known], u[known])
@@ -191,6 +192,8 @@ class OnlineAnomalyDetector(_Network, AnomalyDetector):
         """
         with self._keeper.turn:
             core = self._made()
+            if not x.keys() <= core.places.names.keys():  # new ones find their places whatever their order in the row
+                x = {name: x[name] for name in sorted(x, key=str)}
             if core.memory.features:
                 self._keeper.core = self._learned(core, x)
                 return

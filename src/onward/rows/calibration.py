@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-# Surprises that a score is held against: of the last so many rows, at first of so many imagined ones.
+# Surprises that a score is held against: of the last so many rows, or half of all; at first of so many imagined ones.
 WINDOW, IMAGINED = 2000, 100
 # The share of them that the tail is fitted to, after every so many rows, at first so many; and bounds of its shape.
 TAIL, REFIT, EARLY, SHAPES = 0.1, 50, 5, (-1.0, 0.7)
@@ -17,20 +17,23 @@ USUAL = 40, 0.2
 ODDEST, WEIGHED = 1e-12, 1e-4
 # The least scale of a tail: of a target that never changes surprises differ by roundings.
 NARROWEST = 1e-3
-# Levels at which it is counted how often scores have been below, over about so many rows, and as if it had come true
-# for so many beforehand; from `CALM` on a score is left as it is.
-LEVELS, KEPT, TRUST, CALM = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001), 10_000, 2.0, 0.3
+# Levels at which it is counted how often scores have been below, over about so many rows; a count is believed to so
+# many of its standard errors. From `CALM` on a score is left as it is.
+LEVELS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10)
+KEPT, ERRORS, CALM = 10_000, 2.0, 0.3
 
 
 class Calibration:
     """Turns surprises into scores that hold what they say: of calm rows a share p has a score below p.
 
-    A surprise is held against those of the last `WINDOW` rows: by rank, and in the tail, of which there are few, by a
+    A surprise is held against those of the last `WINDOW` rows (of half the rows while they are fewer than twice as
+    many: errors are wider while most is still to be learned): by rank, and in the tail, of which there are few, by a
     generalised Pareto distribution, fitted by probability-weighted moments (Hosking and Wallis, 1987). Where surprises
     come and go with the times, that is not enough: more rows lie below a small score than it says. So it is counted
-    how many did, at `LEVELS`, over the last `KEPT` rows, and a score is taken for the share that has come true (as
-    forecasts are calibrated: Dawid, 1984). It begins as if chances held what they say, and the score of row n is n^-1.5
-    at least: of few rows nobody can say that one is very odd. Costs some microseconds a row; WINDOW numbers.
+    how many did, at `LEVELS`, over the last `KEPT` rows, and where that is certain a score is taken for the share that
+    has come true (as forecasts are calibrated: Dawid, 1984). It begins as if chances held what they say, and the score
+    of row n is n^-1.5 at least: of few rows nobody can say that one is very odd. Costs some microseconds a row; WINDOW
+    numbers.
     """
 
     def __init__(self) -> None:
@@ -85,7 +88,7 @@ class Calibration:
         for level, below in zip(LEVELS, self._below, strict=True):
             before, was = said, true
             said = -math.log(level)
-            true = max(was, said - math.log((below + TRUST) / (self._scored * level + TRUST)))
+            true = max(was, said - math.log(_certain(self._scored * level, below) if self._scored else 1.0))
             if at <= said:
                 return math.exp(-was - (true - was) * (at - before) / (said - before))
         return math.exp(-true - (at - said))
@@ -105,7 +108,7 @@ class Calibration:
         self._scored = fade * self._scored + 1
         self._below = [fade * below + (by_rank < level) for below, level in zip(self._below, LEVELS, strict=True)]
         kept = min(surprise, self._surprise(WEIGHED))
-        if len(self._recent) == WINDOW or self._seen < IMAGINED:
+        if len(self._recent) >= min(WINDOW, max(IMAGINED, self._seen // 2)):
             oldest = self._recent.popleft()
             del self._sorted[bisect_left(self._sorted, oldest)]
         self._recent.append(kept)
@@ -134,6 +137,12 @@ class Calibration:
         self._sort()
         for name, value in kept["fit"].items():
             setattr(self, f"_{name}", value)
+
+
+def _certain(expected: float, count: float) -> float:
+    """How many times as many there are as expected, for certain."""
+    error = ERRORS * math.sqrt(count)
+    return min(max(expected, count - error), count + error + ERRORS**2) / expected
 
 
 def is_true(kept: dict[str, Any]) -> bool:
