@@ -21,6 +21,8 @@ NARROWEST = 1e-3
 # many of its standard errors. From `CALM` on a score is left as it is.
 LEVELS = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10)
 KEPT, ERRORS, CALM = 10_000, 2.0, 0.3
+# Numbers of a calibration besides the surprises.
+SUMS = 6 + len(LEVELS)
 
 
 class Calibration:
@@ -36,7 +38,8 @@ class Calibration:
     numbers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
         self._recent = deque(-math.log((i + 0.5) / IMAGINED) for i in range(IMAGINED))
         self._seen = 0
         self._scored, self._below = 0.0, [0.0] * len(LEVELS)
@@ -108,13 +111,13 @@ class Calibration:
         self._scored = fade * self._scored + 1
         self._below = [fade * below + (by_rank < level) for below, level in zip(self._below, LEVELS, strict=True)]
         kept = min(surprise, self._surprise(WEIGHED))
-        if len(self._recent) >= min(WINDOW, max(IMAGINED, self._seen // 2)):
+        if len(self._recent) >= min(self._window, max(IMAGINED, self._seen // 2)):
             oldest = self._recent.popleft()
             del self._sorted[bisect_left(self._sorted, oldest)]
         self._recent.append(kept)
         insort(self._sorted, kept)
         self._seen += 1
-        if self._seen % REFIT == 0 or (self._seen < WINDOW and self._seen % EARLY == 0):
+        if self._seen % REFIT == 0 or (self._seen < self._window and self._seen % EARLY == 0):
             self._fit()
         return score
 
@@ -129,6 +132,21 @@ class Calibration:
         fit = {name: getattr(self, f"_{name}") for name in ("from", "shape", "scale", "share")}
         counts = {"scored": self._scored, "below": self._below}
         return {"recent": list(self._recent), "seen": self._seen, "fit": fit, **counts}
+
+    def as_array(self) -> np.ndarray:
+        """All of it: `SUMS` numbers, and then those of the window, NaN where there is none yet."""
+        few = [self._seen, self._scored, *self._below, self._from, self._shape, self._scale, self._share]
+        return np.array([*few, *self._recent, *[math.nan] * (self._window - len(self._recent))])
+
+    @classmethod
+    def of(cls, kept: np.ndarray) -> Self:
+        """What `as_array` gave."""
+        new = object.__new__(cls)
+        (seen, new._scored, *below), recent = kept[:SUMS].tolist(), kept[SUMS:]
+        *new._below, new._from, new._shape, new._scale, new._share = below
+        new._seen, new._window, new._recent = int(seen), len(recent), deque(recent[recent == recent].tolist())
+        new._sort()
+        return new
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Go on as if never stopped."""

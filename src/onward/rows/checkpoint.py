@@ -86,9 +86,14 @@ class _Shift(TypedDict):
     runs: _Runs
 
 
-class _Odd(TypedDict):
+class MarksMeta(TypedDict):
+    """How many rows were scored, alarms and shifts, and the first of these."""
+
     counts: list[int]
     first: list[dict[str, Any]]
+
+
+class _Odd(MarksMeta):
     calibrations: list[_Calibration]
     shifts: list[_Shift]
 

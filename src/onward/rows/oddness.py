@@ -15,6 +15,8 @@ from onward.rows.predictions import Odds, Waiting
 FOR_SHIFT = 0.01
 # Statistics of a shift: upwards, downwards, and either way; and one of values that stand still, of runs up to `RUNS`.
 WAYS, RUNS = 3, 64
+# Numbers of a shift.
+SHIFT = WAYS + 4 + RUNS
 # What is left of a statistic after each row.
 FADES = 0.97
 # Alarms and shifts that are listed with what they were; all are marked and counted.
@@ -127,6 +129,21 @@ class Shift:
         counts = {"rows": runs.rows, "length": runs.length, "last": last, "reached": [*runs.reached]}
         return {"evidence": [*self.evidence], "told": self.told, "runs": counts}
 
+    def as_array(self) -> np.ndarray:
+        """All of it, `SHIFT` numbers."""
+        runs = self.runs
+        return np.array([*self.evidence, self.told, runs.rows, runs.length, runs.last, *runs.reached], float)
+
+    @classmethod
+    def of(cls, rows: float, kept: np.ndarray) -> Self:
+        """What `as_array` gave."""
+        new, numbers = cls(rows), kept.tolist()
+        new.evidence, runs = numbers[:WAYS], new.runs
+        told, runs.rows, runs.length, runs.last, *runs.reached = numbers[WAYS:]
+        runs.rows, runs.length, runs.reached = int(runs.rows), int(runs.length), list(map(int, runs.reached))
+        new.told = bool(told)
+        return new
+
     def restore(self, kept: dict[str, Any]) -> None:
         """Go on as if never stopped."""
         self.evidence, self.told = [*kept["evidence"]], kept["told"]
@@ -135,19 +152,58 @@ class Shift:
             self.runs.last = math.nan
 
 
-class Oddness:
-    """How odd each row is, of several targets: scores, alarms and shifts, counted, the first of them listed.
+class Marked:
+    """Which rows are alarms and shifts, by their scores: counted, the first of them listed.
 
-    A row is an alarm where the score of a target is below `alarm` divided by the number of targets, and a shift where
-    the evidence of one of them is, by chance, reached once in 1 / `alarm` rows of each at most.
+    A row is an alarm where the score of a target is below `alarm` divided by the number of targets.
+    """
+
+    def __init__(self, alarm: float):
+        self.alarm = alarm
+        self.scored = self.alarms = self.shifted = 0
+        self.first: list[dict[str, Any]] = []
+
+    def mark(
+        self,
+        scores: np.ndarray,
+        shift: np.ndarray,
+        rows: Sequence[int],
+        times: Sequence[str],
+        names: Sequence[str] = (),
+    ) -> Odds:
+        """Rows of these scores (rows, targets), NaN where there is none, some a shift; `names`: their entities."""
+        with np.errstate(invalid="ignore"):
+            alarm = (scores < self.alarm / scores.shape[1]).any(1)
+        self.scored += int(np.isfinite(scores).any(1).sum())
+        self.alarms += int(alarm.sum())
+        self.shifted += int(shift.sum())
+        for i in np.flatnonzero(alarm | shift).tolist()[: LISTED - len(self.first)]:
+            kind = "alarm" if alarm[i] else "shift"
+            whose = {"entity": names[i]} if names else {}
+            each = {"row": int(rows[i]), "time": times[i], "kind": kind, "score": float(np.nanmin(scores[i]))}
+            self.first.append(each | whose)
+        return Odds(scores, alarm, shift)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"counts": [self.scored, self.alarms, self.shifted], "first": self.first}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Go on as if never stopped."""
+        self.scored, self.alarms, self.shifted = kept["counts"]
+        self.first = [dict(each) for each in kept["first"]]
+
+
+class Oddness(Marked):
+    """How odd each row of a stream is, of several targets.
+
+    A row is a shift where the evidence of one of them is, by chance, reached once in 1 / `alarm` rows of each at most.
     """
 
     def __init__(self, alarm: float, targets: int):
-        self.alarm = alarm
+        super().__init__(alarm)
         self.calibrations = [Calibration() for _ in range(targets)]
         self.shifts = [Shift(1 / alarm) for _ in range(targets)]
-        self.scored = self.alarms = self.shifted = 0
-        self.first: list[dict[str, Any]] = []
 
     def see(
         self,
@@ -162,55 +218,53 @@ class Oddness:
         `surprise` (rows, targets): NaN where nothing is known. `above`: whether the value lies above the middle.
         `values`: what came.
         """
-        scores, shift = np.full(surprise.shape, np.nan), np.zeros(len(surprise), bool)
-        for j, (scale, moved) in enumerate(zip(self.calibrations, self.shifts, strict=True)):
-            each = zip(surprise[:, j].tolist(), above[:, j].tolist(), values[:, j].tolist(), strict=True)
-            for i, (odd, side, value) in enumerate(each):
-                if odd == odd:
-                    scores[i, j] = score = scale.see(odd)
-                    shift[i] |= moved.see(score, side, value)
-        with np.errstate(invalid="ignore"):
-            alarm = (scores < self.alarm / scores.shape[1]).any(1)
-        self.scored += int(np.isfinite(scores).any(1).sum())
-        self.alarms += int(alarm.sum())
-        self.shifted += int(shift.sum())
-        for i in np.flatnonzero(alarm | shift).tolist()[: LISTED - len(self.first)]:
-            kind = "alarm" if alarm[i] else "shift"
-            self.first.append({"row": rows[i], "time": times[i], "kind": kind, "score": float(np.nanmin(scores[i]))})
-        return Odds(scores, alarm, shift)
+        return self.mark(*scored(self.calibrations, self.shifts, surprise, above, values), rows, times)
 
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {
-            "counts": [self.scored, self.alarms, self.shifted],
-            "first": self.first,
-            "calibrations": [each.as_dict() for each in self.calibrations],
-            "shifts": [each.as_dict() for each in self.shifts],
-        }
+        calibrations = [each.as_dict() for each in self.calibrations]
+        return super().as_dict() | {"calibrations": calibrations, "shifts": [each.as_dict() for each in self.shifts]}
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Go on as if never stopped."""
-        self.scored, self.alarms, self.shifted = kept["counts"]
-        self.first = [dict(each) for each in kept["first"]]
+        super().restore(kept)
         for scale, its in zip(self.calibrations, kept["calibrations"], strict=True):
             scale.restore(its)
         for shift, its in zip(self.shifts, kept["shifts"], strict=True):
             shift.restore(its)
 
 
-def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows: int) -> bool:
-    """Whether what a checkpoint holds can be of so many targets after so many rows."""
+def scored(
+    scales: Sequence[Calibration], shifts: Sequence[Shift], surprise: np.ndarray, above: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of rows (rows, targets), and whether each is a shift; the arrays are as in `Oddness.see`."""
+    scores, shift = np.full(surprise.shape, np.nan), np.zeros(len(surprise), bool)
+    for j, (scale, moved) in enumerate(zip(scales, shifts, strict=True)):
+        each = zip(surprise[:, j].tolist(), above[:, j].tolist(), values[:, j].tolist(), strict=True)
+        for i, (odd, side, value) in enumerate(each):
+            if odd == odd:
+                scores[i, j] = score = scale.see(odd)
+                shift[i] |= moved.see(score, side, value)
+    return scores, shift
+
+
+def are_marks(kept: dict[str, Any] | None, alarm: float | None, rows: int) -> bool:
+    """Whether what a checkpoint holds can be the marks of so many rows."""
     if kept is None or not alarm:
         return kept is None and not alarm
-    scored, *marked = counts = kept["counts"]
-    return (
-        len(counts) == 3
-        and all(0 <= count <= scored for count in marked)
-        and scored <= rows
-        and len(kept["first"]) <= LISTED
-        and len(kept["calibrations"]) == len(kept["shifts"]) == targets
-        and all(map(calibration.is_true, kept["calibrations"]))
-        and all(map(is_shift, kept["shifts"]))
+    seen, *marked = counts = kept["counts"]
+    return len(counts) == 3 and 0 <= max(marked) <= seen <= rows and min(marked) >= 0 and len(kept["first"]) <= LISTED
+
+
+def is_true(kept: dict[str, Any] | None, alarm: float | None, targets: int, rows: int) -> bool:
+    """Whether what a checkpoint holds can be of so many targets after so many rows."""
+    return are_marks(kept, alarm, rows) and (
+        kept is None
+        or (
+            len(kept["calibrations"]) == len(kept["shifts"]) == targets
+            and all(map(calibration.is_true, kept["calibrations"]))
+            and all(map(is_shift, kept["shifts"]))
+        )
     )
 
 

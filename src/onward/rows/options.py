@@ -223,9 +223,8 @@ class Learn:
             raise OnwardError(f"--by is of numbers a row or more ahead or of the same row, not of {what}: leave it out")
         if self.network == "ccn":
             raise OnwardError("--by: entities do not grow; choose --network columnar, gru or lstm")
-        for name in ("alarm", "holidays"):
-            if getattr(self, name):
-                raise OnwardError(f"--{name} is not there for the entities of --by yet: leave it out")
+        if self.holidays:
+            raise OnwardError("--holidays is not there for the entities of --by yet: leave it out")
         if self.experts not in (EXPERTS, ("network",)):
             raise OnwardError("--experts: with --by the network answers alone; leave it out")
         if self.workers and self.share != "none":

@@ -84,6 +84,10 @@ class Odds(NamedTuple):
     alarm: np.ndarray
     shift: np.ndarray
 
+    def then(self, later: "Odds") -> "Odds":
+        """These, and later ones."""
+        return Odds(*map(np.concatenate, zip(self, later, strict=True)))
+
 
 class Format:
     """How predictions stand in predictions.csv.

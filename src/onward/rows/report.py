@@ -17,6 +17,7 @@ from onward.rows.class_figures import confused
 from onward.rows.expert_figures import carried
 from onward.rows.figures import WINDOWS, of_target, panels_of, short
 from onward.rows.fleet.page import entities
+from onward.rows.fleet.ranking import cells_of
 from onward.rows.learn import METRICS, PREDICTIONS, load_options
 from onward.rows.options import Learn
 from onward.rows.path_figures import by_ahead, ends, last_path, narrowed, spans_of
@@ -362,12 +363,22 @@ def _oddest(scores: dict[str, Any], options: Learn) -> list[str | Table]:
     text = (
         f"{counted(odd['alarms'], 'alarm')} among {counted(odd['scored'], 'row')} that were scored: rows whose value was "
         f"less likely than once in {1 / level:,.0f} calm rows; and {counted(odd['shifts'], 'shift')}: where values were "
-        f"unlikely one after another, as by chance once in {1 / level:,.0f} rows at most."
+        f"unlikely one after another, as by chance once in {1 / level:,.0f} rows{' of an entity' * bool(options.by)} at "
+        "most."
     )
     if not odd["first"]:
         return [text]
-    header = ["row", "time", "what", "score"]
-    rows = [[f"{each['row']:,}", each["time"], each["kind"], f"{each['score']:.2g}"] for each in odd["first"]]
+    header, whose = ["row", "time", *options.by, "what", "score"], lambda each: cells_of(each["entity"], options.by)
+    rows = [
+        [
+            f"{each['row']:,}",
+            each["time"],
+            *(whose(each) if options.by else []),
+            each["kind"],
+            f"{each['score']:.2g}",
+        ]
+        for each in odd["first"]
+    ]
     more = odd["alarms"] + odd["shifts"] > len(rows)
     caption = "The first of them; predictions.csv marks each in its columns alarm and shift." if more else ""
     return [text, Table(header, rows, caption)]

@@ -18,7 +18,7 @@ from onward.rows.calendar import Calendar
 from onward.rows.checkpoint import AS_IT_IS, Kept, require_true
 from onward.rows.encoder import Encoder
 from onward.rows.holidays import Holidays
-from onward.rows.oddness import Oddness, surprises, surprises_of_classes
+from onward.rows.oddness import Marked, Oddness, surprises, surprises_of_classes
 from onward.rows.options import Learn
 from onward.rows.predictions import Format, Odds, Waiting
 from onward.rows.reading import Reading
@@ -65,7 +65,7 @@ class Session(Notes):
         self.calendar = Calendar(max(options.lag, 1), holidays, path=options.path)
         self.targets = Targets(options, self.reading)
         self.extras = self.targets.extras
-        self.oddness = Oddness(options.alarm, k) if options.alarm else None
+        self.oddness: Marked | None = Oddness(options.alarm, k) if options.alarm else None
         odds = self.oddness is not None
         self.format = Format(options.outputs, self.extras, classes=classes, odds=odds, by=options.by)
         self.waiting = self._nothing_waits()
@@ -317,7 +317,7 @@ class Session(Notes):
 
     def _odds(self, judged: Waiting, arrived: np.ndarray, numbers: Sequence[int], times: Sequence[str]) -> Odds | None:
         """How odd the rows are by what was said of them before."""
-        if self.oddness is None:
+        if not isinstance(self.oddness, Oddness):
             return None
         known = np.isfinite(arrived) & np.isfinite(judged.said)
         if self.options.task == "classification":
@@ -325,7 +325,7 @@ class Session(Notes):
         else:
             odd, above = surprises(judged, self.targets.arrived_to_units(arrived), known)
         odds = self.oddness.see(odd, above, arrived, numbers, times)
-        self.odds = odds if self.odds is None else Odds(*map(np.concatenate, zip(self.odds, odds, strict=True)))
+        self.odds = odds if self.odds is None else self.odds.then(odds)
         return odds
 
     def _nothing_waits(self) -> Waiting:

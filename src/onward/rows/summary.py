@@ -147,6 +147,7 @@ class _OddRow(TypedDict):
     time: str
     kind: str
     score: float
+    entity: NotRequired[str]
 
 
 class _Odd(TypedDict):

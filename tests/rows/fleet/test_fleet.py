@@ -14,7 +14,7 @@ from onward import saving
 from onward.cli import main
 from onward.errors import OnwardError
 from onward.rows import learn
-from onward.rows.fleet import shard
+from onward.rows.fleet import scored, shard
 from onward.rows.fleet.entities import Entities
 from onward.rows.fleet.fleet import Fleet
 from onward.rows.fleet.panel import Groups
@@ -118,7 +118,7 @@ def _both(tmp_path):
 def taken(share, cuts=(), most=None, seed=0, **fields):
     """What a shard tells of a panel that comes in blocks; and the shard."""
     rows, chosen = panel(12, 30, seed), options(share=share, **fields)
-    one = Shard(chosen.recipe, share, period=4, coverage=0.9)
+    one = Shard(chosen.recipe, share, period=4, coverage=0.9, alarm=chosen.alarm)
     if most:
         one.entities.most = most
     x = np.full((len(rows), 8), np.nan)
@@ -136,10 +136,11 @@ def same(one, other):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
 
 
-@pytest.mark.parametrize("share", ["none", "features", "all"])
-def test_how_rows_come_in_blocks_makes_no_difference(share, monkeypatch):
-    whole, kept, n = taken(share)
-    cut, other, _ = taken(share, sorted(np.random.default_rng(1).choice(np.arange(1, n), 9, replace=False).tolist()))
+@pytest.mark.parametrize(("share", "alarm"), [("none", None), ("none", 1e-2), ("features", None), ("all", 1e-2)])
+def test_how_rows_come_in_blocks_makes_no_difference(share, alarm, monkeypatch):
+    whole, kept, n = taken(share, alarm=alarm)
+    cuts = sorted(np.random.default_rng(1).choice(np.arange(1, n), 9, replace=False).tolist())
+    cut, other, _ = taken(share, cuts, alarm=alarm)
     assert same(whole, cut)
     assert same(kept.shared, other.shared)
     assert {name: record.tobytes() for name, record in kept.entities.all()} == {
@@ -148,7 +149,7 @@ def test_how_rows_come_in_blocks_makes_no_difference(share, monkeypatch):
     monkeypatch.setattr(shard, "ROWS", 16)  # those of the program stay
     monkeypatch.setattr(shard, "AMONG", 5)
     if share == "none":
-        assert same(whole, taken(share)[0])
+        assert same(whole, taken(share, alarm=alarm)[0])
 
 
 def test_lanes_and_a_line_are_the_same_where_nothing_is_shared(monkeypatch):
@@ -158,6 +159,98 @@ def test_lanes_and_a_line_are_the_same_where_nothing_is_shared(monkeypatch):
     line = taken("none")[0]
     size = np.abs(lanes.judged.said)
     assert np.nanmax(np.abs(lanes.asked.said - line.asked.said) / np.maximum(size, 1e-3)) < 1e-4
+
+
+# How odd a row is
+
+
+def spiked(every=30, start=100):
+    """A panel of which a shop has a value far off now and then; which rows of the table those are."""
+    rows, odd, count = panel(4, 160, gone=0.0), [], 0
+    for i, (shop, t, x, y) in enumerate(rows):
+        if shop == "s2":
+            count += 1
+            if count > start and count % every == 0:
+                rows[i], odd = (shop, t, x, y * 3), [*odd, i + 1]
+    return rows, odd
+
+
+def test_scores_of_an_entity_are_those_of_it_alone(tmp_path):
+    """Against `onward learn` of its rows alone, whose window is as long here; and those of the table are marked."""
+    rows, odd = spiked()
+    folder = learned(tmp_path, rows, alarm=0.03)
+    lines = predictions(folder)
+    for shop in ("s0", "s2"):
+        own = [row[1:] for row in rows if row[0] == shop]
+        source = write(tmp_path / f"{shop}.csv", own, ("t", "x", "y"))
+        alone = Learn(target=("y",), experts=("network",), period=20_000, alarm=0.03, **SMALL)
+        learn.learn(alone, source, tmp_path / shop)
+        theirs = predictions(tmp_path / shop)
+        ours = [line for line in lines if line["shop"] == shop]
+        for name in ("score", "alarm", "shift"):
+            mine, other = ([float(line[name] or "nan") for line in part] for part in (ours, theirs))
+            np.testing.assert_allclose(mine, other, rtol=2e-2, err_msg=f"{shop}, {name}")
+    found = {int(line["row"]) for line in lines if line["alarm"]}
+    assert {*odd} <= found
+    assert len(odd) == 2
+    summary = load_summary(folder)
+    assert summary["odd"]["alarms"] == len(found)
+    assert {each["entity"] for each in summary["odd"]["first"]} <= {f"s{i}" for i in range(4)}
+    with open(folder / "entities.csv") as file:
+        each = {line["shop"]: line for line in csv.DictReader(file)}
+    for name in ("alarm", "shift"):
+        counts = {shop: sum(bool(line[name]) for line in lines if line["shop"] == shop) for shop in each}
+        assert {shop: int(line[f"{name}s"]) for shop, line in each.items()} == counts
+    alarmed = summary["entities"]["alarmed"]
+    assert [one["entity"] for one in alarmed] == sorted(
+        (shop for shop, line in each.items() if int(line["alarms"]) + int(line["shifts"])),
+        key=lambda shop: -int(each[shop]["alarms"]) - int(each[shop]["shifts"]),
+    )
+    assert {one["entity"]: one["alarms"] for one in alarmed}["s2"] == int(each["s2"]["alarms"])
+
+
+@pytest.mark.parametrize("fault", ["another's numbers", "not sorted back", "the present one's distribution"])
+def test_faults_of_scores_are_seen(fault, tmp_path, monkeypatch):
+    see, odd = scored.see, Shard._odd
+    faults = {
+        "another's numbers": (
+            scored,
+            "see",
+            lambda records, at, *rest: see(records, np.roll(at, 1) if len(at) > 1 else at, *rest),
+        ),
+        "not sorted back": (
+            scored,
+            "see",
+            lambda *all: tuple(part[np.argsort(all[2].order)] for part in see(*all)),
+        ),
+        "the present one's distribution": (
+            Shard,
+            "_odd",
+            lambda self, rows, at, judged, *rest: odd(
+                self, rows, at, judged._replace(spread=np.roll(judged.spread, 1, 0)), *rest
+            ),
+        ),
+    }
+    monkeypatch.setattr(*faults[fault])
+    with pytest.raises(AssertionError):
+        test_scores_of_an_entity_are_those_of_it_alone(tmp_path)
+
+
+def test_of_calm_entities_a_share_p_has_a_score_below_p(monkeypatch):
+    """Each by itself, whatever its law is: of eight entities one in a hundred, to within a factor of two."""
+    rng, rows, n = np.random.default_rng(0), 1500, 8
+    chosen = options(alarm=1e-2)
+    one = Shard(chosen.recipe, "none", coverage=0.9, alarm=1e-2)
+    noise = [rng.normal(size=rows) if e % 2 else rng.standard_t(3, rows) for e in range(n)]
+    y = np.stack([10.0**e * (3 + (0.1 + 0.2 * e) * noise[e]) for e in range(n)], 1).ravel()[:, None]
+    names = [f"s{e}" for _ in range(rows) for e in range(n)]
+    x = np.full((len(y), 8), np.nan)
+    told = one.take(names, np.full(len(y), np.nan), x, PLAIN, y)
+    scores = told.scores.reshape(rows, n)[500:]
+    assert 0.005 < np.mean(scores < 0.01) < 0.02
+    assert 0.08 < np.mean(scores < 0.1) < 0.12
+    assert (np.mean(scores < 0.01, 0) > 0.002).all()
+    assert (np.mean(scores < 0.01, 0) < 0.03).all()
 
 
 # What is shared
@@ -314,16 +407,17 @@ def test_more_entities_than_fit_need_a_file():
 # What survives
 
 
-@pytest.mark.parametrize("share", ["none", "all"])
-def test_a_run_that_was_stopped_goes_on_to_the_byte(share, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("share", "alarm"), [("none", None), ("none", 1e-2), ("all", None)])
+def test_a_run_that_was_stopped_goes_on_to_the_byte(share, alarm, tmp_path, monkeypatch):
     rows = panel(6, 60)
-    whole = learned(tmp_path, rows, "whole", share=share)
+    chosen = options(share=share, alarm=alarm)
+    whole = learned(tmp_path, rows, "whole", share=share, alarm=alarm)
     monkeypatch.setattr(Fleet, "least", 50)
     monkeypatch.setattr(Fleet, "block", 50, raising=False)
     first = write(tmp_path / "cut.csv", rows[:150])
-    learn.learn(options(share=share), first, tmp_path / "cut")
+    learn.learn(chosen, first, tmp_path / "cut")
     write(tmp_path / "cut.csv", rows)
-    learn.learn(options(share=share), first, tmp_path / "cut", resume=True)
+    learn.learn(chosen, first, tmp_path / "cut", resume=True)
     for name in ("predictions.csv", "entities.csv", "metrics.jsonl"):
         assert (whole / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
     one, other = (load_summary(folder) for folder in (whole, tmp_path / "cut"))
@@ -446,7 +540,8 @@ def test_memory_that_does_not_hold_all_is_told(tmp_path, capsys, monkeypatch):
         ({"task": "classification"}, "--by is of numbers"),
         ({"horizon": 3, "path": True}, "not of a path"),
         ({"network": "ccn"}, "entities do not grow"),
-        ({"alarm": 1e-3}, "--alarm is not there"),
+        ({"holidays": "DE", "time": "t"}, "--holidays is not there"),
+        ({"alarm": 1e-3, "interval": 0.0}, "--alarm needs the distribution"),
         ({"experts": ("network", "last")}, "with --by the network answers alone"),
         ({"by": (), "share": "all"}, "--share all is of the entities"),
         ({"memory": 0.0}, "--memory must be above 0"),

@@ -27,7 +27,7 @@ def blocks_of_100_rows(monkeypatch):
 
 def test_two_workers_learn_what_one_process_does_though_one_of_them_dies(tmp_path, monkeypatch, capsys):
     rows = panel(12, 80)
-    here = learned(tmp_path, rows, "here")
+    here = learned(tmp_path, rows, "here", alarm=1e-2)
     killed: list[int] = []
     look = learn._Run._look_around
 
@@ -42,7 +42,7 @@ def test_two_workers_learn_what_one_process_does_though_one_of_them_dies(tmp_pat
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(learn._Run, "_look_around", kill)
-    there = learned(tmp_path, rows, "there", workers=2)
+    there = learned(tmp_path, rows, "there", workers=2, alarm=1e-2)
     assert killed
     assert "a worker is gone" in capsys.readouterr().err
     for name in FILES:

@@ -13,12 +13,13 @@ import numpy as np
 from onward import saving
 from onward.errors import NotFinite
 from onward.lab import folder as run_folder
-from onward.rows.checkpoint import ReadingMeta, StrangeMeta, WhereMeta
+from onward.rows.checkpoint import MarksMeta, ReadingMeta, StrangeMeta, WhereMeta
 from onward.rows.encoder import Encoder
 from onward.rows.fleet.shard import Said, Told, said_of
 from onward.rows.fleet.shards import FILES, Here, Shards, shards
+from onward.rows.oddness import Marked, are_marks
 from onward.rows.options import Learn
-from onward.rows.predictions import Waiting
+from onward.rows.predictions import Odds, Waiting
 from onward.rows.remarks import Remark, Remarks
 from onward.rows.session import JOB, Session
 from onward.rows.sources import Cell, Rows, is_missing
@@ -45,6 +46,7 @@ class _Kept(TypedDict):
     cpu: float
     unnamed: int
     full: bool
+    odd: MarksMeta | None
     strange: StrangeMeta
     remarks: dict[str, WhereMeta]
     reading: ReadingMeta
@@ -72,6 +74,10 @@ class Fleet(Session):
         self._pending: tuple[Callable[[], Told], Callable[[Told], None]] | None = None
         self.generation = self._capacity = 0
         self._opened = False
+        self._spread = 3 * options.recipe.components if options.alarm else 0
+        self.oddness = Marked(options.alarm) if options.alarm else None
+        self._told: Told | None = None  # of the rows that are judged
+        self._names: Sequence[str] = ()
         self.unnamed = 0  # rows without an entity
         self.full = False  # whether there are more entities than memory holds
 
@@ -225,13 +231,20 @@ class Fleet(Session):
         self.reading.backwards(np.flatnonzero(told.earlier).tolist(), numbers, times, names)
         marks = self.strange.names(told.strange, encoder, self.options.target, ())
         self.strange.see(marks, numbers, cells, self.complain)
-        judged = _waiting(told.judged, numbers, times)
+        judged, self._told, self._names = _waiting(told.judged, numbers, times), told, names
         self._judge(judged, numbers, times, y, told.others, marks, told.doubted, whose)
         self.answered = self.answered.then(_waiting(told.asked, numbers, times))
         for kept, more in zip(self.whose, whose, strict=True):
             kept += more
         self.rows += len(numbers)
         self.last_row = numbers[-1]
+
+    def _odds(self, judged: Waiting, arrived: np.ndarray, numbers: Sequence[int], times: Sequence[str]) -> Odds | None:
+        if self.oddness is None or self._told is None:
+            return None
+        odds = self.oddness.mark(self._told.scores, self._told.shift, numbers, times, self._names)
+        self.odds = odds if self.odds is None else self.odds.then(odds)
+        return odds
 
     # What is written.
 
@@ -241,7 +254,7 @@ class Fleet(Session):
         lines = []
         for name, record in self.shards.standing() if lag else ():
             place = (int(record["rows"]) + np.arange(lag)) % lag
-            said = said_of(self.options.recipe, self.extras, record["waiting"][place])
+            said = said_of(self.options.recipe, self.extras, record["waiting"][place], self._spread)
             made = np.flatnonzero(np.isfinite(said.said).any(1))
             waiting = _waiting(Said(*(part[made] for part in said)), [0] * len(made), [""] * len(made))
             none = np.full((len(made), k), np.nan)
@@ -288,6 +301,7 @@ class Fleet(Session):
         meta = {
             **{name: getattr(self, name) for name in AS_IT_IS},
             **more,
+            "odd": self.oddness.as_dict() if self.oddness else None,
             "strange": self.strange.as_dict(),
             "remarks": self.remarks.as_dict(),
             "reading": self.reading.as_dict(),
@@ -324,6 +338,8 @@ class Fleet(Session):
         self.reading.restore(meta["reading"], encoder)
         vars(self).update({name: meta[name] for name in AS_IT_IS})
         self.strange, self.remarks = Strange(**meta["strange"]), Remarks(meta["remarks"])
+        if self.oddness:
+            self.oddness.restore(meta["odd"])
         self.generation, self._capacity = meta["generation"], meta["capacity"]
         self.learner = RowLearner(self.options.recipe, meta["capacity"])
         return meta
@@ -338,6 +354,7 @@ class Fleet(Session):
             "unnamed": meta["unnamed"] >= 0,
             "capacity": meta["capacity"] == encoder.capacity,
             "generation": meta["generation"] > 0,
+            "odd": are_marks(meta["odd"], self.options.alarm, meta["rows"]),
         }
         if wrong := [name for name, good in allowed.items() if not good]:
             value = str(meta[wrong[0]])[:60]
@@ -345,8 +362,7 @@ class Fleet(Session):
 
 
 def _waiting(said: Said, numbers: Sequence[int], times: Sequence[str]) -> Waiting:
-    nothing = np.zeros((*said.said.shape, 0))
-    return Waiting(said.said, said.linear, said.extra, said.experts, nothing, list(numbers), list(times))
+    return Waiting(*said, rows=list(numbers), times=list(times))
 
 
 def _as_line(cells: Sequence[str]) -> str:

@@ -43,16 +43,24 @@ _LISTS = {
     "worst": "Where Onward is furthest behind the best alternative, or least ahead.",
     "best": "Where it is furthest ahead.",
     "changed": "Whose error of late has grown most, to that before (ratio below 1: it has shrunk).",
+    "alarmed": "Which had the most alarms and shifts a row.",
 }
 
 
 def _table(entities: list[dict[str, Any]], caption: str, options: Learn) -> Table:
     late = lambda each: "" if each.get("late") is None else number(each["late"], 3)
+    marks = ("alarms", "shifts") if options.alarm else ()
     rows = [
-        [*cells_of(each["entity"], options.by), f"{each['rows']:,}", number(each["ratio"], 3), late(each)]
+        [
+            *cells_of(each["entity"], options.by),
+            f"{each['rows']:,}",
+            number(each["ratio"], 3),
+            late(each),
+            *(f"{each.get(name, 0):,}" for name in marks),
+        ]
         for each in entities
     ]
-    header = [*options.by, "rows", "error to best alternative", "of late to before"]
+    header = [*options.by, "rows", "error to best alternative", "of late to before", *marks]
     return Table(header, rows, caption, texts=len(options.by))
 
 
@@ -70,11 +78,14 @@ def _shares(counts: list[int]) -> Picture:
 
 def _drawn(path: Path, ranking: dict[str, Any], options: Learn) -> Picture:
     """The last rows of the best, the worst and the most changed, of the first target: a panel each."""
-    lists = [ranking["best"], ranking["worst"], ranking["changed"]]
-    named = {
-        each[0]["entity"]: what for each, what in zip(lists, ("best", "worst", "most changed"), strict=True) if each
-    }
-    form = Format(options.outputs, 2 if options.coverage else 0, classes=False, by=options.by)
+    lists = {"best": "best", "worst": "worst", "changed": "most changed", "alarmed": "most alarms"}
+    named: dict[str, str] = {}
+    for name, what in lists.items():
+        if ranking[name]:
+            entity = ranking[name][0]["entity"]
+            named[entity] = f"{named[entity]}, {what}" if entity in named else what
+    extra, odds = 2 if options.coverage else 0, options.alarm is not None
+    form = Format(options.outputs, extra, classes=False, odds=odds, by=options.by)
     lines = _last_lines(path, form, [tuple(cells_of(name, options.by)) for name in named])
     figure = Figure(figsize=(8.2, 0.9 + 2.1 * len(named)), layout="constrained")
     panels = figure.subplots(len(named), squeeze=False)[:, 0]
@@ -90,9 +101,14 @@ def _drawn(path: Path, ranking: dict[str, Any], options: Learn) -> Picture:
             )
         axes.plot(at, truth, color=GREY, lw=1.4, label="target")
         axes.plot(at, said, color=COLOURS[0], lw=1.4, label="predicted before")
+        if odds:
+            stands = form.header.index("alarm")
+            alarm = np.array([bool(line[stands]) for line in rows], bool)
+            # Drawn where there is none, too: so that it stands in the legend.
+            axes.plot(at[alarm], truth[alarm], "o", mfc="none", ms=7, mew=1.4, color=COLOURS[1], label="alarm")
         axes.set_title(f"{short(', '.join(cells_of(name, options.by)), 60)} ({what})")
     panels[-1].set_xlabel("its last rows")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     of = f" ({options.target[0]})" if len(options.target) > 1 else ""
     return Picture("some-entities", figure, f"The last rows of some entities{of}.")
 

@@ -19,12 +19,17 @@ BINS, MOST = 40, 2.0
 
 
 class Entity(TypedDict):
-    """One of those that stand out: `ratio` to the best alternative of it, `late` to its own error before."""
+    """One of those that stand out: `ratio` to the best alternative of it, `late` to its own error before.
+
+    `alarms`, `shifts`: how many rows were one, where that was asked for.
+    """
 
     entity: str
     rows: int
     ratio: float
     late: NotRequired[float | None]
+    alarms: NotRequired[int]
+    shifts: NotRequired[int]
 
 
 class Ranking(TypedDict):
@@ -37,6 +42,7 @@ class Ranking(TypedDict):
     best: list[dict[str, Any]]
     worst: list[dict[str, Any]]
     changed: list[dict[str, Any]]
+    alarmed: list[dict[str, Any]]
     shares: list[int]
 
 
@@ -49,10 +55,9 @@ def ranked(fleet: Fleet) -> tuple[Ranking, str]:
     options = fleet.options
     several = len(options.target) > 1
     columns = [f"{target} {name}" if several else name for target in options.target for name in (*CONTESTANTS, "late")]
-    file = io.StringIO()
-    file.write(
-        csv_line([*options.by, "rows", *(f"{t} scored" if several else "scored" for t in options.target), *columns])
-    )
+    file, marks_of = io.StringIO(), ("alarms", "shifts") if options.alarm else ()
+    counts = [f"{t} scored" if several else "scored" for t in options.target]
+    file.write(csv_line([*options.by, "rows", *counts, *columns, *marks_of]))
     found: list[Entity] = []
     count = 0
     for name, record in fleet.shards.standing():
@@ -66,13 +71,17 @@ def ranked(fleet: Fleet) -> tuple[Ranking, str]:
             change = float(np.mean(late / before))
         told = np.concatenate([means, late[None]]).T.ravel()
         texts = [str(int(record["rows"])), *(str(int(n)) for n in scored), *as_text(told)]
-        file.write(csv_line([*fleet.columns_of(name), *texts]))
+        marked = {each: int(record[each]) for each in marks_of}
+        file.write(csv_line([*fleet.columns_of(name), *texts, *map(str, marked.values())]))
         if scored.min() >= ENOUGH and np.isfinite(ratio):
-            each: Entity = {"entity": name, "rows": int(record["rows"]), "ratio": ratio}
+            each: Entity = {"entity": name, "rows": int(record["rows"]), "ratio": ratio, **marked}  # type: ignore[typeddict-item]
             each["late"] = change if np.isfinite(change) else None
             found.append(each)
     found.sort(key=lambda each: each["ratio"])
     changed = sorted((each for each in found if each["late"] is not None), key=lambda each: -(each["late"] or 0))
+    # The most alarms and shifts a row.
+    alarming = [each for each in found if each.get("alarms") or each.get("shifts")]
+    alarming.sort(key=lambda each: -(each["alarms"] + each["shifts"]) / each["rows"])
     ratios = np.array([each["ratio"] for each in found])
     shares = np.histogram(np.clip(ratios, 0, MOST), BINS, (0, MOST))[0]
     ranking: Ranking = {
@@ -83,6 +92,7 @@ def ranked(fleet: Fleet) -> tuple[Ranking, str]:
         "best": [dict(each) for each in found[:NAMED]],
         "worst": [dict(each) for each in found[: -NAMED - 1 : -1]],
         "changed": [dict(each) for each in changed[:NAMED]],
+        "alarmed": [dict(each) for each in alarming[:NAMED]],
         "shares": shares.tolist(),
     }
     return ranking, file.getvalue()
@@ -91,7 +101,7 @@ def ranked(fleet: Fleet) -> tuple[Ranking, str]:
 def check_ranking(ranking: Any, where: str) -> None:
     """Refuse what `ranked` did not write."""
     saving.check_meta(ranking, Ranking, where)
-    for name in ("best", "worst", "changed"):
+    for name in ("best", "worst", "changed", "alarmed"):
         for each in ranking[name]:
             saving.check_meta(each, Entity, f"{where}, {name}")
     if len(ranking["shares"]) != BINS or min(ranking["shares"]) < 0:

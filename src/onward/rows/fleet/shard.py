@@ -10,9 +10,11 @@ import numpy as np
 
 from onward.rows.baselines import NAMES
 from onward.rows.encoder import CAPACITY
+from onward.rows.fleet import scored
 from onward.rows.fleet.entities import Entities
 from onward.rows.fleet.panel import Groups
 from onward.rows.fleet.programs import AMONG, LANES, ROUNDS, ROWS, FleetPrograms, Share, fleet_programs
+from onward.rows.oddness import surprise
 from onward.rows.packed import Packed
 from onward.rows.scores import CONTESTANTS
 from onward.rows.stream import Answers, RowLearner, RowRecipe, placed
@@ -20,7 +22,7 @@ from onward.rows.units import SMALL, in_units
 from onward.saving import from_named_arrays
 
 # What is asked of every entity in the end.
-STANDING = ("rows", "scored", "sums", "marks", "waiting")
+STANDING = ("rows", "scored", "sums", "marks", "waiting", "alarms", "shifts")
 # Scored rows of an entity after which what came before them is no longer of late: between this and twice as many are.
 LATE = 128
 # Rows of which the ends of intervals are found at once.
@@ -31,20 +33,22 @@ class Said(NamedTuple):
     """What is said of rows, in the targets' own units, NaN where nothing is.
 
     said, linear: (rows, targets). extra: (rows, 2 targets), the ends of intervals, or nothing. experts: (rows, targets,
-    2, experts), as in `Waiting`.
+    2, experts), spread: (rows, targets, numbers), as in `Waiting`.
     """
 
     said: np.ndarray
     linear: np.ndarray
     extra: np.ndarray
     experts: np.ndarray
+    spread: np.ndarray
 
 
 class Told(NamedTuple):
     """Of rows: what was said of each before it came, and what is now said of the one `lag` rows later.
 
     `others`: (baselines, rows, targets) of the rows themselves. `strange`, `doubted`: as in `Answers`. `earlier`:
-    whether a row's time lies before one that its entity had already.
+    whether a row's time lies before one that its entity had already. `scores` (rows, targets), `shift`: how odd the
+    rows themselves are, where that is asked for.
     """
 
     judged: Said
@@ -53,6 +57,8 @@ class Told(NamedTuple):
     strange: np.ndarray
     doubted: np.ndarray
     earlier: np.ndarray
+    scores: np.ndarray
+    shift: np.ndarray
 
     @classmethod
     def joined(cls, parts: Sequence["Told"]) -> "Told":
@@ -65,18 +71,26 @@ class Told(NamedTuple):
 class Shard:
     """Entities and their learning. Nothing here knows of cells, of columns by name or of predictions on a disk.
 
-    `period`: rows of a season, of the seasonal baseline. `coverage`: share of an interval, 0: none. `size`: bytes that
-    records may take in memory.
+    `period`: rows of a season, of the seasonal baseline. `coverage`: share of an interval, 0: none. `alarm`: the score
+    below which a row is an alarm; None: rows have no scores. `size`: bytes that records may take in memory.
     """
 
     def __init__(
-        self, recipe: RowRecipe, share: Share, *, period: int | None = None, coverage: float = 0.0, size: int = 2**32
+        self,
+        recipe: RowRecipe,
+        share: Share,
+        *,
+        period: int | None = None,
+        coverage: float = 0.0,
+        alarm: float | None = None,
+        size: int = 2**32,
     ):
         self.recipe, self.share, self.capacity, self.coverage = recipe, share, CAPACITY, coverage
         self.ahead = max(recipe.lag, 1)
         # Rows back from the present one to that which lies whole seasons before the one to come.
         self.back = period * -(-self.ahead // period) - self.ahead if period else 0
         self.extras = 2 if recipe.components and coverage else 0
+        self.alarm, self.spread = alarm, 3 * recipe.components if alarm else 0
         self.shared = self.programs.start().shared
         self.known = 0  # entities that had a row
         start = self._start()
@@ -98,6 +112,8 @@ class Shard:
         none |= {"waiting": (self.recipe.lag, self._width), "baselines": (self.ahead, len(NAMES), k)}
         fields: dict[str, Any] = {"floats": start.floats, "whole": start.whole} | nothing
         fields |= {name: np.full(shape, np.nan) for name, shape in none.items()}
+        if self.alarm:
+            fields |= scored.fields(k)
         record = np.zeros(1, [(name, np.asarray(part).dtype, np.shape(part)) for name, part in fields.items()])
         for name, part in fields.items():
             record[name] = part
@@ -107,7 +123,7 @@ class Shard:
     def _width(self) -> int:
         """Numbers of what is said of a row."""
         k = self.recipe.targets
-        return k * (2 + self.extras + 2 * len(self.recipe.answering))
+        return k * (2 + self.extras + 2 * len(self.recipe.answering) + self.spread)
 
     def _flat(self, said: Said) -> np.ndarray:
         return np.concatenate([part.reshape(len(part), -1) for part in said], 1)
@@ -161,10 +177,13 @@ class Shard:
         answers = RowLearner(self.recipe, self.capacity).split(learned(rows, at, inputs, plain, targets, learn))
         asked = self._answered(answers, origin[:, -k:], length[:, -k:])
         seen = records["rows"][at]
-        judged = said_of(self.recipe, self.extras, self._ring("waiting", rows, at, self._flat(asked), seen))
+        judged = said_of(
+            self.recipe, self.extras, self._ring("waiting", rows, at, self._flat(asked), seen), self.spread
+        )
         baselines = self._ring("baselines", rows, at, self._baselines(rows, at, y, seen), seen)
         told = np.concatenate([judged.said[:, None], judged.linear[:, None], baselines], 1)
         self._score(rows, at, np.abs(told - y[:, None]))
+        scores, shift = self._odd(rows, at, judged, u[:, -k:], y)
         when = rows.filled(moments[rows.order][:, None], records["clock"][at][:, None])
         before = np.where(rows.rank > 0, np.roll(when[:, 0], 1), records["clock"][at][rows.group])
         records["clock"][at] = rows.last(when)[:, 0]
@@ -177,6 +196,8 @@ class Shard:
             back(answers.strange),
             back(answers.doubted),
             back(moments[rows.order] < before),
+            back(scores),
+            back(shift),
         )
 
     def _in_units(
@@ -201,12 +222,27 @@ class Shard:
         extra = np.zeros((len(outputs), 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
-            ends, _ = placed(spread, outputs.ravel(), self.coverage, ENDS)
+            ends, by = placed(spread, outputs.ravel(), self.coverage, ENDS)
             ends = ends.reshape(*outputs.shape, 2)
             extra = np.stack([real(ends[..., 0]), real(ends[..., 1])], 2).reshape(len(outputs), -1)
         each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
         each[:, :, 0] = origin[..., None] + length[..., None] * each[:, :, 0]
-        return Said(real(outputs), real(answers.linear.astype(float)), extra, each)
+        moved = np.zeros((*outputs.shape, 0))
+        if self.spread:
+            log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
+            moved = np.concatenate([log_pi, mu + by[:, None], log_sigma], 1).reshape(*outputs.shape, -1)
+        return Said(real(outputs), real(answers.linear.astype(float)), extra, each, moved)
+
+    def _odd(
+        self, rows: Groups, at: np.ndarray, judged: Said, u: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and shifts of sorted rows, whose targets are u in units of their entities and y as they stand."""
+        if not self.alarm:
+            return np.zeros((len(y), 0)), np.zeros(len(y), bool)
+        odd, above = np.full(y.shape, np.nan), np.zeros(y.shape, bool)
+        known = np.isfinite(y) & np.isfinite(judged.said) & np.isfinite(judged.spread).all(2)
+        odd[known], above[known] = surprise(judged.spread[known], u[known])
+        return scored.see(self.entities.records, at, rows, self.alarm, odd, above, y)
 
     def _ring(self, name: str, rows: Groups, at: np.ndarray, values: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """What was said of each row, of what is said at each; the records keep what still waits."""
@@ -335,10 +371,10 @@ class Shard:
     def standing(self) -> Iterator[tuple[str, Any]]:
         """Every entity, by name, with what a ranking and the last predictions are made of."""
         dtype = self.entities.start.dtype
-        few = np.dtype([(name, dtype[name]) for name in STANDING])
+        few = np.dtype([(name, dtype[name]) for name in STANDING if name in (dtype.names or ())])
         for name, record in self.entities.all():
             some = np.zeros((), few)
-            for field in STANDING:
+            for field in few.names or ():
                 some[field] = record[field]
             yield name, some[()]
 
@@ -374,11 +410,12 @@ class Shard:
         self.known = self.entities.count
 
 
-def said_of(recipe: RowRecipe, extras: int, flat: np.ndarray) -> Said:
-    """What a row of `waiting` holds."""
-    k = recipe.targets
-    said, linear, extra, experts = np.split(flat, np.cumsum([k, k, extras * k]), 1)
-    return Said(said, linear, extra, experts.reshape(len(flat), k, 2, -1))
+def said_of(recipe: RowRecipe, extras: int, flat: np.ndarray, spread: int = 0) -> Said:
+    """What rows of `waiting` hold; `spread`: of each target so many numbers of its distribution."""
+    k, n = recipe.targets, len(flat)
+    experts = k * 2 * len(recipe.answering)
+    said, linear, extra, each, moved = np.split(flat, np.cumsum([k, k, extras * k, experts]), 1)
+    return Said(said, linear, extra, each.reshape(n, k, 2, -1), moved.reshape(n, k, spread))
 
 
 def programs_of(learn: bool, what: str) -> str:

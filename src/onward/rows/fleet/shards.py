@@ -69,7 +69,14 @@ class Shards(Protocol):
 def shard_of(options: Learn) -> Shard:
     """A shard of a run with these options."""
     size = int(options.memory * 1e9 / max(1, options.workers))
-    return Shard(options.recipe, options.share, period=options.period, coverage=options.coverage, size=size)
+    return Shard(
+        options.recipe,
+        options.share,
+        period=options.period,
+        coverage=options.coverage,
+        alarm=options.alarm,
+        size=size,
+    )
 
 
 class Here:
@@ -163,7 +170,8 @@ class There:
             both = Told.joined(parts)
             order = np.argsort(np.concatenate([rows for _, rows, _ in sent]), kind="stable")
             pick = lambda said: Said(*(part[order] for part in said))
-            rest = {name: getattr(both, name)[order] for name in ("strange", "doubted", "earlier")}
+            each = ("strange", "doubted", "earlier", "scores", "shift")
+            rest = {name: getattr(both, name)[order] for name in each}
             return Told(pick(both.judged), pick(both.asked), both.others[:, order], **rest)
 
         return wait
