@@ -3,11 +3,12 @@
     python benchmarks/kills.py [--seed N] [--times N] [--only NAME ...]
 
 `run` of networks that grow, which predict and which act, `learn` of a file (a far horizon with growth and late categories; late columns and classes;
-a return) and of standard input, and `sweep` in one process and on two workers, all small, with a checkpoint many times
-a second: 34 kills in all, or so many `--times`. Each command is run once to its end. Then it is started again, killed (SIGKILL) at a random moment, gone on with, killed
+a return), of standard input, and of many entities, in one process and on two workers, and `sweep` in both, all small,
+with a checkpoint many times a second: 58 kills in all, or so many `--times`. Each command is run once to its end. Then it is started again, killed (SIGKILL) at a random moment, gone on with, killed
 again, and so on, and let end. Every file of both folders must be equal to the byte, but for the times and CPU seconds
 that TIMES names; these are set to zero in both, and both reports drawn again from that. Of the checkpoints the last of
-each job counts: which others are still there is a matter of when they were made.
+each job counts, and of the records of entities the newest of each: which others are still there, and how many
+checkpoints there were, is a matter of when they were made.
 
 The exit status is 1 if a folder is not equal, or a command said a traceback.
 """
@@ -20,6 +21,7 @@ import math
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -39,14 +41,17 @@ TIMES = {
     "environment.json": {"time"},
     "summary.json": {"cpu_seconds", "compile_seconds"},
     "results/*.json": {"cpu_seconds", "compile_seconds", "wall_seconds"},
-    "checkpoints/*.npz": {"cpu", "cpu_seconds", "compile_seconds"},
+    "checkpoints/*.npz": {"cpu", "cpu_seconds", "compile_seconds", "generation"},
 }
 # A file, since the workers of a sweep import it too. Checkpoints come often, and chunks and blocks are small.
 PROGRAM = """import sys
 from onward.cli import main
 from onward.lab import train
 from onward.rows import learn
+from onward.rows.fleet.fleet import Fleet
 train.CHECKPOINT_SECONDS, train.CHUNK_SECONDS, learn.BLOCK = 0.05, 0.01, 61
+started, Fleet.least = Fleet.__init__, 61
+Fleet.__init__ = lambda self, *given, **more: started(self, *given, **more | {"block": 61})
 if __name__ == "__main__":
     sys.exit(main())
 """
@@ -163,6 +168,10 @@ def cases(place: Path) -> list[Case]:
         again = ["learn", source, "--resume", "out"]
         rest = csv_of(800) if source == "-" else ""
         every.append(Case(name, started, again, ("predictions.csv",), 4, rest))
+    of_places = ["learn", "../rows.csv", *split("--target y --by place --alarm 0.01"), *LEARN, "--out", "out"]
+    again = ["learn", "../rows.csv", "--resume", "out"]
+    every.append(Case("learn, entities", of_places, again, ("predictions.csv",), 4))
+    every.append(Case("learn, entities, 2 workers", [*of_places, "--workers", "2"], again, ("predictions.csv",), 20))
     swept = ["sweep", "trace-patterning", *SWEPT, "--steps", "12000", "--out", "out"]
     grows = "jobs/*/metrics.jsonl", "results/*.json"
     # Starting workers takes long.
@@ -201,6 +210,9 @@ def left(place: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
+        if ".sqlite" in path.name:
+            found |= newest(path, name) if path.suffix == ".sqlite" else {}
+            continue
         if path.suffix != ".npz":
             found[name] = path.read_bytes()
             continue
@@ -214,6 +226,13 @@ def left(place: Path) -> dict[str, Any]:
             found = {other: value for other, value in found.items() if not other.startswith(f"{job}-")}
         found[name] = content
     return found
+
+
+def newest(path: Path, name: str) -> dict[str, bytes]:
+    """The newest record of each entity."""
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        every = file.execute("SELECT name, record FROM states ORDER BY generation").fetchall()
+    return {f"{name}, {entity}": record for entity, record in every}
 
 
 # Kills

@@ -38,7 +38,8 @@ def test_a_small_run_ends_with_a_summary_a_report_and_every_figure(tmp_path, cap
         assert "shift_cosine" not in record
     capsys.readouterr()
     assert main(["report", str(out), "--markdown"]) == 0
-    assert "Share of 1 seed that solved the task" in capsys.readouterr().out
+    assert "gru-tptt-10" in capsys.readouterr().out
+    assert "Share of 1 seed that solved the task" in (out / "report.html").read_text()
 
 
 @pytest.mark.slow

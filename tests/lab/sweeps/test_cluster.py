@@ -13,6 +13,7 @@ import pytest
 
 from onward.cli import main
 from onward.errors import OnwardError
+from onward.lab import cluster as clusters
 from onward.lab.sweeps import cluster
 from onward.lab.sweeps.cluster import Task, place
 
@@ -147,7 +148,7 @@ def test_workers_that_are_all_gone_are_replaced(tmp_path, monkeypatch):
 
 @pytest.mark.interfaces
 def test_no_scheduler_there(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 1)
     for address, words in (("tcp://127.0.0.1:9", "no Dask scheduler"), ("foo", "neither an address")):
         assert main([*ONWARD[3:], "--scheduler", address, "--out", str(tmp_path / "s")]) == 1
         assert words in capsys.readouterr().err

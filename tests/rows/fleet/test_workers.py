@@ -3,13 +3,16 @@
 import dataclasses
 import os
 import signal
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
-from shops import learned, panel, write
+from shops import learned, options, panel, write
 
 from onward.errors import OnwardError
 from onward.rows import learn
 from onward.rows.fleet.fleet import Fleet
+from onward.rows.fleet.shards import Facts, There
 from onward.rows.options import Learn
 
 pytest.importorskip("distributed")
@@ -58,6 +61,65 @@ def test_two_workers_learn_what_one_process_does_though_one_of_them_dies(tmp_pat
     assert (tmp_path / "said.csv").read_bytes() == (tmp_path / "said too.csv").read_bytes()
     with pytest.raises(OnwardError, match="was run with --workers 2, not 1"):
         learn.learn(dataclasses.replace(learn.load_options(there)[0], workers=1), source, there, resume=True)
+
+
+class Late:
+    """A client and its worker in one, which looks at what it was sent when it is asked for the result."""
+
+    def __init__(self, workers=2):
+        self.keys, self.sent, self.workers = [], [], workers
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {f"tcp://{i}": {} for i in range(self.workers)}}
+
+    def as_current(self):
+        return nullcontext()
+
+    def submit(self, *what, key, **more):
+        self.keys.append(key)
+        return self
+
+    def result(self, timeout):
+        return self
+
+    def facts(self):
+        return Kept(("", Facts(0, 1, 1)))
+
+    def take(self, *what):
+        self.sent.append(what)
+        return Kept(None)
+
+
+class Kept:
+    def __init__(self, value):
+        self.value = value
+
+    def result(self, timeout):
+        return self.value
+
+
+def test_workers_that_are_asked_for_again_are_others():
+    """Of a key that was there before Dask may give the old one, with what it has learned."""
+    client, chosen = Late(), options(workers=2)
+    for _ in range(50):
+        There(chosen, client)
+    assert len({*client.keys}) == 100
+
+
+def test_what_was_sent_is_what_it_was_then():
+    """Dask sends later: a reader that has gone on to the next rows has changed what is its own."""
+    client = Late()
+    names, moments = ["a", "b", "c"], np.arange(3.0)
+    x, plain, y = np.ones((3, 8)), np.zeros(8, bool), np.ones((3, 1))
+    There(options(workers=2), client).take(names, moments, x, plain, y, learn=True)
+    for part in (moments, x, plain, y):
+        part[...] = 7
+    assert client.sent
+    for _, when, inputs, flags, targets, _ in client.sent:
+        assert (when < 3).all()
+        assert (inputs == 1).all()
+        assert (targets == 1).all()
+        assert not flags.any()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Where the entities of a fleet are learned: in this process, or divided among the workers of a Dask cluster."""
 
 import json
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -128,9 +129,10 @@ class There:
                 f"--workers {options.workers}: the cluster has {len(addresses)}; start more, or ask for fewer"
             )
         with _losing(), client.as_current():
+            # Each has a key that never was: of one that was, Dask may give an old worker, with what it had learned.
             made = [
-                client.submit(Worker, options, actor=True, workers=[address], pure=False, key=f"shard-{i}-{id(self)}")
-                for i, address in enumerate(addresses[: options.workers])
+                client.submit(Worker, options, actor=True, workers=[address], pure=False, key=f"shard-{uuid.uuid4()}")
+                for address in addresses[: options.workers]
             ]
             self._workers = [future.result(timeout=PATIENCE) for future in made]
         self._facts: list[Facts] = self._all("facts")
@@ -152,7 +154,8 @@ class There:
         many = len(self._workers)
         mine = {name: zlib.crc32(name.encode("utf-8", "surrogatepass")) % many for name in dict.fromkeys(names)}
         whose = np.fromiter((mine[name] for name in names), np.int64, len(names))
-        moments, x, plain, y = numbers
+        # Dask sends them when it likes, and the reader of the next block may change what is its own before that.
+        moments, x, plain, y = (np.array(part) for part in numbers)
         sent = []
         for i, worker in enumerate(self._workers):
             rows = np.flatnonzero(whose == i)
