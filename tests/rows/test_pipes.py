@@ -117,6 +117,22 @@ def passed(again, *blocks):
     return [(row, n) for each in again.new(iter(blocks)) for row, n in zip(each.numbers, each.cells["n"], strict=True)]
 
 
+def test_offsets_that_are_times_have_no_gaps():
+    """As Redis and others number rows. Of ones that rise by one a gap is told, after a restart, too."""
+    told = []
+    again = Again("n", told.append)
+    assert len(passed(again, block(1, [1000 * i * i for i in range(1, 40)]))) == 39
+    assert not told
+    dense = Again("n", told.append)
+    passed(dense, block(1, list(range(1, 30))))
+    kept = json.loads(json.dumps(dense.as_dict()))
+    assert not told
+    later = Again("n", told.append)
+    later.restore(kept)
+    passed(later, block(30, [40, 41]))
+    assert "10 offsets before 40 did not come" in str(told[0])
+
+
 def test_offsets_that_were_there_are_passed_over_and_rows_counted_without_them():
     told = []
     again = Again("n", told.append)

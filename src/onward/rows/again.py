@@ -7,26 +7,31 @@ from onward.errors import OnwardError
 from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, Rows, is_missing
 
+# Of how many steps of one there must be for each longer one, for rows to be missed between.
+MOSTLY = 9
+
 
 class Again:
     """Which rows of a stream are new, and what their numbers are.
 
     With a `column` of offsets, whole numbers that rise from row to row, those up to the last one that was learned from
-    are not; without, the first `ahead` rows are not. Rows that are passed over have no number.
+    are not; without, the first `ahead` rows are not. Rows that are passed over have no number. Where offsets mostly
+    rise by one (times, as some brokers number rows, do not), rows that did not come are told of.
     """
 
     def __init__(self, column: str, complain: Callable[[str], None]):
         self.column, self.complain = column, complain
         self.last: int | None = None
         self.passed = self.ahead = 0
+        self.steps = [0, 0]  # of offsets: of one, and longer ones
 
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"last": self.last, "passed": self.passed}
+        return {"last": self.last, "passed": self.passed, "steps": self.steps}
 
     def restore(self, kept: dict[str, Any]) -> None:
         """As it was then."""
-        self.last, self.passed = kept["last"], kept["passed"]
+        self.last, self.passed, self.steps = kept["last"], kept["passed"], [*kept["steps"]]
 
     def from_row(self, first: int, kept: int) -> None:
         """The next row that comes is row `first` of the stream, of which `kept` rows were read."""
@@ -74,8 +79,10 @@ class Again:
             text = f"row {row}, column {self.column!r}: offset {offset} was there already ({self.last}); passed over"
             self.complain(Remark(text, row, f"rows whose offset in column {self.column!r} was there already"))
             return False
-        if self.last is not None and offset > self.last + 1:
-            lost = offset - self.last - 1
+        lost = 0 if self.last is None else offset - self.last - 1
+        if self.last is not None:
+            self.steps[lost > 0] += 1
+        if lost and self.steps[0] >= MOSTLY * self.steps[1]:
             text = f"row {row}, column {self.column!r}: {lost:,} offsets before {offset} did not come"
             self.complain(Remark(text, row, f"rows before which offsets in column {self.column!r} did not come"))
         self.last = offset

@@ -146,6 +146,7 @@ class _Fingerprint(TypedDict):
 class _Again(TypedDict):
     last: int | None
     passed: int
+    steps: list[int]
 
 
 class _Files(TypedDict):
@@ -221,6 +222,8 @@ def require_same(config: Path, fields: dict[str, Any], meta: dict[str, Any], fil
     position, written = meta["position"], meta["written"]
     if {*written} != {*files} or min(position["at"], position["row"], position.get("line", 0), *written.values()) < 0:
         raise Unreadable(f"{what} is damaged: files were {written}, the source at {position}")
+    if "again" in meta and (len(steps := meta["again"]["steps"]) != 2 or min(steps) < 0):
+        raise Unreadable(f"{what} is damaged: steps of offsets were {steps}")
     before = meta["options"]
     for name in sorted({*before, *fields}):
         was, now = (json.dumps(each.get(name)) for each in (before, fields))

@@ -95,7 +95,8 @@ class _Run:
             self.begin()
             return
         self.rows.resume(meta["position"])
-        self.again.restore(meta.get("again", {"last": None, "passed": 0}))
+        if "again" in meta:  # of what was served there is none
+            self.again.restore(meta["again"])
         if self.from_row is not None:
             self.again.from_row(self.from_row, meta["position"]["row"] - self.again.passed)
         self.position, self.first = meta["position"], self.session.rows
