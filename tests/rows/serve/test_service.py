@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from onward.lab.folder import RunFolder  # noqa: E402
 from onward.rows import learn  # noqa: E402
 from onward.rows.learn import as_json  # noqa: E402
 from onward.rows.options import Learn  # noqa: E402
+from onward.rows.serve import app  # noqa: E402
 from onward.rows.serve import service as services  # noqa: E402
 from onward.rows.serve.app import App, listen  # noqa: E402
 from onward.rows.serve.journal import Journal, Place, Request  # noqa: E402
@@ -472,6 +475,73 @@ class Command:
         request = urllib.request.Request(self.url + path, json.dumps(rows).encode(), headers, method="POST")
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["rows"]
+
+
+@pytest.fixture
+def listening(served, monkeypatch):
+    """A service that listens, in this process: its address, and its server."""
+    made = []
+
+    class Server(app.uvicorn.Server):
+        def __init__(self, config):
+            super().__init__(config)
+            made.append(self)
+
+    monkeypatch.setattr(app.uvicorn, "Server", Server)
+    began, threads = threading.Event(), []
+
+    def start(**fields):
+        place = listen(Serve(port=0, **fields))
+        where = place.getsockname()
+        words = served(), Serve(port=0, **fields), place, lambda url: began.set()
+        threads.append(threading.Thread(target=app.run, args=words))
+        threads[-1].start()
+        assert began.wait(30)
+        return where
+
+    yield start
+    for server in made:
+        server.should_exit = True
+    for thread in threads:
+        thread.join(60)
+
+
+def state_at(where):
+    """The status of GET /state."""
+    try:
+        with urllib.request.urlopen("http://{}:{}/state".format(*where), timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /rows HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"])
+def test_who_says_nothing_is_not_waited_for(said, listening, monkeypatch):
+    """A thousand connections that hold the places of others: those are told to come later, and soon answered."""
+    monkeypatch.setattr(app, "PATIENCE", 3.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = 1000 if hard >= 4096 or hard == resource.RLIM_INFINITY else 300
+    monkeypatch.setattr(app, "WAITING", 2048)  # of a queue of the system's
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096 if many == 1000 else soft), hard))
+    where = listening(most_connections=250)
+    assert state_at(where) == 200
+    try:
+        idle = []
+        for _ in range(many):
+            idle.append(socket.create_connection(where[:2], timeout=10))
+            idle[-1].sendall(said)
+        assert state_at(where) == 503
+        end = time.monotonic() + 30
+        while (found := state_at(where)) != 200 and time.monotonic() < end:
+            time.sleep(0.2)
+        assert found == 200
+        with suppress(ConnectionResetError):
+            assert idle[0].recv(100) == b""
+    finally:
+        for each in idle:
+            each.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.interfaces

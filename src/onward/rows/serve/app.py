@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from onward.errors import OnwardError
 from onward.rows.serve.journal import Request
@@ -28,6 +29,8 @@ from onward.saving import Unwritable
 
 # Seconds for which a thread keeps Python to itself while another waits.
 TURN = 2e-4
+# Seconds for which it is waited for the whole of a request.
+PATIENCE = 30.0
 # Characters of a key, and callers whose rates are watched at a time.
 LONGEST_KEY, WATCHED = 200, 10_000
 SAFE = {
@@ -209,10 +212,47 @@ def listen(serve: Serve) -> socket.socket:
     return found
 
 
+class Patient(HttpToolsProtocol):
+    """A connection that is closed where a whole request is not there in `PATIENCE` seconds: who says nothing, or a
+    little now and then, must not take the place of others.
+    """
+
+    _waits: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for."""
+        self._have()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        self._have()
+        self._wait()
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """It is there; from then on the server waits as long as it likes."""
+        self._have()
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._waits = self.loop.call_later(PATIENCE, self.transport.close)
+
+    def _have(self) -> None:
+        if self._waits is not None:
+            self._waits.cancel()
+
+
 def run(service: Service, serve: Serve, place: socket.socket, began: Callable[[str], None]) -> None:
     """Answer until somebody ends it; then all that waits is answered, and what was learned kept."""
     config = uvicorn.Config(
         App(service, serve).routes(),
+        http=Patient,
         log_level="critical",
         access_log=False,
         limit_concurrency=serve.most_connections,
