@@ -924,3 +924,90 @@ def test_anything_is_survived(tmp_path):
 @pytest.mark.slow
 def test_a_lot_of_anything_is_survived(tmp_path):
     fuzz(tmp_path, 20_000)
+
+
+# A folder of Parquet files
+
+
+@pytest.fixture
+def partitions(tmp_path):
+    """Files by day, 50 rows in all, of which one lacks a column and one brings another; and who may be no part."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    folder, row = tmp_path / "data.csv", 0
+    for day, rows in (("2024-01-01", 20), ("2024-01-02", 0), ("2024-01-03", 17), (None, 13)):
+        place = folder / f"day={day or '__HIVE_DEFAULT_PARTITION__'}" / "site=a%2Fb"
+        place.mkdir(parents=True)
+        columns = {"y": [float(row + i) for i in range(rows)], "x": list(range(rows))}
+        if day == "2024-01-03":
+            columns["late"] = columns.pop("x")
+        types = {name: arrow.float64() if name == "y" else arrow.int64() for name in columns}
+        parquet.write_table(
+            arrow.table({name: arrow.array(cells, types[name]) for name, cells in columns.items()}),
+            place / "part-0.parquet",
+            row_group_size=7,
+        )
+        row += rows
+    (folder / "_SUCCESS").write_text("")
+    (folder / "_old").mkdir()
+    (folder / "_old" / "part.parquet").write_bytes(b"nothing")
+    return str(folder)
+
+
+def test_a_folder_is_read_file_by_file(partitions):
+    with open_rows(partitions, complain=print) as source:
+        assert source.names == ("y", "x", "day", "site", "late")
+        found, _ = table(source)
+    assert [number for number, _ in found] == list(range(1, 51))
+    # By path: what Hive has no name for begins with an underscore, and comes last here.
+    assert [cells["y"] for _, cells in found] == [float(i) for i in range(50)]
+    assert {cells["site"] for _, cells in found} == {"a/b"}
+    assert [cells.get("day") for _, cells in found] == ["2024-01-01"] * 20 + ["2024-01-03"] * 17 + [None] * 13
+    assert found[0][1]["x"] == found[20][1]["late"] == 0
+    assert "x" not in found[20][1]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_a_folder_is_gone_on_with_from_any_row(partitions, limit):
+    with open_rows(partitions, complain=print) as source:
+        whole, positions = table(source, limit)
+        prints = [source.fingerprint(position) for position in positions]
+    for position, known in zip(positions, prints, strict=True):
+        with open_rows(partitions, complain=print) as source:
+            source.check(known, position)
+            source.resume(position)
+            rest = table(source)[0]
+        assert rest == [each for each in whole if each[0] > position["row"]]
+
+
+def test_a_folder_that_is_another_is_noticed(partitions, tmp_path):
+    from pyarrow import parquet
+
+    with open_rows(partitions, complain=print) as source:
+        *_, last = (block.position for block in source.blocks(100))
+        known = source.fingerprint(last)
+    parts = sorted((tmp_path / "data.csv").glob("day=*/site*/*.parquet"))
+    more = parts[0].parent.parent.parent / "day=zz" / "site=c" / "part-1.parquet"
+    more.parent.mkdir(parents=True)
+    more.write_bytes(parts[0].read_bytes())  # one that comes later is gone on with
+    with open_rows(partitions, complain=print) as source:
+        source.check(known, last)
+        source.resume(last)
+        assert len(table(source)[0]) == 20
+    early = more.rename(parts[0].with_name("part-00.parquet"))
+    with open_rows(partitions, complain=print) as source, pytest.raises(OnwardError, match=r"data\.csv (was|is)"):
+        source.check(known, last)
+    early.unlink()
+    parts[-1].unlink()
+    with open_rows(partitions, complain=print) as source, pytest.raises(OnwardError, match="was cut short"):
+        source.check(known, last)
+    table_ = parquet.read_table(parts[0])
+    parquet.write_table(table_.rename_columns(["y", "day"]), parts[0])
+    with pytest.raises(OnwardError, match=r"part-0\.parquet: 'day' is a column of the file, and a folder above"):
+        open_rows(partitions, complain=print)
+    parts[0].write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(OnwardError, match=r"cannot read .*part-0\.parquet"):
+        open_rows(partitions, complain=print)
+    with pytest.raises(OnwardError, match="is a folder, which is read if its files are Parquet, not csv"):
+        open_rows(partitions, form="csv", complain=print)

@@ -15,6 +15,10 @@ class Complaints:
         self.name, self.strict = name, strict
         self._tell = tell
 
+    def of(self, name: str) -> "Complaints":
+        """Of another source, told to the same."""
+        return Complaints(name, self._tell, self.strict)
+
     def add(self, kind: str, text: str, *, row: int = 0, line: int = 0, column: str = "", bad: bool = True) -> None:
         """Tell of one more of a kind; an error where complaints are strict and this is `bad`, not just a note."""
         where = f", column {column!r:.80}" if column else ""

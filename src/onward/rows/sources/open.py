@@ -10,6 +10,7 @@ from onward.errors import OnwardError
 from onward.rows.sources.base import Source
 from onward.rows.sources.complaints import Complaints, reading
 from onward.rows.sources.csv import CsvSource
+from onward.rows.sources.folder import ParquetFolder, parts_of
 from onward.rows.sources.jsonl import JsonSource
 from onward.rows.sources.lines import Lines
 from onward.rows.sources.magic import COLUMNS, ENDS, HEAD, packed_as, refuse_foreign
@@ -29,7 +30,11 @@ def require_source(source: str) -> None:
     path = Path(source)
     with reading(source):
         if path.is_dir():
-            raise OnwardError(f"{path} is a folder; name a file, such as one of {', '.join(FORMS)}")
+            if not parts_of(path):
+                raise OnwardError(
+                    f"{path} is a folder; name a file, such as one of {', '.join(FORMS)}, or a folder of Parquet files"
+                )
+            return
         if path.is_file():
             with open(path, "rb") as file:
                 if not file.read(1):
@@ -67,7 +72,7 @@ def open_rows(
     complain: Callable[[str], None],
     strict: bool = False,
 ) -> Source:
-    """Open a file, or `-` for standard input, of which at least the first line is then read.
+    """Open a file, a folder of Parquet files, or `-` for standard input, of which at least the first line is then read.
 
     The form, csv, jsonl or parquet (Arrow too), is known by the first bytes or the end of the name; otherwise, what
     begins with `{` is JSON lines and all else CSV. A CSV needs a header, unless `names` stand for one. Its delimiter,
@@ -81,6 +86,10 @@ def open_rows(
     complaints = Complaints(source if path else "standard input", complain, strict)
     if path:
         require_source(source)
+        if path.is_dir():
+            if form not in (None, "parquet"):
+                raise OnwardError(f"{path} is a folder, which is read if its files are Parquet, not {form}")
+            form = "parquet"
         end = Path(path.stem if path.suffix.lower() in ENDS else path.name).suffix.lower()
         form = form or next((form for form, ends in FORMS.items() if end in ends), None)
         if path.is_file():
@@ -90,7 +99,7 @@ def open_rows(
     if form == "parquet":
         if not path or names:
             raise OnwardError("Parquet is read from a file, not from standard input, and names its columns")
-        return ParquetSource(path, complaints)
+        return (ParquetFolder if path.is_dir() else ParquetSource)(path, complaints)
     lines = Lines(complaints.name, path, encoding)
     try:
         if (form or ("jsonl" if lines.held[0].lstrip().startswith(b"{") else "csv")) == "csv":

@@ -86,6 +86,13 @@ class ParquetSource(Source):
         plain = (types.is_boolean, types.is_integer, types.is_string, types.is_large_string, types.is_null)
         return kind if any(holds(kind) for holds in (*plain, types.is_binary, types.is_large_binary)) else None
 
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        if not self._arrow_file:
+            return int(self._file.metadata.num_rows)
+        return sum(rows for rows, _ in self._groups())
+
     def _groups(self) -> Iterator[tuple[int, Iterable[Any]]]:
         """Groups of rows, from the first on: how many rows, and these in batches."""
         if not self._arrow_file:
