@@ -153,6 +153,7 @@ def test_a_meta_of_learn_that_cannot_be_true_changes_nothing(made, monkeypatch):
         "odd",
         "missing",
         "mark",
+        "steps",
         "decimal",
         "sure",
         "quiet",

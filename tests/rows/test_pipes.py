@@ -139,6 +139,7 @@ def test_offsets_that_were_there_are_passed_over_and_rows_counted_without_them()
     assert passed(again, block(1, [5, 6, 7])) == [(1, 5), (2, 6), (3, 7)]
     assert passed(again, block(4, [6, 7, 8]), block(7, ["8", 9.0, "10"])) == [(4, 8), (5, 9.0), (6, "10")]
     assert (again.last, again.passed) == (10, 3)
+    again.steps = [9, 0]  # as after some rows more
     assert passed(again, block(10, [13, None, "x", 1.5, 14])) == [(7, 13), (8, 14)]
     assert any("2 offsets before 13 did not come" in text for text in told)
     assert any("the row has none; passed over" in text for text in told)
