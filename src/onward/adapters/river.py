@@ -196,7 +196,7 @@ class OnlineRegressor(_Numbers, base.Regressor):
     targets come late, so that the network would rely on what is old by then. `experts`: whether boosted trees over the
     last 4,096 rows, a linear model, the mean and a stack of all answer beside the network, mixed by how well each did:
     for rows that mostly stand alone. `intervals`: whether a distribution around the prediction is learned as well, for
-    `predict_interval_one` and `predict_quantile_one`; it costs half as much again.
+    `predict_interval_one` and `predict_quantile_one`, at a cost a row.
 
     Cost of a row, of 32 columns and a dozen features on one core: tens of microseconds (`benchmarks/rivers.py`).
     Programs are compiled, in seconds, when the first row comes and whenever the room for features doubles.

@@ -13,7 +13,7 @@ from onward.errors import needs
 from onward.rows.features import FeatureLearner, Past
 from onward.rows.oddness import surprise
 from onward.rows.rarity import Rarity
-from onward.rows.stream import MANY, placed
+from onward.rows.stream import MANY, moved, placed
 from onward.rows.units import Unit
 
 try:
@@ -29,9 +29,7 @@ SEQUENCE = ("stack", "network", "lags", "last", "mean")
 
 def _moved(spread: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Mixtures (numbers, 3 components), each moved so that its median is the prediction (numbers,)."""
-    log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
-    by = placed(spread, point.astype(float), 0.5, len(spread))[1]
-    return np.concatenate([log_pi, mu + by[:, None], log_sigma], 1)
+    return moved(spread, placed(spread, point.astype(float), 0.5, len(spread))[1])
 
 
 class Judged(NamedTuple):

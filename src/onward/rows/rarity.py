@@ -36,8 +36,8 @@ class Rarity:
 
     The score of a row: its surprise is that of its numbers' scores `together`, or the evidence that one of them has
     shifted, whichever is rarer; and that is held against those of the rows before (`Calibration`). So of calm rows a
-    share p has a score below p, however the numbers hang together. It never changes: `after` gives the next one. Costs
-    ten microseconds a number, mostly for the copy.
+    share p has a score below p, however the numbers hang together. It never changes: `after` gives
+    the next one, a copy.
     """
 
     def __init__(self, numbers: int):

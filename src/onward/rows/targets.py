@@ -11,7 +11,7 @@ from onward.rows.predictions import Waiting
 from onward.rows.reading import FIRST, Reading
 from onward.rows.remarks import Remark
 from onward.rows.sources import Cell, is_missing
-from onward.rows.stream import Answers, placed
+from onward.rows.stream import Answers, moved, placed
 from onward.rows.units import Unit
 
 MOST_CLASSES = 1024
@@ -138,19 +138,18 @@ class Targets:
             each = each + none[..., None, None]
             nothing = np.zeros((*said.shape, 0))
             return Waiting(said + none, linear, extra + none, each, nothing, list(numbers), list(times))
-        extra, moved = np.zeros((len(outputs), 0)), np.zeros((*outputs.shape, 0))
+        extra, around = np.zeros((len(outputs), 0)), np.zeros((*outputs.shape, 0))
         if self.extras:
             spread = answers.spread.reshape(outputs.size, answers.spread.shape[2])
             ends, by = placed(spread, outputs.ravel(), self.options.coverage, block)
             if self.options.alarm:
-                log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
-                moved = np.concatenate([log_pi, mu + by[:, None], log_sigma], 1).reshape(answers.spread.shape)
+                around = moved(spread, by).reshape(answers.spread.shape)
             low, high = (self.from_units(ends.reshape(*outputs.shape, 2)[..., i]) for i in range(2))
             extra = np.stack([low, high], 2).reshape(len(outputs), -1)
         real = self.from_units
         for j in range(each.shape[3]):
             each[:, :, 0, j] = real(each[:, :, 0, j])
-        return Waiting(real(outputs), real(linear), extra, each, moved, list(numbers), list(times))
+        return Waiting(real(outputs), real(linear), extra, each, around, list(numbers), list(times))
 
     def _known(self, y: np.ndarray) -> np.ndarray:
         """How many classes there had been when each row was answered: a block holds those of its later rows, too."""

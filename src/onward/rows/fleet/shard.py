@@ -17,7 +17,7 @@ from onward.rows.fleet.programs import AMONG, LANES, ROUNDS, ROWS, FleetPrograms
 from onward.rows.oddness import surprise
 from onward.rows.packed import Packed
 from onward.rows.scores import CONTESTANTS
-from onward.rows.stream import Answers, RowLearner, RowRecipe, placed
+from onward.rows.stream import Answers, RowLearner, RowRecipe, moved, placed
 from onward.rows.units import SMALL, in_units
 from onward.saving import from_named_arrays
 
@@ -227,11 +227,8 @@ class Shard:
             extra = np.stack([real(ends[..., 0]), real(ends[..., 1])], 2).reshape(len(outputs), -1)
         each = np.stack([answers.experts.astype(float), answers.weights.astype(float)], 2)
         each[:, :, 0] = origin[..., None] + length[..., None] * each[:, :, 0]
-        moved = np.zeros((*outputs.shape, 0))
-        if self.spread:
-            log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
-            moved = np.concatenate([log_pi, mu + by[:, None], log_sigma], 1).reshape(*outputs.shape, -1)
-        return Said(real(outputs), real(answers.linear.astype(float)), extra, each, moved)
+        around = moved(spread, by).reshape(*outputs.shape, -1) if self.spread else np.zeros((*outputs.shape, 0))
+        return Said(real(outputs), real(answers.linear.astype(float)), extra, each, around)
 
     def _odd(
         self, rows: Groups, at: np.ndarray, judged: Said, u: np.ndarray, y: np.ndarray
@@ -414,8 +411,8 @@ def said_of(recipe: RowRecipe, extras: int, flat: np.ndarray, spread: int = 0) -
     """What rows of `waiting` hold; `spread`: of each target so many numbers of its distribution."""
     k, n = recipe.targets, len(flat)
     experts = k * 2 * len(recipe.answering)
-    said, linear, extra, each, moved = np.split(flat, np.cumsum([k, k, extras * k, experts]), 1)
-    return Said(said, linear, extra, each.reshape(n, k, 2, -1), moved.reshape(n, k, spread))
+    said, linear, extra, each, around = np.split(flat, np.cumsum([k, k, extras * k, experts]), 1)
+    return Said(said, linear, extra, each.reshape(n, k, 2, -1), around.reshape(n, k, spread))
 
 
 def programs_of(learn: bool, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from onward.rows.stream.ahead import Ahead as Ahead
 from onward.rows.stream.density import interval as interval
+from onward.rows.stream.density import moved as moved
 from onward.rows.stream.density import placed as placed
 from onward.rows.stream.inside import Inside as Inside
 from onward.rows.stream.learner import RowLearner as RowLearner

@@ -123,6 +123,12 @@ def placed(spread: np.ndarray, point: np.ndarray, share: float, block: int) -> t
     return ends, point - median
 
 
+def moved(spread: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Mixtures (rows, 3 components), each moved as far as `placed` says, by (rows,)."""
+    log_pi, mu, log_sigma = np.split(spread.astype(float), 3, 1)
+    return np.concatenate([log_pi, mu + by[:, None], log_sigma], 1)
+
+
 @jax.jit
 def _ends(spread: Array, share: Array) -> Array:
     # Components first, rows last: long vectors. The bracket holds the tails of every component.
